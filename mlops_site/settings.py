@@ -1,0 +1,176 @@
+"""Django settings, read from the environment in this one place; `docs/settings.md` is their table.
+
+The process manager (`deploy/`) gives each process only the variables it needs: the web process gets
+no Docker socket, the worker no session key.
+"""
+
+import os
+from pathlib import Path
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+
+def _int(name: str, default: int) -> int:
+    return int(os.environ.get(name, default))
+
+
+def _list(name: str, default: str = "") -> list[str]:
+    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+# -- the installation ---------------------------------------------------------------------------
+MLOPS_HOME = Path(os.environ.get("MLOPS_HOME", BASE_DIR / "var")).resolve()
+INSTALLATION_ID = os.environ.get("MLOPS_INSTALLATION_ID", "unset")
+PORT = _int("PORT", 8000)
+PLATFORM_VERSION = "5.0.0"
+DEBUG = os.environ.get("MLOPS_DEBUG", "") == "1"
+SECRET_KEY = os.environ.get("MLOPS_SECRET_KEY", "not-a-secret-only-for-commands-without-sessions")
+ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "*")
+
+# -- Docker (worker and supervisor only) --------------------------------------------------------
+RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
+JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
+SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
+DATA_DIR = MLOPS_HOME / "data"
+JOBS_DIR = MLOPS_HOME / "jobs"
+MODELS_DIR = MLOPS_HOME / "models"
+ENVIRONMENTS_DIR = MLOPS_HOME / "environments"
+
+# -- MLflow and Feast ---------------------------------------------------------------------------
+MLFLOW_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+MLFLOW_ADMIN_USERNAME = os.environ.get("MLOPS_MLFLOW_USERNAME", "admin")
+MLFLOW_ADMIN_PASSWORD = os.environ.get("MLOPS_MLFLOW_PASSWORD", "")
+FEAST_REPO_DIR = Path(os.environ.get("MLOPS_FEAST_REPO", MLOPS_HOME / "feast"))
+
+# -- limits: default and maximum ----------------------------------------------------------------
+JOB_TIMEOUT_SECONDS = {"minimum": 60, "default": 300, "maximum": 3600}
+JOB_MEMORY_MB = _int("MLOPS_JOB_MEMORY_MB", 2048)
+JOB_CPUS = float(os.environ.get("MLOPS_JOB_CPUS", "1.0"))
+JOB_PIDS = _int("MLOPS_JOB_PIDS", 256)
+JOB_SCRATCH_MB = _int("MLOPS_JOB_SCRATCH_MB", 1024)
+JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
+JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
+MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", max(1, os.cpu_count() or 1))
+ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
+SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
+ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
+SERVER_MEMORY_MB = _int("MLOPS_SERVER_MEMORY_MB", 1024)
+SERVER_CPUS = float(os.environ.get("MLOPS_SERVER_CPUS", "1.0"))
+SERVER_PIDS = _int("MLOPS_SERVER_PIDS", 128)
+SERVER_START_SECONDS = _int("MLOPS_SERVER_START_SECONDS", 60)
+MAX_MODEL_SERVERS = _int("MLOPS_MAX_MODEL_SERVERS", 8)
+INFERENCE_WAIT_SECONDS = _int("MLOPS_INFERENCE_WAIT_SECONDS", 60)
+INFERENCE_MAX_BYTES = _int("MLOPS_INFERENCE_MAX_BYTES", 16 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(4 * SCRIPT_MAX_BYTES, INFERENCE_MAX_BYTES)
+
+# -- Django -------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_q",
+    "mlops_site",
+    "registry",
+    "training",
+    "inference",
+]
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "mlops_site.urls"
+WSGI_APPLICATION = "mlops_site.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+# IMMEDIATE and WAL: without them 16-88 % of concurrent read-modify-writes fail with "locked".
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": MLOPS_HOME / "db" / "platform.sqlite3",
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+]
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATIC_ROOT = MLOPS_HOME / "static"
+WHITENOISE_USE_FINDERS = True
+APPEND_SLASH = False
+
+# -- queue: short idempotent tasks only; the rows, not the queue, are the truth ------------------
+Q_CLUSTER = {
+    "name": "mlops",
+    "orm": "default",
+    "workers": _int("MLOPS_QUEUE_WORKERS", 3),
+    "poll": 0.2,
+    "queue_limit": 2,
+    "timeout": ENVIRONMENT_BUILD_SECONDS + 300,
+    "retry": ENVIRONMENT_BUILD_SECONDS + 900,
+    "max_attempts": 3,
+    "save_limit": 200,
+    "catch_up": False,
+    "label": "Queue",
+}
+
+# -- API ----------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [],
+    "DEFAULT_PERMISSION_CLASSES": [],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "mlops_site.schema.ProblemAutoSchema",
+    "EXCEPTION_HANDLER": "mlops_site.problems.exception_handler",
+    "UNAUTHENTICATED_USER": None,
+    "DATETIME_FORMAT": "iso-8601",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "MLOps API",
+    "DESCRIPTION": "Upload Python scripts, track their training, serve the models they log.",
+    "VERSION": PLATFORM_VERSION,
+    "OAS_VERSION": "3.1.1",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
+}
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": os.environ.get("MLOPS_LOG_LEVEL", "INFO")},
+}

@@ -1,0 +1,250 @@
+"""The only place that talks to Docker; errors of its SDK never leave it."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import docker
+import requests
+from docker.errors import APIError, DockerException, NotFound
+
+from sandbox.spec import SandboxSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CALL_SECONDS = 60
+NEVER = "0001-01-01"
+HARDENING_FIELDS = (
+    "CapDrop",
+    "SecurityOpt",
+    "ReadonlyRootfs",
+    "Privileged",
+    "NetworkMode",
+    "IpcMode",
+    "Memory",
+    "MemorySwap",
+    "CpuPeriod",
+    "CpuQuota",
+    "PidsLimit",
+    "Tmpfs",
+    "Ulimits",
+    "Runtime",
+    "RestartPolicy",
+    "LogConfig",
+)
+
+
+class EngineUnavailable(Exception):
+    """The Docker Engine does not answer; the same call may succeed later."""
+
+
+class EngineError(Exception):
+    """The Docker Engine answered with an error."""
+
+
+class SandboxMismatch(Exception):
+    """The engine made a container that is not what the spec asks for; it was removed unstarted."""
+
+    def __init__(self, differences: list[str]) -> None:
+        super().__init__("; ".join(differences))
+        self.differences = differences
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """What the engine says of a container now."""
+
+    id: str
+    name: str
+    status: str
+    running: bool
+    exit_code: int | None
+    oom_killed: bool
+    started_at: datetime | None
+    finished_at: datetime | None
+    labels: Mapping[str, str]
+    ip_address: str | None
+
+
+def _mapped(call: Callable[P, R]) -> Callable[P, R]:
+    """Turns the SDK's and the transport's errors into ours."""
+
+    @wraps(call)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return call(*args, **kwargs)
+        except APIError as error:
+            raise EngineError(str(error.explanation or error)) from error
+        except (DockerException, requests.RequestException) as error:
+            raise EngineUnavailable(str(error)) from error
+
+    return guarded
+
+
+class Engine:
+    """One Docker Engine, through the few verbs that this platform needs."""
+
+    def __init__(self, api: docker.APIClient) -> None:
+        self._api = api
+
+    @classmethod
+    def connect(cls) -> "Engine":
+        """The engine of `DOCKER_HOST`, or of the usual socket.
+
+        Raises EngineUnavailable when nothing answers there.
+        """
+        return cls(_connect())
+
+    @property
+    def api(self) -> docker.APIClient:
+        """The SDK's client, for the other modules of this room only."""
+        return self._api
+
+    def ping(self) -> bool:
+        try:
+            return bool(self._api.ping())
+        except (DockerException, requests.RequestException):
+            return False
+
+    @_mapped
+    def version(self) -> str:
+        return str(self._api.version()["Version"])
+
+    @_mapped
+    def create(self, spec: SandboxSpec) -> str:
+        """Makes the container, not started, and returns its id.
+
+        Raises SandboxMismatch, and leaves nothing behind, when the engine made something else.
+        """
+        made = self._api.create_container_from_config(spec.create_arguments(), spec.name)
+        container_id = str(made["Id"])
+        differences = spec.differences(self._api.inspect_container(container_id))
+        if differences:
+            self.remove(container_id)
+            raise SandboxMismatch(differences)
+        return container_id
+
+    @_mapped
+    def start(self, container_id: str) -> None:
+        self._api.start(container_id)
+
+    @_mapped
+    def state(self, container: str) -> ContainerState | None:
+        """By id or name; None when there is no such container."""
+        try:
+            return _state(self._api.inspect_container(container))
+        except NotFound:
+            return None
+
+    @_mapped
+    def find(self, labels: Mapping[str, str]) -> list[ContainerState]:
+        """Every container, running or not, that carries all of these labels."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        listed = self._api.containers(all=True, filters={"label": wanted})
+        states = (self.state(entry["Id"]) for entry in listed)
+        return [state for state in states if state is not None]
+
+    @_mapped
+    def follow_logs(self, container_id: str) -> Iterator[bytes]:
+        """Output and errors in the order they were recorded, from the first byte to the end."""
+        stream = self._api.logs(container_id, stdout=True, stderr=True, stream=True, follow=True)
+        return _guarded_stream(stream)
+
+    @_mapped
+    def read_logs(self, container_id: str) -> bytes:
+        """What the engine has of a container's output and errors now."""
+        return bytes(self._api.logs(container_id, stdout=True, stderr=True))
+
+    @_mapped
+    def wait(self, container_id: str, *, timeout_seconds: float) -> int:
+        """The exit code, once the container has ended.
+
+        Raises EngineUnavailable when that takes longer than `timeout_seconds`.
+        """
+        return int(self._api.wait(container_id, timeout=timeout_seconds)["StatusCode"])
+
+    @_mapped
+    def stop(self, container_id: str, *, grace_seconds: int) -> None:
+        """SIGTERM, and SIGKILL when the grace is over. A missing container is stopped already."""
+        with contextlib.suppress(NotFound):
+            self._api.stop(container_id, timeout=grace_seconds)
+
+    @_mapped
+    def kill(self, container_id: str) -> None:
+        try:
+            self._api.kill(container_id)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # 409: it is not running any more
+                raise
+
+    @_mapped
+    def remove(self, container_id: str) -> None:
+        """Removes the container, running or not. A missing one is removed already."""
+        try:
+            self._api.remove_container(container_id, force=True, v=True)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # 409: somebody else is removing it
+                raise
+
+    @_mapped
+    def readback(self, container_id: str) -> dict[str, Any]:
+        """The hardening fields as the engine reports them, to be shown to operators."""
+        inspect = self._api.inspect_container(container_id)
+        fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
+        fields["User"] = inspect["Config"]["User"]
+        fields["Mounts"] = [
+            {"target": mount["Destination"], "read_only": not mount["RW"]}
+            for mount in inspect["Mounts"]
+            if mount["Type"] == "bind"
+        ]
+        return fields
+
+
+@_mapped
+def _connect() -> docker.APIClient:
+    api = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto", timeout=CALL_SECONDS)
+    api.ping()
+    return api
+
+
+def _guarded_stream(stream: Iterator[bytes]) -> Iterator[bytes]:
+    try:
+        yield from stream
+    except (DockerException, requests.RequestException) as error:
+        raise EngineUnavailable(str(error)) from error
+
+
+def _state(inspect: Mapping[str, Any]) -> ContainerState:
+    state = inspect["State"]
+    ended = state["Status"] in ("exited", "dead")
+    networks = inspect["NetworkSettings"].get("Networks") or {}
+    addresses = [entry["IPAddress"] for entry in networks.values() if entry.get("IPAddress")]
+    return ContainerState(
+        id=inspect["Id"],
+        name=inspect["Name"].lstrip("/"),
+        status=state["Status"],
+        running=bool(state["Running"]),
+        exit_code=int(state["ExitCode"]) if ended else None,
+        oom_killed=bool(state.get("OOMKilled")),
+        started_at=_moment(state.get("StartedAt")),
+        finished_at=_moment(state.get("FinishedAt")),
+        labels=inspect["Config"].get("Labels") or {},
+        ip_address=addresses[0] if addresses else None,
+    )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """An engine time (`2026-01-31T10:00:00.123456789Z`); the year 1 stands for "never"."""
+    if not text or text.startswith(NEVER):
+        return None
+    seconds, _, fraction = text.rstrip("Z").partition(".")
+    microseconds = (fraction + "000000")[:6]
+    return datetime.fromisoformat(f"{seconds}.{microseconds}").replace(tzinfo=UTC)

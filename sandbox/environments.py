@@ -1,0 +1,363 @@
+"""Python environments: folders built once for each resolved set of packages, mounted read-only.
+
+A set of requirements is resolved to a lock, the lock's hash names the folder, and the lock is
+remembered for the set, so that the next job with the same requirements installs nothing and starts
+no container. Layout below the store's root, which is one bind mount of the build container:
+
+    cache/              uv's cache, hard-linked into the environments
+    envs/<key>/         a finished environment; `lock.txt` in it says what it holds
+    building/<random>/  one that is being built; published by a rename
+    resolved/<hash>     which key a set of requirements resolved to
+    platform/<key>/     what our own model server needs, for the end of `sys.path`
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from sandbox.engine import Engine
+from sandbox.images import base_of
+from sandbox.spec import BUILDER_UID, Limits, build_spec
+
+BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
+# From 3.14 the default format of scikit-learn models refuses most tree ensembles.
+CONSTRAINTS = ("mlflow<3.14", "mlflow-skinny<3.14")
+PLATFORM = ("uvicorn>=0.34,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1", "orjson>=3.10,<4")
+BUILD_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=256, scratch_mb=512)
+RESOLUTION_SECONDS = 7 * 24 * 3600
+RESOLVE_FAILED = 2
+Output = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A finished environment: its key, its folder on this host, and its lock (one pin a line)."""
+
+    key: str
+    path: Path
+    lock: str
+
+
+class EnvironmentFailed(Exception):
+    """The requirements cannot be installed; `reason` is a code, `detail` one sentence."""
+
+    def __init__(self, *, reason: str, detail: str, hint: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+        self.hint = hint
+
+
+class EnvironmentStore:
+    """The environments of one installation on one engine's host."""
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        engine: Engine,
+        image: str,
+        network: str,
+        installation_id: str,
+        build_seconds: int,
+    ) -> None:
+        self._root = root
+        self._engine = engine
+        self._image = image
+        self._network = network
+        self._installation_id = installation_id
+        self._build_seconds = build_seconds
+        self._base: str | None = None
+
+    def find(self, requirements: Sequence[str]) -> Environment | None:
+        """The environment that these requirements resolved to lately; starts no container."""
+        remembered = self._root / "resolved" / self._set_hash(requirements)
+        try:
+            age = time.time() - remembered.stat().st_mtime
+            key = remembered.read_text().strip()
+        except FileNotFoundError:
+            return None
+        return self.get(key) if age < RESOLUTION_SECONDS else None
+
+    def get(self, key: str) -> Environment | None:
+        """By its key; None when this host does not have it."""
+        folder = self._root / "envs" / key
+        try:
+            return Environment(key=key, path=folder, lock=(folder / "lock.txt").read_text())
+        except FileNotFoundError:
+            return None
+
+    def build(self, requirements: Sequence[str], *, output: Output) -> Environment:
+        """Finds the environment or builds it; the build's lines go to `output` as they come.
+
+        Raises EnvironmentFailed. Two builds of the same set wait for each other; the second finds
+        what the first made.
+        """
+        with self._locked(self._set_hash(requirements)):
+            return self.find(requirements) or self._build(requirements, output=output)
+
+    def platform_folder(self) -> Path:
+        """The folder to mount at /platform. Raises EnvironmentFailed when it was never made."""
+        folder = self._platform_path()
+        if not folder.is_dir():
+            raise EnvironmentFailed(
+                reason="environment_build_failed",
+                detail="The platform's own packages are not installed.",
+                hint="Start the platform with `make run`, which installs them.",
+            )
+        return folder
+
+    def ensure_platform(self, *, output: Output) -> Path:
+        """Builds the platform folder unless it is there. Raises EnvironmentFailed."""
+        final = self._platform_path()
+        with self._locked(f"platform-{final.name}"):
+            if final.is_dir():
+                return final
+            with self._build_folder() as building:
+                (building / "requirements.in").write_text("\n".join(PLATFORM))
+                self._run_step("platform", building, output=output)
+                _publish(building / "environment", final)
+        return final
+
+    def _build(self, requirements: Sequence[str], *, output: Output) -> Environment:
+        started = time.monotonic()
+        output(f"Resolving {len(requirements)} requirements\n".encode())
+        with self._build_folder() as building:
+            wanted, constraints = _with_baseline(requirements)
+            (building / "requirements.in").write_text("\n".join(wanted) + "\n")
+            (building / "constraints.in").write_text("\n".join(constraints) + "\n")
+            self._run_step("resolve", building, output=output)
+            lock = (building / "lock.txt").read_text()
+            key = self._key(lock)
+            if self.get(key) is None:
+                self._run_step("install", building, output=output)
+                shutil.copyfile(building / "lock.txt", building / "environment" / "lock.txt")
+                _publish(building / "environment", self._root / "envs" / key)
+        self._remember(requirements, key)
+        seconds = time.monotonic() - started
+        output(f"Environment {key} ready in {seconds:.1f} s\n".encode())
+        return Environment(key=key, path=self._root / "envs" / key, lock=lock)
+
+    def _run_step(self, step: str, building: Path, *, output: Output) -> None:
+        """One locked-down container that does one step; its output is passed on line by line."""
+        command = ["python3", "-u", "/opt/mlops/build_environment.py", step]
+        command.append(f"/store/building/{building.name}")
+        spec = build_spec(
+            name=f"mlops-{self._installation_id}-build-{building.name}-{step}",
+            image=self._image,
+            command=command,
+            store_folder=self._root,
+            user=_builder(),
+            variables=_index_variables(),
+            network=self._network,
+            limits=BUILD_LIMITS,
+            labels={"mlops.installation": self._installation_id},
+        )
+        text = bytearray()
+        container = self._engine.create(spec)
+        try:
+            timed_out = self._follow(container, output=output, text=text)
+            state = self._engine.state(container)
+        finally:
+            self._engine.remove(container)
+        if timed_out:
+            raise EnvironmentFailed(
+                reason="environment_build_timeout",
+                detail=f"Installing the requirements took longer than {self._build_seconds} s.",
+                hint="Ask for fewer or smaller packages, or try again when the index is faster.",
+            )
+        code = state.exit_code if state else None
+        if code != 0:
+            raise _failure(code, text.decode(errors="replace"))
+
+    def _follow(self, container: str, *, output: Output, text: bytearray) -> bool:
+        """Returns whether the time was over; a timer kills, since a silent stream wakes nobody."""
+        timed_out = threading.Event()
+
+        def end() -> None:
+            timed_out.set()
+            self._engine.kill(container)
+
+        self._engine.start(container)
+        timer = threading.Timer(self._build_seconds, end)
+        timer.daemon = True
+        timer.start()
+        try:
+            for data in self._engine.follow_logs(container):
+                text += data
+                output(data)
+            self._engine.wait(container, timeout_seconds=self._build_seconds)
+        finally:
+            timer.cancel()
+        return timed_out.is_set()
+
+    @contextlib.contextmanager
+    def _build_folder(self) -> Iterator[Path]:
+        """A folder below building/ that the builder may write; gone afterwards in any case."""
+        self._prepare_root()
+        folder = Path(tempfile.mkdtemp(dir=self._root / "building"))
+        try:
+            _give_to_builder(folder)
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _prepare_root(self) -> None:
+        for name in ("cache", "envs", "building", "resolved", "platform", "locks"):
+            folder = self._root / name
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in ("cache", "building"):
+            _give_to_builder(self._root / name)
+
+    @contextlib.contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """One builder at a time for each set; the kernel frees the lock of a killed one."""
+        self._prepare_root()
+        with (self._root / "locks" / name).open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+    def _remember(self, requirements: Sequence[str], key: str) -> None:
+        target = self._root / "resolved" / self._set_hash(requirements)
+        aside = target.with_suffix(f".{os.getpid()}")
+        aside.write_text(key)
+        aside.replace(target)
+
+    def _set_hash(self, requirements: Sequence[str]) -> str:
+        wanted, constraints = _with_baseline(requirements)
+        return _hash("\n".join([self._image_base(), *sorted(wanted), "--", *constraints]))
+
+    def _key(self, lock: str) -> str:
+        return _hash(f"{self._image_base()}\n{lock}")
+
+    def _platform_path(self) -> Path:
+        return self._root / "platform" / _hash("\n".join([self._image_base(), *PLATFORM]))
+
+    def _image_base(self) -> str:
+        if self._base is None:
+            self._base = base_of(self._engine, self._image)
+        return self._base
+
+
+def _with_baseline(requirements: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The requirements, normalised, with what every job needs; and the constraints on them.
+
+    A user who pins an MLflow himself gets it: then neither our pin nor our constraint applies.
+    """
+    own = [_normalised(requirement) for requirement in requirements]
+    pinned = any(
+        requirement.name in ("mlflow", "mlflow-skinny") and requirement.specifier
+        for requirement in own
+    )
+    names = {requirement.name for requirement in own}
+    baseline = [Requirement(line) for line in BASELINE]
+    added = [
+        Requirement("mlflow-skinny") if pinned and line.name == "mlflow-skinny" else line
+        for line in baseline
+        if line.name not in names
+    ]
+    return [str(line) for line in [*own, *added]], [] if pinned else list(CONSTRAINTS)
+
+
+def _normalised(requirement: str) -> Requirement:
+    """Raises EnvironmentFailed for what is not a PEP 508 requirement."""
+    try:
+        parsed = Requirement(requirement)
+    except InvalidRequirement as error:
+        raise EnvironmentFailed(
+            reason="requirements_invalid",
+            detail=f"{requirement!r} is not a requirement.",
+            hint="Write a package name with an optional version, such as scikit-learn==1.5.2.",
+        ) from error
+    parsed.name = canonicalize_name(parsed.name)
+    return parsed
+
+
+def _failure(code: int | None, text: str) -> EnvironmentFailed:
+    """Puts uv's refusal into our words. uv tells reasons apart by text only."""
+    told = " ".join(text.replace("│", " ").replace("╰─▶", " ").split())
+    lowered = told.lower()
+    if code is not None and code > 128:
+        return EnvironmentFailed(
+            reason="environment_build_failed",
+            detail="Installing the requirements was ended by the system, most likely for memory.",
+            hint="Ask for fewer or smaller packages.",
+        )
+    if any(mark in lowered for mark in ("failed to fetch", "error sending request", "dns error")):
+        return EnvironmentFailed(
+            reason="package_index_unreachable",
+            detail="The package index cannot be reached from the build container.",
+            hint="Check the network, proxy and certificate settings of the platform, then retry.",
+        )
+    if "failed to parse" in lowered or "couldn't parse requirement" in lowered:
+        return EnvironmentFailed(
+            reason="requirements_invalid", detail=_tail(told), hint="Mend the requirement."
+        )
+    missing = ("not found in the package registry", "there are no versions", "there is no version")
+    if any(mark in lowered for mark in missing) or "no wheels" in lowered or "usable wheel" in told:
+        return EnvironmentFailed(
+            reason="requirements_not_found",
+            detail=_tail(told),
+            hint="Check name and version; only packages with a wheel for this Python install.",
+        )
+    if code == RESOLVE_FAILED:
+        return EnvironmentFailed(
+            reason="requirements_conflict",
+            detail=_tail(told),
+            hint="Loosen the versions that exclude each other.",
+        )
+    return EnvironmentFailed(
+        reason="environment_build_failed",
+        detail=_tail(told) or "Installing the requirements failed.",
+        hint="The job's log has the whole output of the installer.",
+    )
+
+
+def _tail(told: str) -> str:
+    """What follows the last "Because" or "error:", which is where uv says why."""
+    _, _, after = told.rpartition("error:")
+    start = told.find("Because")
+    sentence = told[start:] if start >= 0 else after.strip()
+    return sentence[:500]
+
+
+def _publish(folder: Path, final: Path) -> None:
+    """Makes the folder visible under its final name in one step; the first of two wins."""
+    folder.chmod(0o755)
+    try:
+        folder.rename(final)
+    except OSError:
+        if not final.is_dir():
+            raise
+
+
+def _builder() -> str:
+    """Started as root we hand folders to the image's builder; else the builder is who we are."""
+    return "builder" if os.geteuid() == 0 else f"{os.geteuid()}"
+
+
+def _give_to_builder(folder: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(folder, BUILDER_UID, BUILDER_UID)
+
+
+def _index_variables() -> dict[str, str]:
+    """The operator's package index and proxy, if set for the platform, hold for builds too."""
+    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
+    values = {name: os.environ.get(f"MLOPS_BUILD_{name}", "") for name in names}
+    return {name: value for name, value in values.items() if value}
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]

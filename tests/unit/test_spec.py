@@ -1,0 +1,134 @@
+"""What every container is made with, and how an engine that ignores a part of it is found out."""
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
+
+LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
+
+
+def a_job() -> SandboxSpec:
+    return job_spec(
+        name="job",
+        image="image",
+        script_folder=Path("/host/job"),
+        script_name="train.py",
+        environment_folder=Path("/host/env"),
+        platform_folder=Path("/host/platform"),
+        data_folder=Path("/host/data"),
+        variables={"A": "1", "HOME": "/root"},
+        network="jobs",
+        limits=LIMITS,
+        deadline_seconds=60,
+        grace_seconds=5,
+        labels={"mlops.installation": "x"},
+    )
+
+
+def a_build() -> SandboxSpec:
+    return build_spec(
+        name="build",
+        image="image",
+        command=["true"],
+        store_folder=Path("/host/store"),
+        user="builder",
+        variables={},
+        network="jobs",
+        limits=LIMITS,
+        labels={},
+    )
+
+
+def a_server() -> SandboxSpec:
+    return server_spec(
+        name="server",
+        image="image",
+        model_folder=Path("/host/model"),
+        environment_folder=Path("/host/env"),
+        platform_folder=Path("/host/platform"),
+        variables={},
+        network="servers",
+        limits=LIMITS,
+        labels={},
+    )
+
+
+def honest_inspect(spec: SandboxSpec) -> dict:
+    asked = copy.deepcopy(spec.create_arguments())
+    return {
+        "HostConfig": asked["HostConfig"],
+        "Config": {"User": asked["User"]},
+        "Mounts": [
+            {"Type": "bind", "Destination": mount.target, "RW": not mount.read_only}
+            for mount in spec.mounts
+        ],
+    }
+
+
+@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+def test_every_kind_of_container_is_locked_down_in_the_same_way(make):
+    host_config = make().create_arguments()["HostConfig"]
+    assert host_config["CapDrop"] == ["ALL"]
+    assert host_config["SecurityOpt"] == ["no-new-privileges"]
+    assert host_config["ReadonlyRootfs"] is True
+    assert host_config["Privileged"] is False
+    assert host_config["Memory"] == host_config["MemorySwap"] == 512 * 1024 * 1024
+    assert host_config["CpuQuota"] == 50_000
+    assert "NanoCpus" not in host_config
+    assert host_config["PidsLimit"] == 64
+
+
+def test_a_job_and_a_server_can_write_to_nothing_of_the_host():
+    for spec in (a_job(), a_server()):
+        assert all(mount.read_only for mount in spec.mounts)
+
+
+def test_no_container_ever_sees_the_docker_socket():
+    for spec in (a_job(), a_build(), a_server()):
+        assert not any("docker.sock" in str(mount.source) for mount in spec.mounts)
+
+
+def test_a_users_variable_cannot_take_the_place_of_ours():
+    assert dict(a_job().environment)["HOME"] == "/scratch"
+
+
+def test_an_engine_that_did_as_asked_shows_no_difference():
+    for spec in (a_job(), a_build(), a_server()):
+        assert spec.differences(honest_inspect(spec)) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("CapDrop", None),
+        ("SecurityOpt", None),
+        ("ReadonlyRootfs", False),
+        ("Privileged", True),
+        ("MemorySwap", -1),
+        ("PidsLimit", None),
+        ("NetworkMode", "host"),
+        ("IpcMode", "host"),
+        ("PidMode", "host"),
+    ],
+)
+def test_every_field_that_the_engine_dropped_is_named(field, value):
+    inspect = honest_inspect(a_job())
+    inspect["HostConfig"][field] = value
+    assert [line for line in a_job().differences(inspect) if field in line]
+
+
+def test_a_mount_that_became_writable_or_was_added_is_named():
+    writable, added = honest_inspect(a_job()), honest_inspect(a_job())
+    writable["Mounts"][0]["RW"] = True
+    added["Mounts"].append({"Type": "bind", "Destination": "/host", "RW": False})
+    assert a_job().differences(writable)
+    assert a_job().differences(added)
+
+
+def test_another_user_is_named():
+    inspect = honest_inspect(a_job())
+    inspect["Config"]["User"] = ""
+    assert a_job().differences(inspect)

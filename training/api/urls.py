@@ -1,0 +1,10 @@
+"""Paths below /mlops/training/; each is served with and without a trailing slash."""
+
+from django.urls import re_path
+
+from training.api import views
+
+urlpatterns = [
+    re_path(r"^upload/?$", views.UploadView.as_view(), name="upload"),
+    re_path(r"^jobs/(?P<job_id>[^/]+)/?$", views.JobView.as_view(), name="job"),
+]

@@ -1,0 +1,144 @@
+"""The HTTP of jobs: each view reads the request, calls one service, and answers."""
+
+import uuid
+
+from django.conf import settings
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from rest_framework.exceptions import NotFound
+from rest_framework.parsers import BaseParser
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from training import services
+from training.api.serializers import (
+    JobAcceptedSerializer,
+    JobSerializer,
+    UploadFormSerializer,
+    UploadSerializer,
+    accepted_document,
+    job_document,
+)
+from training.api.submission import UploadLimits, parse_upload
+from training.models import Job
+
+UPLOAD_EXAMPLE = {
+    "script_name": "my_training.py",
+    "script_content": "import mlflow\nimport mlflow.sklearn...",
+    "experiment_name": "customer_churn",
+    "model_name": "churn_predictor",
+    "requirements": ["scikit-learn", "pandas"],
+    "environment_vars": {"DATA_PATH": "/data/train.csv"},
+    "timeout": 300,
+    "tags": {"version": "1.0"},
+}
+ACCEPTED_EXAMPLE = {
+    "job_id": "abc-123-def",
+    "script_name": "my_training.py",
+    "experiment_name": "customer_churn",
+    "model_name": "churn_predictor",
+    "status": "queued",
+    "created_at": "2025-10-23T10:00:00Z",
+}
+JOB_EXAMPLE = {
+    "job_id": "abc-123-def",
+    "script_name": "my_training.py",
+    "experiment_name": "customer_churn",
+    "model_name": "churn_predictor",
+    "status": "completed",
+    "phase": "ended",
+    "run_id": "mlflow-run-id",
+    "model_version": "1",
+    "logs": "Training started...\nEpoch 1/10...",
+    "error": None,
+    "reason": "model_registered",
+    "hint": None,
+    "created_at": "2025-10-23T10:00:00Z",
+    "started_at": "2025-10-23T10:00:05Z",
+    "completed_at": "2025-10-23T10:05:30Z",
+    "duration_seconds": 325.5,
+}
+
+
+class JobNotFound(NotFound):
+    default_code = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"Job {job_id} not found")
+
+
+class AnyBodyParser(BaseParser):
+    """Leaves the body as it came: `submission` reads JSON, pasted JSON and forms itself."""
+
+    media_type = "*/*"
+
+
+class UploadView(APIView):
+    parser_classes = [AnyBodyParser]
+
+    @extend_schema(
+        operation_id="upload_training_script",
+        summary="Upload a training script",
+        description=(
+            "The script runs in a container of its own with the requirements it asks for. "
+            "Answers at once; ask for the job to follow it."
+        ),
+        tags=["Training"],
+        request={
+            "application/json": UploadSerializer,
+            "multipart/form-data": UploadFormSerializer,
+        },
+        responses={202: JobAcceptedSerializer},
+        examples=[
+            OpenApiExample(
+                "Script",
+                value=UPLOAD_EXAMPLE,
+                request_only=True,
+                media_type="application/json",
+            ),
+            OpenApiExample(
+                "Accepted", value=ACCEPTED_EXAMPLE, response_only=True, status_codes=["202"]
+            ),
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        limits = UploadLimits(
+            script_max_bytes=settings.SCRIPT_MAX_BYTES,
+            allow_urls=settings.ALLOW_URL_REQUIREMENTS,
+            timeout=settings.JOB_TIMEOUT_SECONDS,
+        )
+        django_request = request._request
+        submission = parse_upload(
+            django_request.body, django_request.headers.get("Content-Type", ""), limits=limits
+        )
+        job = services.submit(submission)
+        headers = {"Location": f"/mlops/training/jobs/{job.pk}"}
+        if submission.warnings:
+            headers["Warning"] = ", ".join(f'299 - "{text}"' for text in submission.warnings)
+        return Response(accepted_document(job), status=202, headers=headers)
+
+
+class JobView(APIView):
+    @extend_schema(
+        operation_id="get_training_job",
+        summary="Look at a training job",
+        tags=["Training"],
+        parameters=[
+            OpenApiParameter(
+                "job_id", str, OpenApiParameter.PATH, description="From the upload's answer."
+            )
+        ],
+        responses={200: JobSerializer},
+        examples=[
+            OpenApiExample("Completed", value=JOB_EXAMPLE, response_only=True, status_codes=["200"])
+        ],
+    )
+    def get(self, request: Request, job_id: str) -> Response:
+        return Response(job_document(_job(job_id)))
+
+
+def _job(job_id: str) -> Job:
+    try:
+        return Job.objects.get(pk=uuid.UUID(job_id))
+    except (ValueError, Job.DoesNotExist):
+        raise JobNotFound(job_id) from None

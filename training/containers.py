@@ -1,0 +1,92 @@
+"""From an attempt to its container: the folder with the script, the variables, the spec."""
+
+import json
+import shutil
+from pathlib import Path
+
+from django.conf import settings
+
+from sandbox.environments import Environment
+from sandbox.spec import Limits, SandboxSpec, job_spec
+from training.models import Attempt, Job
+
+MLFLOW_RETRIES = 3
+MLFLOW_REQUEST_SECONDS = 20
+
+
+def job_labels(attempt: Attempt) -> dict[str, str]:
+    return {"mlops.installation": settings.INSTALLATION_ID, "mlops.attempt": str(attempt.pk)}
+
+
+def script_folder(attempt: Attempt) -> Path:
+    return Path(settings.JOBS_DIR) / f"attempt-{attempt.pk}"
+
+
+def write_script(attempt: Attempt) -> Path:
+    """Readable by the container's user; its parent folder is not open to other accounts."""
+    folder = script_folder(attempt)
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / attempt.job.script_name
+    script.write_bytes(attempt.job.script.encode())
+    script.chmod(0o644)
+    folder.chmod(0o755)
+    return folder
+
+
+def remove_script(attempt: Attempt) -> None:
+    shutil.rmtree(script_folder(attempt), ignore_errors=True)
+
+
+def spec_of(
+    attempt: Attempt,
+    *,
+    environment: Environment,
+    platform_folder: Path,
+    variables: dict[str, str],
+) -> SandboxSpec:
+    """The sandbox of this attempt; limits are the ones the job was accepted with."""
+    job = attempt.job
+    return job_spec(
+        name=f"mlops-{settings.INSTALLATION_ID}-job-{job.pk.hex[:12]}-{attempt.number}",
+        image=settings.RUNNER_IMAGE,
+        script_folder=script_folder(attempt),
+        script_name=job.script_name,
+        environment_folder=environment.path,
+        platform_folder=platform_folder,
+        data_folder=settings.DATA_DIR,
+        variables=variables,
+        network=settings.JOBS_NETWORK,
+        limits=Limits(
+            memory_mb=job.memory_mb,
+            cpus=job.cpus,
+            pids=settings.JOB_PIDS,
+            scratch_mb=settings.JOB_SCRATCH_MB,
+        ),
+        deadline_seconds=job.timeout_seconds,
+        grace_seconds=settings.JOB_GRACE_SECONDS,
+        labels=job_labels(attempt),
+    )
+
+
+def job_variables(job: Job, *, experiment_id: str, username: str, password: str) -> dict[str, str]:
+    """What the script finds in `os.environ`: the user's own, and what points it to MLflow.
+
+    `MLFLOW_RUN_CONTEXT` tags every run and model with the job. `MLFLOW_RUN_ID` is never set: it
+    crashes scripts that call `set_experiment`. Requirements are not inferred, which takes MLflow
+    4 to 8 seconds: the job's environment is known exactly.
+    """
+    threads = str(max(1, round(job.cpus)))
+    return {
+        "OMP_NUM_THREADS": threads,
+        "OPENBLAS_NUM_THREADS": threads,
+        **job.environment,
+        "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
+        "MLFLOW_TRACKING_USERNAME": username,
+        "MLFLOW_TRACKING_PASSWORD": password,
+        "MLFLOW_EXPERIMENT_ID": experiment_id,
+        "MLFLOW_RUN_CONTEXT": json.dumps({**job.tags, "job_id": str(job.pk)}),
+        "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "0",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(MLFLOW_RETRIES),
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(MLFLOW_REQUEST_SECONDS),
+        "GIT_PYTHON_REFRESH": "quiet",
+    }

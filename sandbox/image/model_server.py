@@ -34,8 +34,6 @@ MESSAGE_CHARACTERS = 300
 LOAD_FAILED = 3
 FAILURE_PREFIX = "model_server: "
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
-# What a model's own code raises when it does not like what it is given.
-INPUT_ERRORS = (ValueError, TypeError, KeyError, IndexError)
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -126,8 +124,8 @@ class ModelServer:
         )
         # The model's code is a stranger's: what it raised is looked at, whatever it is.
         await asyncio.wait([work])
-        error = work.exception()
-        return _failure(error) if error else (200, vars(work.result()))
+        raised = work.exception()
+        return _failure(raised) if raised else (200, vars(work.result()))
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -144,23 +142,22 @@ async def _body(receive: Receive) -> bytes | None:
 
 
 def _failure(error: BaseException) -> Answer:
-    """What the model's refusal looks like outside: one sentence, no traceback, no path."""
+    """What a failed prediction looks like outside: one sentence, no traceback, no path."""
     if type(error).__name__ == "InputsRefused":
-        return 400, {"code": error.code, "detail": error.detail, "errors": error.errors}  # type: ignore[attr-defined]
+        return 400, vars(error)
     traceback.print_exception(error)
-    sentence = first_line(error)
-    # MLflow's own error, for inputs that break the signature; it is no ValueError.
-    if isinstance(error, INPUT_ERRORS) or type(error).__name__ == "MlflowException":
-        return _problem(
-            400, "model_refused_inputs", f"The model refused the inputs: {sentence}", "inputs"
-        )
-    return _problem(500, "model_failed", f"The model failed: {type(error).__name__}: {sentence}")
+    told = _told(error)
+    if type(error).__name__ == "MlflowException":
+        # MLflow's own, for inputs that break the signature; it is no ValueError.
+        sentence = f"The model refused the inputs: {told}"
+        return _problem(400, "model_refused_inputs", sentence, "inputs")
+    return _problem(500, "model_failed", f"The model failed: {type(error).__name__}: {told}")
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, with the folders of file names left out."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+def _told(error: BaseException) -> str:
+    """As `served_model.first_line`, which may be what could not be imported."""
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else "no message"
     return re.sub(r"(?:/[\w.@+-]+)+/", "", text)[:MESSAGE_CHARACTERS]
 
 
@@ -174,7 +171,7 @@ async def serve(folder: Path, *, host: str, port: int, token: str) -> int:
     application = ModelServer(folder, token=token)
     server = uvicorn.Server(
         uvicorn.Config(
-            application,  # type: ignore[arg-type]
+            application,
             host=host,
             port=port,
             http="httptools",
@@ -196,7 +193,7 @@ async def serve(folder: Path, *, host: str, port: int, token: str) -> int:
     if error is None:
         return 0
     traceback.print_exception(error)
-    print(f"{FAILURE_PREFIX}{type(error).__name__}: {first_line(error)}", file=sys.stderr)
+    print(f"{FAILURE_PREFIX}{type(error).__name__}: {_told(error)}", file=sys.stderr)
     return LOAD_FAILED
 
 
@@ -209,9 +206,7 @@ def main() -> None:
     token = os.environ.pop(TOKEN_VARIABLE, "")
     import uvloop  # noqa: PLC0415 (only the process needs it, not who imports this file)
 
-    code = uvloop.run(
-        serve(arguments.model, host=arguments.host, port=arguments.port, token=token)
-    )
+    code = uvloop.run(serve(arguments.model, host=arguments.host, port=arguments.port, token=token))
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: a model that is still loading in its thread would be waited for.

@@ -15,9 +15,7 @@ NAMES_SHOWN = 50
 TEXT_SHOWN = 60
 FLOATING = frozenset({"double", "float"})
 WHOLE = frozenset({"long", "integer"})
-SHAPES = (
-    'columns {"age": [25, 35]}, records [{"age": 25}, {"age": 35}], or rows [[25], [35]]'
-)
+SHAPES = 'columns {"age": [25, 35]}, records [{"age": 25}, {"age": 35}], or rows [[25], [35]]'
 
 
 class InputsRefused(Exception):
@@ -150,8 +148,9 @@ def _from_rows(inputs: list[list[Any]]) -> Table:
         )
     if width == 0:
         raise InputsRefused("inputs_empty", "The rows of `inputs` are empty.")
-    return Table(names=None, columns=[list(column) for column in zip(*inputs, strict=True)],
-                 rows=len(inputs))
+    return Table(
+        names=None, columns=[list(column) for column in zip(*inputs, strict=True)], rows=len(inputs)
+    )
 
 
 # -- the model's columns ------------------------------------------------------------------------
@@ -253,7 +252,7 @@ def _column(
 def _need(
     name: str, values: list[Any], errors: list[tuple[str, str]], fits: bool, test: Any, noun: str
 ) -> None:
-    """`fits` is the answer for the whole column, from its types; cells are looked at only if not."""
+    """`fits` answers for the whole column, from its types; cells are looked at only if not."""
     if fits or len(errors) >= ERRORS_SHOWN:
         return
     for row, cell in enumerate(values):
@@ -264,8 +263,8 @@ def _need(
 
 
 def _array(values: list[Any], kinds: set[type], wanted: str) -> Any:
-    nulls = None in values if type(None) in set(map(type, values)) else False
-    if kinds <= {int, float, bool}:
+    nulls = any(cell is None for cell in values)
+    if kinds <= {int, float, bool} and wanted != "string":
         if wanted == "float":
             return _floats(values, np.float32)
         if kinds == {bool} and not nulls and wanted in ("any", "boolean"):

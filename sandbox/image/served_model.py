@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import pickle  # noqa: S403
+import re
 import sys
 import time
 import warnings
@@ -25,8 +26,13 @@ from served_inputs import Column, Expected, InputsRefused, Table, read_table
 Report = Callable[[str], None]
 LABEL_THRESHOLD = 0.5
 XGBOOST_KEEPS_CATEGORIES = (3, 1)
-# What composes other estimators: its first step, not itself, says what its columns may be.
-COMPOSITE_PARTS = ("steps", "transformers", "transformer_list", "estimator", "estimators")
+# Parts of a scikit-learn model that take text, or that drop columns which may be text.
+TEXT_TAKERS = frozenset(
+    {"ColumnTransformer", "FunctionTransformer", "OneHotEncoder", "OrdinalEncoder", "TargetEncoder"}
+)
+# What a model's own code raises when it does not like what it is given.
+INPUT_ERRORS = (ValueError, TypeError, KeyError, IndexError)
+MESSAGE_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,7 @@ class ServedModel:
         }
 
     def predict(self, inputs: Any, *, probabilities: bool) -> Prediction:
-        """Raises InputsRefused, and whatever the model's own code raises."""
+        """Raises InputsRefused, and whatever else the model's own code raises."""
         if probabilities and not self._has_probabilities:
             raise InputsRefused(
                 "no_probabilities",
@@ -81,7 +87,10 @@ class ServedModel:
             )
         table = read_table(inputs, self._estimator.expected)
         started = time.perf_counter()
-        labels, chances = self._estimator.predict(table, probabilities=probabilities)
+        try:
+            labels, chances = self._estimator.predict(table, probabilities=probabilities)
+        except INPUT_ERRORS as error:
+            raise _refused(error, table) from error
         milliseconds = (time.perf_counter() - started) * 1000
         return Prediction(
             predictions=plain(labels),
@@ -123,12 +132,37 @@ def _native(
         report("importing mlflow")
         model = importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
     if type(model).__name__ == "Booster":
-        estimator = _booster(flavour, model, signature)
-        chances = estimator.classes is not None
-    else:
-        estimator = SklearnLike(model, flavour=flavour, signature=signature)
-        chances = hasattr(model, "predict_proba") and not estimator.many_outputs
-    return ServedModel(estimator, flavour=flavour, has_probabilities=chances)
+        booster = _booster(flavour, model, signature)
+        return ServedModel(booster, flavour=flavour, has_probabilities=booster.classes is not None)
+    like = SklearnLike(model, flavour=flavour, signature=signature)
+    chances = hasattr(model, "predict_proba") and not like.many_outputs
+    return ServedModel(like, flavour=flavour, has_probabilities=chances)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, without folders and places in source code."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    text = re.sub(r"^\[[\d:]+\] \S+:\d+: ", "", text)
+    return re.sub(r"(?:/[\w.@+-]+)+/", "", text)[:MESSAGE_CHARACTERS]
+
+
+def _refused(error: Exception, table: Table) -> InputsRefused:
+    """The model's own words, and the cells that they quote."""
+    sentence = first_line(error)
+    names = table.names or tuple(map(str, range(len(table.columns))))
+    places = [
+        (f"inputs.{name}", f"row {row}: {cell!r}")
+        for name, column in zip(names, table.columns, strict=True)
+        if pd.api.types.is_string_dtype(column.dtype)
+        for row, cell in enumerate(column)
+        if isinstance(cell, str) and repr(cell) in sentence
+    ]
+    return InputsRefused(
+        "model_refused_inputs",
+        f"The model refused the inputs: {sentence}",
+        places or [("inputs", sentence)],
+    )
 
 
 # -- what MLmodel says --------------------------------------------------------------------------
@@ -265,10 +299,7 @@ class SklearnLike:
             return not _xgboost_takes_categories(self._model)
         if self._flavour == "lightgbm":
             return not self._model.booster_.pandas_categorical
-        composed = any(hasattr(self._model, part) for part in COMPOSITE_PARTS)
-        takes_more = getattr(self._model, "categorical_features", None) is not None
-        own = not type(self._model).__module__.startswith("sklearn.")
-        return not (composed or takes_more or own) and hasattr(self._model, "n_features_in_")
+        return not any(_takes_text(part) for part in _parts(self._model))
 
     def _frame(self, table: Table) -> Any:
         if self._flavour != "sklearn":
@@ -313,6 +344,17 @@ def _parts(model: Any) -> Iterator[Any]:
         elif hasattr(item, "get_params") and not isinstance(item, type):
             yield item
             waiting.extend(vars(item).values())
+
+
+def _takes_text(part: Any) -> bool:
+    """Whether text may be right; of a class that is not scikit-learn's nobody can say."""
+    module = type(part).__module__
+    return (
+        type(part).__name__ in TEXT_TAKERS
+        or not module.startswith("sklearn.")
+        or module.startswith("sklearn.feature_extraction.")
+        or getattr(part, "categorical_features", None) is not None
+    )
 
 
 def _trained_names(model: Any) -> list[str] | None:

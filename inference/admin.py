@@ -1,0 +1,61 @@
+"""Model servers for operators: to be read, and stopped through the service that may do so."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+
+from inference import services
+from inference.models import ModelServer
+
+
+@admin.register(ModelServer)
+class ModelServerAdmin(admin.ModelAdmin):
+    list_display = ["model_name", "version", "state", "address", "last_used_at", "age", "error"]
+    list_filter = ["status", "reason"]
+    search_fields = ["model_name", "version", "container_id", "environment_key", "error"]
+    ordering = ["-changed_at"]
+    exclude = ["token", "claim"]
+    actions = ["stop_servers"]
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_stop_permission(self, request: HttpRequest) -> bool:
+        """Reading does not include stopping: that takes the right to change servers."""
+        return bool(request.user.has_perm("inference.change_modelserver"))
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, server: ModelServer) -> SafeString:
+        text = (
+            f"{server.get_status_display()} ({server.phase})"
+            if server.phase
+            else (server.get_status_display())
+        )
+        return format_html("<span class='mlops-status mlops-{}'>{}</span>", server.status, text)
+
+    @admin.display(description="Age", ordering="created_at")
+    def age(self, server: ModelServer) -> str:
+        return timesince(server.ready_at or server.created_at, timezone.now(), depth=1)
+
+    @admin.action(description="Stop server", permissions=["stop"])
+    def stop_servers(self, request: HttpRequest, servers: QuerySet[ModelServer]) -> None:
+        stopping = [server for server in servers if services.stop(server.pk)]
+        self.message_user(
+            request,
+            f"{len(stopping)} of {len(servers)} servers are stopping; the next request to a "
+            "stopped model starts its server again.",
+            messages.SUCCESS if stopping else messages.WARNING,
+        )

@@ -1,0 +1,73 @@
+"""What a prediction looks like, for the documentation; the gateway itself reads plain JSON."""
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+COLUMNS = {
+    "type": "object",
+    "description": "Columns: each name with the list of its values.",
+    "additionalProperties": {"type": "array", "items": {}},
+}
+RECORDS = {
+    "type": "array",
+    "description": "Records: one object for each row.",
+    "items": {"type": "object", "additionalProperties": {}},
+}
+ROWS = {
+    "type": "array",
+    "description": "Rows: one list of values for each, in the model's order of columns.",
+    "items": {"type": "array", "items": {}},
+}
+LABELS = {"type": "array", "items": {}}
+
+
+@extend_schema_field({"oneOf": [COLUMNS, RECORDS, ROWS]})
+class InputsField(serializers.JSONField):
+    """Three shapes of one table."""
+
+
+@extend_schema_field(LABELS)
+class LabelsField(serializers.JSONField):
+    """Numbers, texts or booleans, as the model was trained on."""
+
+
+@extend_schema_field({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]})
+class VersionField(serializers.JSONField):
+    """A version number, as text or as a number."""
+
+
+class InferenceRequestSerializer(serializers.Serializer):
+    model_name = serializers.CharField(help_text="A registered model.")
+    model_version = VersionField(
+        required=False,
+        help_text="The version that answers; without it, the latest one that is ready.",
+    )
+    inputs = InputsField(
+        help_text=(
+            'The rows to predict, as columns `{"age": [25, 35]}`, as records '
+            '`[{"age": 25}, {"age": 35}]`, or as rows `[[25], [35]]`. Missing numbers are `null`.'
+        )
+    )
+    return_probabilities = serializers.BooleanField(
+        required=False,
+        default=False,
+        help_text="Whether the answer has probabilities; a model that has none answers 400.",
+    )
+
+
+class InferenceResponseSerializer(serializers.Serializer):
+    model_name = serializers.CharField(help_text="The model that answered.")
+    model_version = serializers.CharField(help_text="Its version that answered.")
+    predictions = LabelsField(help_text="One label or number for each row, in their order.")
+    probabilities = serializers.ListField(
+        child=serializers.ListField(child=serializers.FloatField()),
+        allow_null=True,
+        help_text="For each row one number for each class; null when not asked for.",
+    )
+    classes = serializers.ListField(
+        child=serializers.JSONField(),
+        allow_null=True,
+        help_text="The classes in the order of the probabilities; null when not asked for.",
+    )
+    inference_time_ms = serializers.FloatField(help_text="How long the model itself computed.")
+    timestamp = serializers.DateTimeField(help_text="When the answer was made, in UTC.")

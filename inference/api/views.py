@@ -1,0 +1,77 @@
+"""The documented face of predictions; the web process answers them in `inference.asgi`."""
+
+from asgiref.sync import async_to_sync
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from inference import gateway
+from inference.api.serializers import InferenceRequestSerializer, InferenceResponseSerializer
+
+REQUEST_EXAMPLE = {
+    "model_name": "churn_predictor",
+    "model_version": "1",
+    "inputs": {
+        "age": [25, 35, 45],
+        "income": [50000, 75000, 100000],
+        "tenure": [1, 5, 10],
+    },
+    "return_probabilities": True,
+}
+RECORDS_EXAMPLE = {
+    "model_name": "churn_predictor",
+    "inputs": [
+        {"age": 25, "income": 50000, "tenure": 1},
+        {"age": 35, "income": 75000, "tenure": 5},
+    ],
+}
+RESPONSE_EXAMPLE = {
+    "model_name": "churn_predictor",
+    "model_version": "1",
+    "predictions": [1, 0, 0],
+    "probabilities": [[0.2, 0.8], [0.9, 0.1], [0.95, 0.05]],
+    "classes": [0, 1],
+    "inference_time_ms": 15.3,
+    "timestamp": "2025-10-23T10:10:00Z",
+}
+UNKNOWN_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "Model my_model version 999 not found",
+    "instance": "/mlops/inference",
+    "code": "model_version_not_found",
+}
+
+
+class InferenceView(APIView):
+    """For Django's own test client and servers without ASGI; the same bytes either way."""
+
+    parser_classes = []
+
+    @extend_schema(
+        operation_id="run_inference",
+        summary="Run inference",
+        description=(
+            "Make predictions using a trained model. The first request to a model that nobody "
+            "used for a while waits until it is loaded; when that takes too long, the answer is "
+            "503 with `Retry-After`."
+        ),
+        tags=["Inference"],
+        request={"application/json": InferenceRequestSerializer},
+        responses={
+            200: OpenApiResponse(InferenceResponseSerializer, description="Request successful"),
+        },
+        examples=[
+            OpenApiExample("Columns", value=REQUEST_EXAMPLE, request_only=True),
+            OpenApiExample("Records, latest version", value=RECORDS_EXAMPLE, request_only=True),
+            OpenApiExample("Predictions", value=RESPONSE_EXAMPLE, response_only=True),
+            OpenApiExample(
+                "Unknown version", value=UNKNOWN_EXAMPLE, response_only=True, status_codes=["404"]
+            ),
+        ],
+    )
+    def post(self, request: Request) -> HttpResponse:
+        status, headers, content = async_to_sync(gateway.answer_once)(request._request.body)
+        return HttpResponse(content, status=status, headers=headers)

@@ -1,0 +1,434 @@
+"""Reads an upload, in any of its forms, into one `Submission`; names everything that is wrong.
+
+Forms: JSON; JSON into which the script was pasted raw (`pasted`); a form with the script as a file.
+Whether the script is good Python is not asked here: that is the job's to find out.
+"""
+
+import base64
+import binascii
+import difflib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import PurePosixPath
+from typing import Any
+
+from django.core.exceptions import SuspiciousOperation
+from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.http.multipartparser import MultiPartParser, MultiPartParserError
+from rest_framework.exceptions import APIException
+
+from registry.names import experiment_name_problem, model_name_problem
+from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
+from training.api.requirements_check import requirement_problem
+
+JSON_FIELDS = frozenset(
+    {
+        "script_name",
+        "script_content",
+        "script_encoding",
+        "experiment_name",
+        "model_name",
+        "requirements",
+        "environment_vars",
+        "timeout",
+        "tags",
+    }
+)
+FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
+SCRIPT_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_. -]*\.py$")
+SCRIPT_NAME_MAX = 100
+VARIABLE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+VARIABLES_MAX = 100
+VARIABLES_MAX_BYTES = 32 * 1024
+RESERVED_PREFIXES = ("MLFLOW_", "MLOPS_")
+RESERVED_NAMES = frozenset(
+    {"HOME", "PATH", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"}
+)
+REQUIREMENTS_MAX = 100
+TAGS_MAX = 50
+TAG_NAME_MAX = 250
+TAG_VALUE_MAX = 5000
+RESERVED_TAGS = ("mlflow.", "mlops.")
+BASE64 = re.compile(r"^[A-Za-z0-9+/\r\n]+={0,2}\s*$")
+BASE64_MIN_CHARACTERS = 16
+FORM_HINT = (
+    "Send the script as a file: curl -F script=@train.py -F experiment_name=my_experiment "
+    "-F model_name=my_model -F requirements=scikit-learn <address>/mlops/training/upload"
+)
+PASTED_WARNING = "script_content was not valid JSON; it was taken raw, exactly as pasted"
+
+
+@dataclass(frozen=True)
+class UploadLimits:
+    """What the operator allows. `timeout` has `minimum`, `default` and `maximum` in seconds."""
+
+    script_max_bytes: int
+    allow_urls: bool
+    timeout: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What somebody wants to be run; every value is checked."""
+
+    script_name: str
+    script: str
+    experiment_name: str
+    model_name: str
+    requirements: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    timeout: int
+    tags: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...] = ()
+
+
+class UploadRejected(APIException):
+    """The upload cannot be taken; `errors` names each field with a sentence and a hint."""
+
+    status_code = HTTPStatus.BAD_REQUEST
+    default_code = "invalid_upload"
+
+    def __init__(
+        self, detail: str, *, errors: list[dict[str, str]] | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(detail)
+        self.errors = errors or []
+        self.hint = hint
+
+
+class UnsupportedUpload(UploadRejected):
+    status_code = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    default_code = "unsupported_media_type"
+
+
+def parse_upload(body: bytes, content_type: str, *, limits: UploadLimits) -> Submission:
+    """From a request's body to a `Submission`. Raises UploadRejected with all that is wrong."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        return _checked(_form_fields(body, content_type), known=FORM_FIELDS, limits=limits)
+    # curl says "urlencoded" when nobody told it that the body is JSON.
+    if media_type in ("", "application/json", "text/plain") or body.lstrip()[:1] == b"{":
+        fields, warnings = _json_fields(body)
+        return _checked(fields, known=JSON_FIELDS, limits=limits, warnings=warnings)
+    raise UnsupportedUpload(
+        f"A body of type {media_type} cannot be read; send JSON or multipart/form-data.",
+        hint=FORM_HINT,
+    )
+
+
+# -- the forms -----------------------------------------------------------------------------------
+def _json_fields(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    try:
+        text = body.decode()
+    except UnicodeDecodeError:
+        raise UploadRejected("The body is not UTF-8 text.", hint=FORM_HINT) from None
+    try:
+        fields = json.loads(text)
+    except RecursionError:
+        raise UploadRejected("The body is nested too deeply.", hint=FORM_HINT) from None
+    except ValueError as error:
+        return _pasted_fields(text, error)
+    if not isinstance(fields, dict):
+        raise UploadRejected("The body must be a JSON object.", hint=FORM_HINT)
+    _refuse_half_surrogates(fields)
+    return fields, ()
+
+
+def _refuse_half_surrogates(fields: dict[str, Any]) -> None:
+    """JSON can spell half of a surrogate pair; no file, database or variable can hold one."""
+    try:
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UploadRejected("The body holds half of a surrogate pair.", hint=FORM_HINT) from None
+
+
+def _pasted_fields(text: str, error: ValueError) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if not looks_pasted(text):
+        raise UploadRejected(f"The body is not JSON: {error}.", hint=FORM_HINT) from None
+    try:
+        pasted = read_pasted(text, known_fields=JSON_FIELDS)
+    except PasteUnreadable as unreadable:
+        raise UploadRejected(f"{unreadable} ({error})", hint=FORM_HINT) from None
+    fields = {**pasted.fields, "script_content": pasted.script, "script_encoding": "plain"}
+    return fields, (PASTED_WARNING,)
+
+
+def _form_fields(body: bytes, content_type: str) -> dict[str, Any]:
+    meta = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": str(len(body))}
+    try:
+        parser = MultiPartParser(meta, io.BytesIO(body), [MemoryFileUploadHandler()])
+        values, files = parser.parse()
+    except (MultiPartParserError, SuspiciousOperation) as error:
+        raise UploadRejected(f"The form cannot be read: {error}", hint=FORM_HINT) from None
+    fields: dict[str, Any] = {name: values.get(name) for name in values}
+    for name in ("environment_vars", "tags"):
+        if name in values:
+            fields[name] = _form_pairs(values.getlist(name))
+    if "requirements" in values:
+        fields["requirements"] = _form_list(values.getlist("requirements"))
+    if str(fields.get("timeout", "")).strip().isdigit():
+        fields["timeout"] = int(str(fields["timeout"]))
+    if "script" in files:
+        fields["script"] = files["script"].read()
+        if not fields.get("script_name"):
+            fields["script_name"] = files["script"].name
+    return fields
+
+
+def _form_list(values: list[Any]) -> Any:
+    """Repeated fields, a JSON list, or names between commas or lines. `a>=1,<2` stays whole."""
+    if len(values) == 1 and str(values[0]).lstrip().startswith("["):
+        return _json_or_text(str(values[0]))
+    lines = [line.strip() for value in values for line in str(value).splitlines()]
+    return [part for line in lines for part in _split_names(line) if part]
+
+
+def _split_names(line: str) -> list[str]:
+    return [part.strip() for part in re.split(r",(?=\s*[A-Za-z])", line)]
+
+
+def _form_pairs(values: list[Any]) -> Any:
+    """Repeated `NAME=VALUE` fields, or one JSON object."""
+    if len(values) == 1 and str(values[0]).lstrip().startswith("{"):
+        return _json_or_text(str(values[0]))
+    pairs = {}
+    for value in values:
+        name, equals, content = str(value).partition("=")
+        if not equals:
+            return str(value)
+        pairs[name] = content
+    return pairs
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+# -- the checks ----------------------------------------------------------------------------------
+def _checked(
+    fields: dict[str, Any],
+    *,
+    known: frozenset[str],
+    limits: UploadLimits,
+    warnings: tuple[str, ...] = (),
+) -> Submission:
+    check = _Check(fields, limits)
+    check.unknown_fields(known)
+    script_name = check.script_name()
+    script = check.script_file() if "script" in known else check.script_content()
+    stem = PurePosixPath(script_name).stem
+    submission = Submission(
+        script_name=script_name,
+        script=script,
+        experiment_name=check.name("experiment_name", stem, experiment_name_problem),
+        model_name=check.name("model_name", stem, model_name_problem),
+        requirements=check.requirements(),
+        environment=check.environment(),
+        timeout=check.timeout(),
+        tags=check.tags(),
+        warnings=warnings,
+    )
+    check.raise_if_any()
+    return submission
+
+
+class _Check:
+    """Checks field after field and remembers every problem, so that one answer names them all."""
+
+    def __init__(self, fields: Mapping[str, Any], limits: UploadLimits) -> None:
+        self._fields = fields
+        self._limits = limits
+        self._errors: list[dict[str, str]] = []
+
+    def raise_if_any(self) -> None:
+        if not self._errors:
+            return
+        count = len(self._errors)
+        sentence = "1 field is not valid" if count == 1 else f"{count} fields are not valid"
+        names = ", ".join(dict.fromkeys(error["field"] for error in self._errors))
+        raise UploadRejected(f"{sentence}: {names}.", errors=self._errors)
+
+    def unknown_fields(self, known: frozenset[str]) -> None:
+        for field in self._fields:
+            if field in known:
+                continue
+            close = difflib.get_close_matches(field, known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
+            self._wrong(field, "There is no such field.", hint)
+
+    def script_name(self) -> str:
+        name = self._fields.get("script_name")
+        hint = "Send a plain file name that ends in .py, such as train.py."
+        if not isinstance(name, str) or not name:
+            self._wrong("script_name", "This field is required and must be text.", hint)
+        elif not SCRIPT_NAME.match(name) or len(name) > SCRIPT_NAME_MAX:
+            self._wrong("script_name", f"{name[:120]!r} is not a name for a script.", hint)
+        else:
+            return name
+        return "script.py"
+
+    def script_content(self) -> str:
+        content = self._fields.get("script_content")
+        encoding = self._fields.get("script_encoding")
+        if not isinstance(content, str):
+            self._wrong("script_content", "This field is required and must be text.", FORM_HINT)
+            return ""
+        if encoding not in (None, "plain", "base64"):
+            self._wrong("script_encoding", "Unknown encoding.", "Send plain or base64.")
+            return ""
+        if encoding == "base64":
+            return self._decoded(content)
+        recognised = _recognised_base64(content) if encoding is None else None
+        return self._script("script_content", content if recognised is None else recognised)
+
+    def script_file(self) -> str:
+        content = self._fields.get("script")
+        if not isinstance(content, bytes):
+            detail = "This field is required and must be a file."
+            self._wrong("script", detail, FORM_HINT)
+            return ""
+        return self._utf8("script", content)
+
+    def name(self, field: str, default: str, problem_of: Any) -> str:
+        value = self._fields.get(field)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            self._wrong(field, "This field must be text.", "Put the name between quotes.")
+            return default
+        problem = problem_of(value)
+        if problem:
+            self._wrong(field, problem, "Choose a name of letters, digits, '_', '-' and '.'.")
+        return value
+
+    def requirements(self) -> tuple[str, ...]:
+        asked = self._fields.get("requirements")
+        hint = "Send a list of package names with optional versions."
+        if asked is None:
+            return ()
+        if not isinstance(asked, list) or not all(isinstance(line, str) for line in asked):
+            self._wrong("requirements", "This field must be a list of texts.", hint)
+            return ()
+        if len(asked) > REQUIREMENTS_MAX:
+            self._wrong("requirements", f"There are more than {REQUIREMENTS_MAX}.", hint)
+            return ()
+        for line in asked:
+            problem = requirement_problem(line, allow_urls=self._limits.allow_urls)
+            if problem:
+                self._wrong("requirements", problem, hint)
+        return tuple(dict.fromkeys(line.strip() for line in asked))
+
+    def environment(self) -> tuple[tuple[str, str], ...]:
+        pairs = self._texts("environment_vars", maximum=VARIABLES_MAX)
+        for name, value in pairs.items():
+            field = f"environment_vars.{name}"
+            if not VARIABLE_NAME.match(name):
+                hint = "Use letters, digits and '_', and do not begin with a digit."
+                self._wrong(field, "This is not a name for a variable.", hint)
+            elif name.startswith(RESERVED_PREFIXES) or name in RESERVED_NAMES:
+                self._wrong(field, "This name is the platform's own.", "Choose another name.")
+            elif "\x00" in value:
+                self._wrong(field, "The value contains a NUL byte.", "Remove it.")
+        if sum(len(name) + len(value.encode()) for name, value in pairs.items()) > (
+            VARIABLES_MAX_BYTES
+        ):
+            detail = f"Names and values have more than {VARIABLES_MAX_BYTES // 1024} KiB together."
+            self._wrong("environment_vars", detail, "Put large values into a file in /data.")
+        return tuple(pairs.items())
+
+    def timeout(self) -> int:
+        bounds = self._limits.timeout
+        value = self._fields.get("timeout")
+        hint = f"Send a whole number of seconds from {bounds['minimum']} to {bounds['maximum']}."
+        if value is None:
+            return bounds["default"]
+        if isinstance(value, bool) or not isinstance(value, int):
+            self._wrong("timeout", "This field must be a whole number.", hint)
+        elif not bounds["minimum"] <= value <= bounds["maximum"]:
+            self._wrong("timeout", f"{value} is out of range.", hint)
+        else:
+            return value
+        return bounds["default"]
+
+    def tags(self) -> tuple[tuple[str, str], ...]:
+        pairs = self._texts("tags", maximum=TAGS_MAX)
+        for name, value in pairs.items():
+            field = f"tags.{name[:60]}"
+            if not name.strip() or len(name) > TAG_NAME_MAX or len(value) > TAG_VALUE_MAX:
+                hint = f"A name has 1 to {TAG_NAME_MAX} characters, a value {TAG_VALUE_MAX}."
+                self._wrong(field, "Name or value has a length that is not allowed.", hint)
+            elif name.startswith(RESERVED_TAGS) or name == "job_id":
+                self._wrong(field, "This name is the platform's own.", "Choose another name.")
+        return tuple(pairs.items())
+
+    def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
+        """A mapping of text to text; what is not becomes a problem and an empty mapping."""
+        value = self._fields.get(field)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            hint = 'Send {"NAME": "value"}, or NAME=value in a form.'
+            self._wrong(field, "This field must map names to texts.", hint)
+            return {}
+        if len(value) > maximum:
+            self._wrong(field, f"There are more than {maximum}.", "Send fewer.")
+            return {}
+        for name, content in value.items():
+            if not isinstance(content, str):
+                hint = f'Put it between quotes: "{name}": "{content}".'
+                self._wrong(f"{field}.{name}", "The value must be text.", hint[:300])
+        return {name: text for name, text in value.items() if isinstance(text, str)}
+
+    def _decoded(self, content: str) -> str:
+        try:
+            raw = base64.b64decode("".join(content.split()), validate=True)
+        except (binascii.Error, ValueError):
+            hint = "Encode the file's bytes, or leave script_encoding out and send text."
+            self._wrong("script_content", "This is not base64.", hint)
+            return ""
+        return self._utf8("script_content", raw)
+
+    def _utf8(self, field: str, raw: bytes) -> str:
+        try:
+            return self._script(field, raw.decode())
+        except UnicodeDecodeError:
+            self._wrong(field, "The script is not UTF-8 text.", "Save it as UTF-8.")
+            return ""
+
+    def _script(self, field: str, script: str) -> str:
+        maximum = self._limits.script_max_bytes
+        size = len(script.encode())
+        if not script.strip():
+            self._wrong(field, "The script is empty.", "Send the text of a Python script.")
+        elif size > maximum:
+            detail = f"The script has {size} bytes; at most {maximum} are taken."
+            self._wrong(field, detail, "Move data out of the script, into /data.")
+        elif "\x00" in script:
+            self._wrong(field, "The script contains a NUL byte.", "Send a text file.")
+        return script
+
+    def _wrong(self, field: str, detail: str, hint: str) -> None:
+        self._errors.append({"field": field, "detail": detail, "hint": hint})
+
+
+def _recognised_base64(content: str) -> str | None:
+    """The decoded script when `content` can only be base64; None when it may be a script itself.
+
+    A script that does anything has a bracket or a space, and base64 has neither.
+    """
+    packed = "".join(content.split())
+    if not BASE64.match(content) or len(packed) < BASE64_MIN_CHARACTERS or len(packed) % 4:
+        return None
+    try:
+        decoded = base64.b64decode(packed, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    is_script = "(" in decoded or "import" in decoded
+    return decoded if is_script and "\x00" not in decoded else None

@@ -25,7 +25,7 @@ PORT = _int("PORT", 8000)
 PLATFORM_VERSION = "5.0.0"
 DEBUG = os.environ.get("MLOPS_DEBUG", "") == "1"
 SECRET_KEY = os.environ.get("MLOPS_SECRET_KEY", "not-a-secret-only-for-commands-without-sessions")
-ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "*")
+ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
 # -- Docker (worker and supervisor only) --------------------------------------------------------
 RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
@@ -34,7 +34,7 @@ SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"
-ENVIRONMENTS_DIR = MLOPS_HOME / "environments"
+ENVIRONMENTS_DIR = Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", MLOPS_HOME / "environments"))
 
 # -- MLflow and Feast ---------------------------------------------------------------------------
 MLFLOW_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
@@ -62,6 +62,8 @@ MAX_MODEL_SERVERS = _int("MLOPS_MAX_MODEL_SERVERS", 8)
 INFERENCE_WAIT_SECONDS = _int("MLOPS_INFERENCE_WAIT_SECONDS", 60)
 INFERENCE_MAX_BYTES = _int("MLOPS_INFERENCE_MAX_BYTES", 16 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(4 * SCRIPT_MAX_BYTES, INFERENCE_MAX_BYTES)
+# A form is read from memory as a whole: its script is at most SCRIPT_MAX_BYTES anyway.
+FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE
 
 # -- Django -------------------------------------------------------------------------------------
 INSTALLED_APPS = [

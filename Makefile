@@ -1,0 +1,30 @@
+# Every target sets up what it needs first; a second call finds it there.
+.PHONY: help run test lint bench clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+run: ## install everything, start everything, print where it answers (MLOPS_HOME, PORT)
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m deploy run
+
+test: ## install everything, run every test (PYTEST_ARGS="tests/unit -k name")
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m deploy test
+
+lint: ## ruff, mypy, the walls between rooms, the OpenAPI schema, missing migrations
+	@deploy/bootstrap.sh
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy .
+	.venv/bin/lint-imports
+	.venv/bin/python manage.py makemigrations --check --dry-run
+	.venv/bin/python manage.py spectacular --validate --fail-on-warn --file /dev/null
+
+bench: ## our figures beside their floors
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m bench.road
+
+clean: ## remove what was installed here; the state in MLOPS_HOME stays
+	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

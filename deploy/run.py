@@ -1,0 +1,358 @@
+"""`make run`: from whatever this machine is to a platform that answers; Ctrl-C ends all of it."""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy import accounts as accounts_of
+from deploy.accounts import CHECKOUT, Accounts, ensure_accounts
+from deploy.docker_engine import EngineHandle, ensure_engine, ensure_image_tools
+from deploy.health import wait_until_ready
+from deploy.home import Home, lock_home, open_home
+from deploy.processes import GaveUp, ProcessManager, Service
+from deploy.report import Stop, box, step, timed_step, warn
+from registry.features import feature_store_status
+from sandbox.engine import Engine, EngineError, EngineUnavailable
+from sandbox.environments import EnvironmentFailed, EnvironmentStore
+from sandbox.images import ImageFailed, ensure_runner_image
+from sandbox.network import Networks, ensure_networks
+
+DEFAULT_PORT = 8000
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK_HOSTS = "localhost,127.0.0.1,[::1]"
+WATCH_SECONDS = 0.5
+BUILD_SECONDS = 900
+# What every process may know of the operator's shell: words, certificates, our own settings.
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+SECRET_VARIABLES = frozenset({"MLOPS_SECRET_KEY", "MLOPS_MLFLOW_PASSWORD", "MLOPS_MLFLOW_SECRET"})
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where the web process listens."""
+
+    bind: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = "localhost" if self.bind in (*LOOPBACK, "0.0.0.0") else self.bind
+        return f"http://{host}:{self.port}"
+
+    @property
+    def probe_host(self) -> str:
+        return "127.0.0.1" if self.bind in (*LOOPBACK, "0.0.0.0") else self.bind
+
+
+def run() -> int:
+    """Returns the exit code. Everything that was started is stopped, however this ends."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: _interrupt(stopping))
+    try:
+        home = open_home(Path(os.environ.get("MLOPS_HOME", CHECKOUT / "var")).resolve())
+        address = _address()
+        lock = lock_home(home)
+        _check_port(address)
+    except Stop as stop:
+        print(stop, file=sys.stderr)
+        return 1
+    try:
+        return _run(home, address, stopping)
+    finally:
+        os.close(lock)
+
+
+def _interrupt(stopping: threading.Event) -> None:
+    """The first signal ends the wait or the step that runs; a second one changes nothing."""
+    if not stopping.is_set():
+        stopping.set()
+        raise KeyboardInterrupt
+
+
+def _run(home: Home, address: Address, stopping: threading.Event) -> int:
+    manager = ProcessManager(logs=home.folder("logs"))
+    handle: EngineHandle | None = None
+    code = 0
+    try:
+        handle = ensure_engine(home.folder("logs"))
+        _start(home, address, handle.engine, manager)
+        while not stopping.wait(WATCH_SECONDS):
+            manager.check()
+    except KeyboardInterrupt:
+        print(flush=True)
+    except (Stop, GaveUp, ImageFailed) as stop:
+        print(stop, file=sys.stderr)
+        code = 1
+    except EnvironmentFailed as failed:
+        print(f"{failed.detail}\n{failed.hint}", file=sys.stderr)
+        code = 1
+    except (EngineError, EngineUnavailable) as error:
+        print(f"Docker failed: {error}", file=sys.stderr)
+        code = 1
+    finally:
+        stopping.set()
+        _stop(home, manager, handle)
+    return code
+
+
+def _start(home: Home, address: Address, engine: Engine, manager: ProcessManager) -> None:
+    ensure_image_tools(engine)
+    accounts = ensure_accounts(home)
+    networks = ensure_networks(engine, home.installation_id)
+    port = _mlflow_port(home, networks)
+    plan = _Plan(home, address, accounts, networks, mlflow_port=port)
+    # First, since it takes longest to start and needs nothing of the rest.
+    manager.start(plan.mlflow())
+    image = ensure_runner_image(engine, installation_id=home.installation_id, report=step)
+    _ensure_platform_packages(home, engine, image.tag, networks)
+    password = _prepare_rows(plan)
+    _prepare_features(plan)
+    for service in (plan.supervisor(), plan.worker(), plan.web()):
+        manager.start(service)
+    step("Waiting until every part answers")
+    wait_until_ready(f"http://{address.probe_host}:{address.port}/mlops/ready", check=manager.check)
+    _greet(plan, password)
+
+
+def _stop(home: Home, manager: ProcessManager, handle: EngineHandle | None) -> None:
+    step("Stopping")
+    manager.stop()
+    if handle is None:
+        return
+    try:
+        for state in handle.engine.find({"mlops.installation": home.installation_id}):
+            handle.engine.remove(state.id)
+    except (EngineError, EngineUnavailable) as error:
+        warn(f"Containers could not be removed: {error}")
+    handle.stop_daemon()
+    print("Stopped. Nothing that was started here runs any more.", flush=True)
+
+
+def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: Networks) -> None:
+    store = EnvironmentStore(
+        root=Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", home.folder("environments"))),
+        engine=engine,
+        image=image,
+        network=networks.jobs,
+        installation_id=home.installation_id,
+        build_seconds=BUILD_SECONDS,
+    )
+    try:
+        store.platform_folder()
+    except EnvironmentFailed:
+        with timed_step("Installing the packages of the model server"):
+            store.ensure_platform(output=lambda data: None)
+
+
+def _prepare_rows(plan: "_Plan") -> str | None:
+    """Migrates, and makes the admin user at the first start. Returns a password that is new."""
+    password = secrets.token_urlsafe(12)
+    variables = {**plan.worker_environment(), "MLOPS_ADMIN_PASSWORD": password}
+    said = _manage("prepare_platform", variables)
+    if plan.accounts.web is not None:
+        ensure_accounts(plan.home)  # the database file is new: hand it over too
+    return password if "admin user made" in said else None
+
+
+def _prepare_features(plan: "_Plan") -> None:
+    if feature_store_status(plan.home.folder("feast")).feature_views:
+        return
+    with timed_step("Making the feature store"):
+        _manage("prepare_feature_store", plan.worker_environment())
+    ensure_accounts(plan.home)
+
+
+def _manage(command: str, variables: Mapping[str, str]) -> str:
+    """Runs a management command; its words are shown only when it fails. Raises Stop."""
+    done = subprocess.run(
+        [sys.executable, "manage.py", command],
+        cwd=CHECKOUT,
+        env=dict(variables),
+        capture_output=True,
+        text=True,
+        umask=0o007,
+    )
+    if done.returncode:
+        raise Stop(f"{command} failed:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
+    return done.stdout
+
+
+def _address() -> Address:
+    """Raises Stop for a PORT that is none."""
+    text = os.environ.get("PORT", str(DEFAULT_PORT))
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise Stop(f"PORT={text} is not a port; choose one from 1 to 65535.")
+    return Address(bind=os.environ.get("MLOPS_BIND", "127.0.0.1"), port=int(text))
+
+
+def _check_port(address: Address) -> None:
+    """Raises Stop when the address is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address.bind, address.port))
+        except OSError as error:
+            raise Stop(
+                f"{address.bind}:{address.port} cannot be used ({error.strerror}). "
+                f"Choose another port: PORT={address.port + 1} make run"
+            ) from None
+
+
+def _mlflow_port(home: Home, networks: Networks) -> int:
+    """The same port at each start, since it is part of what users bookmark; a new one if taken."""
+    known = home.remembered("mlflow_port")
+    for port in (known, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((networks.jobs_gateway, port))
+            except OSError:
+                continue
+            home.remember("mlflow_port", probe.getsockname()[1])
+            return int(probe.getsockname()[1])
+    raise Stop(f"No free port for MLflow at {networks.jobs_gateway}.")
+
+
+class _Plan:
+    """What each process runs, as whom, and with which variables: no more than it needs."""
+
+    def __init__(
+        self,
+        home: Home,
+        address: Address,
+        accounts: Accounts,
+        networks: Networks,
+        *,
+        mlflow_port: int,
+    ) -> None:
+        self.home = home
+        self.address = address
+        self.accounts = accounts
+        self.networks = networks
+        self.mlflow_port = mlflow_port
+        needed = accounts_of.needed_folders(home)
+        self._covered = tuple(accounts_of.covered_folders(needed)) if accounts.web else ()
+        self._needed = tuple(needed)
+
+    @property
+    def mlflow_url(self) -> str:
+        return f"http://{self.networks.jobs_gateway}:{self.mlflow_port}"
+
+    def mlflow(self) -> Service:
+        command = (sys.executable, "-m", "registry.mlflow_server")
+        command += ("--home", str(self.home.folder("mlflow")))
+        command += ("--host", self.networks.jobs_gateway, "--port", str(self.mlflow_port))
+        environment = {
+            **_passed_on(),
+            "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
+            "MLOPS_MLFLOW_SECRET": self.home.secrets["mlflow_session_key"],
+        }
+        return Service(
+            name="mlflow",
+            command=command,
+            environment=environment,
+            account=self.accounts.mlflow,
+            covered=self._covered,
+            needed=self._needed,
+        )
+
+    def web(self) -> Service:
+        command = (sys.executable, "-m", "uvicorn", "mlops_site.asgi:application")
+        command += ("--host", self.address.bind, "--port", str(self.address.port))
+        command += ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
+        command += ("--log-level", "warning")
+        environment = {
+            **self._common_environment(),
+            "MLOPS_SECRET_KEY": self.home.secrets["session_key"],
+            "MLOPS_ALLOWED_HOSTS": os.environ.get("MLOPS_ALLOWED_HOSTS") or self._hosts(),
+        }
+        return Service(
+            name="web",
+            command=command,
+            environment=environment,
+            account=self.accounts.web,
+            covered=self._covered,
+            needed=self._needed,
+        )
+
+    def worker(self) -> Service:
+        return self._manage_service("worker", "qcluster")
+
+    def supervisor(self) -> Service:
+        return self._manage_service("supervisor", "supervise")
+
+    def worker_environment(self) -> dict[str, str]:
+        """The engine's address, and no key of anybody's session."""
+        engine = {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
+        return {**self._common_environment(), **engine, "HOME": str(self.home.root)}
+
+    def _manage_service(self, name: str, command: str) -> Service:
+        return Service(
+            name=name,
+            command=(sys.executable, "manage.py", command),
+            environment=self.worker_environment(),
+        )
+
+    def _common_environment(self) -> dict[str, str]:
+        own = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith("MLOPS_") and name not in SECRET_VARIABLES
+        }
+        return {
+            **_passed_on(),
+            **own,
+            "MLOPS_HOME": str(self.home.root),
+            "PORT": str(self.address.port),
+            "MLOPS_INSTALLATION_ID": self.home.installation_id,
+            "MLOPS_JOBS_NETWORK": self.networks.jobs,
+            "MLOPS_SERVERS_NETWORK": self.networks.servers,
+            "MLFLOW_TRACKING_URI": self.mlflow_url,
+            "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
+        }
+
+    def _hosts(self) -> str:
+        return LOOPBACK_HOSTS if self.address.bind in LOOPBACK else "*"
+
+
+def _passed_on() -> dict[str, str]:
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+    return {**passed, "PYTHONUNBUFFERED": "1"}
+
+
+def _greet(plan: _Plan, password: str | None) -> None:
+    url = plan.address.url
+    login = f"admin / {password}" if password else "admin (its password was shown at first start)"
+    script = "examples/training_scripts/sklearn_classification.py"
+    target = "" if plan.address.port == DEFAULT_PORT else f" --url {url}"
+    box(
+        [
+            "The MLOps engine is running.",
+            "",
+            f"API      {url}",
+            f"Docs     {url}/docs",
+            f"Admin    {url}/admin/",
+            f"Login    {login}",
+            f"MLflow   {plan.mlflow_url}",
+            f"         admin / see {plan.home.folder('secrets') / 'mlflow_password'}",
+            f"State    {plan.home.root}   (logs in logs/, data for scripts in data/)",
+        ]
+    )
+    print(
+        "Send the first job:\n\n"
+        f"  python3 examples/upload_training_script.py --script {script} \\\n"
+        f"    --experiment demo --model demo --requirements scikit-learn{target}\n\n"
+        "Ctrl-C stops everything.",
+        flush=True,
+    )

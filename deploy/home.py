@@ -11,7 +11,7 @@ from typing import Any
 from deploy.report import Stop
 
 FOLDERS = ("db", "mlflow", "feast", "data", "jobs", "environments", "models", "logs", "secrets")
-SECRETS = ("session_key", "mlflow_password", "mlflow_session_key")
+SECRETS = ("session_key", "queue_key", "mlflow_password", "mlflow_session_key")
 
 
 @dataclass(frozen=True)

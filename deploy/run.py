@@ -18,7 +18,7 @@ from deploy.health import wait_until_ready
 from deploy.home import Home, lock_home, open_home
 from deploy.processes import GaveUp, ProcessManager, Service
 from deploy.report import Stop, box, step, timed_step, warn
-from registry.features import feature_store_status
+from registry.features import DONE_FILE
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 from sandbox.images import ImageFailed, ensure_runner_image
@@ -139,7 +139,7 @@ def _stop(home: Home, manager: ProcessManager, handle: EngineHandle | None) -> N
 
 def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: Networks) -> None:
     store = EnvironmentStore(
-        root=Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", home.folder("environments"))),
+        root=Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", home.folder("environments") / "store")),
         engine=engine,
         image=image,
         network=networks.jobs,
@@ -160,11 +160,15 @@ def _prepare_rows(plan: "_Plan") -> str | None:
     said = _manage("prepare_platform", variables)
     if plan.accounts.web is not None:
         ensure_accounts(plan.home)  # the database file is new: hand it over too
-    return password if "admin user made" in said else None
+    if "admin user made" not in said:
+        return None
+    # At once, since it is kept nowhere: whatever fails after this must not swallow it.
+    step(f"Admin user made: admin / {password}")
+    return password
 
 
 def _prepare_features(plan: "_Plan") -> None:
-    if feature_store_status(plan.home.folder("feast")).feature_views:
+    if (plan.home.folder("feast") / DONE_FILE).exists():
         return
     with timed_step("Making the feature store"):
         _manage("prepare_feature_store", plan.worker_environment())
@@ -293,9 +297,14 @@ class _Plan:
         return self._manage_service("supervisor", "supervise")
 
     def worker_environment(self) -> dict[str, str]:
-        """The engine's address, and no key of anybody's session."""
+        """The engine's address and the queue's key; no key of anybody's session."""
         engine = {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
-        return {**self._common_environment(), **engine, "HOME": str(self.home.root)}
+        return {
+            **self._common_environment(),
+            **engine,
+            "HOME": str(self.home.root),
+            "MLOPS_SECRET_KEY": self.home.secrets["queue_key"],
+        }
 
     def _manage_service(self, name: str, command: str) -> Service:
         return Service(

@@ -91,7 +91,6 @@ def ensure_server(model_name: str, version: str, *, source: str = "") -> ServerV
             defaults={"created_at": now, "changed_at": now, "last_used_at": now},
         )
         if created or _restart(server, source):
-            _queue(START_TASK, server.pk)
             server.refresh_from_db()
     return _view(server)
 
@@ -110,7 +109,6 @@ def report_gone(server_id: int, token: str) -> None:
         )
         if changed:
             log.warning("server.reported_gone", extra={"server": server_id})
-            _queue(START_TASK, server_id)
 
 
 def touch(server_id: int) -> None:
@@ -123,9 +121,14 @@ def stop(server_id: int) -> bool:
     with transaction.atomic():
         changed = ModelServer.objects.filter(
             pk=server_id, status__in=[Status.STARTING, Status.READY]
-        ).update(status=Status.STOPPING, claim=uuid.uuid4(), claim_expires_at=None, **_now())
+        ).update(
+            status=Status.STOPPING,
+            claim=uuid.uuid4(),
+            claim_expires_at=None,
+            queued_at=None,
+            **_now(),
+        )
         if changed:
-            _queue(STOP_TASK, server_id)
     return bool(changed)
 
 
@@ -155,10 +158,11 @@ def stop_server(server_id: int) -> None:
     if not ModelServer.objects.filter(pk=server_id, status=Status.STOPPING).exists():
         return
     _end_container(containers.container_name(server_id))
-    ModelServer.objects.filter(pk=server_id, status=Status.STOPPING).update(
+    changed = ModelServer.objects.filter(pk=server_id, status=Status.STOPPING).update(
         status=Status.STOPPED, container_id="", address="", token="", **_now()
     )
-    log.info("server.stopped", extra={"server": server_id})
+    if changed:
+        log.info("server.stopped", extra={"server": server_id})
 
 
 def _start(server_id: int, claim: uuid.UUID) -> None:
@@ -283,6 +287,22 @@ def _fail(server_id: int, claim: uuid.UUID, failure: StartFailed) -> None:
 
 
 # -- for the supervisor -------------------------------------------------------------------------
+def dispatch() -> None:
+    """Queues a task for every server that is to start or stop and that nobody was asked for.
+
+    Again after a while without a claim: the task was lost, or its worker was killed. The web
+    process cannot do this itself: it has no key to the queue.
+    """
+    now = timezone.now()
+    late = Q(queued_at__lt=now - timedelta(seconds=TASK_PATIENCE_SECONDS))
+    free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
+    due = Q(queued_at=None) | (late & free)
+    for status, task in ((Status.STARTING, START_TASK), (Status.STOPPING, STOP_TASK)):
+        for server in ModelServer.objects.filter(due, status=status):
+            ModelServer.objects.filter(pk=server.pk, status=status).update(queued_at=now)
+            async_task(task, server.pk, save=False)
+
+
 def reconcile() -> None:
     """Rows and containers agree again, whoever was killed. Raises EngineError, EngineUnavailable.
 
@@ -293,7 +313,6 @@ def reconcile() -> None:
     found = engine.find({"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "server"})
     _forget_the_dead(found)
     _remove_orphans(engine, found)
-    _queue_again()
 
 
 def _forget_the_dead(found: list[ContainerState]) -> None:
@@ -325,18 +344,6 @@ def _remove_orphans(engine: Engine, found: list[ContainerState]) -> None:
         if row is None or replaced:
             log.warning("server.orphan_removed", extra={"container": state.name})
             engine.remove(state.id)
-
-
-def _queue_again() -> None:
-    """What nobody works on: its task was lost, or its worker was killed."""
-    now = timezone.now()
-    late = Q(changed_at__lt=now - timedelta(seconds=TASK_PATIENCE_SECONDS))
-    free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
-    for status, task in ((Status.STARTING, START_TASK), (Status.STOPPING, STOP_TASK)):
-        for server in ModelServer.objects.filter(late & free, status=status):
-            log.warning("server.task_queued_again", extra={"server": server.pk, "task": task})
-            ModelServer.objects.filter(pk=server.pk, status=status).update(**_now())
-            async_task(task, server.pk)
 
 
 # -- claims and rows ----------------------------------------------------------------------------
@@ -393,6 +400,7 @@ def _restart(server: ModelServer, source: str) -> bool:
         ModelServer.objects.filter(pk=server.pk, status=server.status).update(
             status=Status.STARTING,
             claim_expires_at=None,
+            queued_at=None,
             last_used_at=now,
             container_id="",
             address="",
@@ -417,10 +425,6 @@ def _end_container(name: str) -> None:
     if engine.state(name) is not None:
         engine.stop(name, grace_seconds=STOP_GRACE_SECONDS)
         engine.remove(name)
-
-
-def _queue(task: str, server_id: int) -> None:
-    transaction.on_commit(lambda: async_task(task, server_id))
 
 
 def _now() -> dict[str, Any]:

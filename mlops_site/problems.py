@@ -4,7 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.views import defaults
 from rest_framework import exceptions
@@ -15,6 +15,13 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE = "application/problem+json"
 INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
+
+
+class TooLarge(exceptions.APIException):
+    status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_code = "too_large"
+    default_detail = "The request is larger than this platform takes."
+    hint = "Move data out of the script, into /data."
 
 
 def problem_body(
@@ -49,6 +56,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         error = exceptions.NotFound()
     elif isinstance(error, PermissionDenied):
         error = exceptions.PermissionDenied()
+    elif isinstance(error, RequestDataTooBig):
+        error = TooLarge()
     if not isinstance(error, exceptions.APIException):
         log.error("api.unexpected_error", exc_info=error, extra={"path": path})
         return _response(

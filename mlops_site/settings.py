@@ -24,6 +24,8 @@ INSTALLATION_ID = os.environ.get("MLOPS_INSTALLATION_ID", "unset")
 PORT = _int("PORT", 8000)
 PLATFORM_VERSION = "5.0.0"
 DEBUG = os.environ.get("MLOPS_DEBUG", "") == "1"
+# The web process signs sessions with it, worker and supervisor sign the queue's tasks with another:
+# a task is code that a worker runs with access to the engine, so the web process cannot make one.
 SECRET_KEY = os.environ.get("MLOPS_SECRET_KEY", "not-a-secret-only-for-commands-without-sessions")
 ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
@@ -34,7 +36,9 @@ SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"
-ENVIRONMENTS_DIR = Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", MLOPS_HOME / "environments"))
+ENVIRONMENTS_DIR = Path(
+    os.environ.get("MLOPS_ENVIRONMENTS_DIR", MLOPS_HOME / "environments" / "store")
+)
 
 # -- MLflow and Feast ---------------------------------------------------------------------------
 MLFLOW_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
@@ -173,6 +177,20 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "filters": {
+        # A platform that starts is asked for its readiness ten times a second.
+        "not_readiness": {
+            "()": "django.utils.log.CallbackFilter",
+            "callback": lambda record: not record.getMessage().endswith("/mlops/ready"),
+        }
+    },
+    "handlers": {
+        "console": {
+            "class": "logging.StreamHandler",
+            "formatter": "line",
+            "filters": ["not_readiness"],
+        }
+    },
+    "loggers": {"django-q": {"level": "WARNING", "handlers": ["console"], "propagate": False}},
     "root": {"handlers": ["console"], "level": os.environ.get("MLOPS_LOG_LEVEL", "INFO")},
 }

@@ -12,6 +12,8 @@ from django.conf import settings
 
 REGISTRY_FILE = "registry.db"
 ONLINE_FILE = "online.db"
+# Written last: a preparation that was interrupted is done again.
+DONE_FILE = "prepared"
 BUSY_SECONDS = 1.0
 
 

@@ -36,7 +36,6 @@ CONSTRAINTS = ("mlflow<3.14", "mlflow-skinny<3.14")
 PLATFORM = ("uvicorn>=0.34,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1", "orjson>=3.10,<4")
 BUILD_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=256, scratch_mb=512)
 RESOLUTION_SECONDS = 7 * 24 * 3600
-RESOLVE_FAILED = 2
 Output = Callable[[bytes], None]
 
 
@@ -125,7 +124,7 @@ class EnvironmentStore:
             if final.is_dir():
                 return final
             with self._build_folder() as building:
-                (building / "requirements.in").write_text("\n".join(PLATFORM))
+                _hand_in(building / "requirements.in", PLATFORM)
                 self._run_step("platform", building, output=output)
                 _publish(building / "environment", final)
         return final
@@ -135,8 +134,8 @@ class EnvironmentStore:
         output(f"Resolving {len(requirements)} requirements\n".encode())
         with self._build_folder() as building:
             wanted, constraints = _with_baseline(requirements)
-            (building / "requirements.in").write_text("\n".join(wanted) + "\n")
-            (building / "constraints.in").write_text("\n".join(constraints) + "\n")
+            _hand_in(building / "requirements.in", wanted)
+            _hand_in(building / "constraints.in", constraints)
             self._run_step("resolve", building, output=output)
             lock = (building / "lock.txt").read_text()
             key = self._key(lock)
@@ -217,6 +216,8 @@ class EnvironmentStore:
         for name in ("cache", "envs", "building", "resolved", "platform", "locks"):
             folder = self._root / name
             folder.mkdir(parents=True, exist_ok=True)
+        # The builder passes through; an operator who hides the store does so one folder above.
+        self._root.chmod(0o711)
         for name in ("cache", "building"):
             _give_to_builder(self._root / name)
 
@@ -311,7 +312,7 @@ def _failure(code: int | None, text: str) -> EnvironmentFailed:
             detail=_tail(told),
             hint="Check name and version; only packages with a wheel for this Python install.",
         )
-    if code == RESOLVE_FAILED:
+    if "no solution found" in lowered:
         return EnvironmentFailed(
             reason="requirements_conflict",
             detail=_tail(told),
@@ -340,6 +341,12 @@ def _publish(folder: Path, final: Path) -> None:
     except OSError:
         if not final.is_dir():
             raise
+
+
+def _hand_in(path: Path, lines: Sequence[str]) -> None:
+    """A file for the builder, whatever this process' umask is."""
+    path.write_text("".join(f"{line}\n" for line in lines))
+    path.chmod(0o644)
 
 
 def _builder() -> str:

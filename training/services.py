@@ -57,7 +57,11 @@ class LeaseLost(Exception):
 
 # -- submit --------------------------------------------------------------------------------------
 def submit(submission: Submission) -> Job:
-    """Keeps the job, and wakes a worker once it is safely stored."""
+    """Keeps the job. The row is the order: the supervisor sees it and wakes a worker.
+
+    The web process, which calls this, cannot write to the queue: a queued task is code that a
+    worker runs with access to the engine.
+    """
     now = timezone.now()
     with transaction.atomic():
         job = Job.objects.create(
@@ -74,13 +78,7 @@ def submit(submission: Submission) -> Job:
             created_at=now,
         )
         _event(job, "accepted")
-        transaction.on_commit(wake_a_worker)
     return job
-
-
-def wake_a_worker() -> None:
-    """Asks the queue to launch whatever waits longest. The rows decide what that is."""
-    async_task(LAUNCH_TASK, save=False)
 
 
 # -- claim ---------------------------------------------------------------------------------------
@@ -349,7 +347,6 @@ def end(attempt: Attempt, reason: EndReason, *, run_id: str = "", model_version:
         job.completed_at = now
         job.save()
         _event(job, str(reason.status), f"{reason.reason}: {reason.sentence}")
-        transaction.on_commit(wake_a_worker)
     log.info("job.ended", extra={"job": str(job.pk), "reason": str(reason.reason)})
     if model_version:
         model_registered.send(sender=Job, model_name=job.model_name, version=model_version)
@@ -400,7 +397,6 @@ def start_over(attempt: Attempt) -> None:
         job.phase = Phase.WAITING
         job.save(update_fields=["status", "phase"])
         _event(job, "waiting_again", f"attempt {attempt.number} died before the script started")
-        transaction.on_commit(wake_a_worker)
 
 
 def take_over(attempt: Attempt) -> None:
@@ -418,8 +414,17 @@ def take_over(attempt: Attempt) -> None:
     attempt.lease_token = token
 
 
-def jobs_are_waiting() -> bool:
-    return Job.objects.filter(status=Status.QUEUED).exists()
+def next_to_launch() -> uuid.UUID | None:
+    """The job that waits longest, if there is room for one more; None otherwise."""
+    if Attempt.objects.filter(finished_at=None).count() >= settings.MAX_CONCURRENT_JOBS:
+        return None
+    waiting = Job.objects.filter(status=Status.QUEUED).order_by("created_at")
+    return waiting.values_list("pk", flat=True).first()
+
+
+def ask_to_launch() -> None:
+    """Wakes a worker, which launches what waits longest when it comes to it."""
+    async_task(LAUNCH_TASK, save=False)
 
 
 # -- helpers -------------------------------------------------------------------------------------

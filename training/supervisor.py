@@ -8,6 +8,7 @@ decides how a job ended; it only asks a worker to.
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 20.0
+LAUNCH_AGAIN_SECONDS = 5.0
 DEADLINE_SLACK_SECONDS = 5
 
 
@@ -81,14 +83,16 @@ class JobSupervisor:
         self._followers: dict[int, LogFollower] = {}
         self._asked_at: dict[int, float] = {}
         self._renewed_at = 0.0
+        self._launch_asked: tuple[uuid.UUID | None, float] = (None, 0.0)
 
     def tick(self) -> None:
-        """Follow what runs, store what was printed, end what is over, renew what is alive."""
+        """Follow what runs, end what is over, renew what is alive, launch what waits."""
         held = list(self._held())
         self._forget(keep={attempt.pk for attempt in held})
         for attempt in held:
             self._observe(attempt)
         self._renew(held)
+        self._launch_what_waits()
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row."""
@@ -99,8 +103,16 @@ class JobSupervisor:
             mlflow_username=""
         ):
             services.clean_up(attempt)
-        if services.jobs_are_waiting():
-            services.wake_a_worker()
+
+    def _launch_what_waits(self) -> None:
+        """Once for each job that comes first in line, and again when nothing came of it."""
+        first = services.next_to_launch()
+        asked_for, asked_at = self._launch_asked
+        stale = time.monotonic() - asked_at >= LAUNCH_AGAIN_SECONDS
+        if first is None or (first == asked_for and not stale):
+            return
+        self._launch_asked = (first, time.monotonic())
+        services.ask_to_launch()
 
     def _held(self) -> QuerySet[Attempt]:
         held = Attempt.objects.filter(finished_at=None, lease_owner=services.SUPERVISOR)

@@ -1,4 +1,4 @@
-"""`manage.py supervise`: the one process that watches containers; it holds no state of its own."""
+"""`manage.py supervise`: watches containers and rows, and queues what is due; keeps no state."""
 
 import logging
 import signal
@@ -18,7 +18,7 @@ from training.supervisor import JobSupervisor
 
 log = logging.getLogger(__name__)
 
-TICK_SECONDS = 0.5
+TICK_SECONDS = 0.2
 SLOW_SECONDS = 5.0
 
 
@@ -39,6 +39,7 @@ class Command(BaseCommand):
         while not stopping.is_set():
             wake.clear()
             _guarded(jobs.tick)
+            _guarded(inference_services.dispatch)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in (_beat, jobs.reconcile, inference_services.reconcile):

@@ -12,7 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from registry.features import ONLINE_FILE, REGISTRY_FILE, feature_store_status
+from registry.features import DONE_FILE, ONLINE_FILE, REGISTRY_FILE, feature_store_status
 
 CUSTOMERS = 200
 DAYS = 30
@@ -38,7 +38,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         repo = Path(settings.FEAST_REPO_DIR)
-        if feature_store_status(repo).feature_views:
+        if (repo / DONE_FILE).exists():
             self.stdout.write("The feature store is ready.")
             return
         prepare(repo)
@@ -60,6 +60,7 @@ def prepare(repo: Path) -> None:
     store = FeatureStore(repo_path=str(repo))
     store.apply(definitions(repo))
     store.materialize(newest - timedelta(days=DAYS + 1), newest + timedelta(seconds=1))
+    (repo / DONE_FILE).touch()
 
 
 def write_customers(path: Path, *, newest: datetime) -> None:
@@ -84,4 +85,5 @@ def write_customers(path: Path, *, newest: datetime) -> None:
                     "monthly_spend": round(numbers.uniform(5, 250), 2),
                 }
             )
-    pandas.DataFrame(rows).to_parquet(path, index=False)
+    # Microseconds: DuckDB does not cast nanoseconds with a time zone.
+    pandas.DataFrame(rows).to_parquet(path, index=False, coerce_timestamps="us")

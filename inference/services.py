@@ -105,7 +105,7 @@ def report_gone(server_id: int, token: str) -> None:
     """A caller could not reach a ready server: a worker looks, and starts it again if need be."""
     with transaction.atomic():
         changed = ModelServer.objects.filter(pk=server_id, status=Status.READY, token=token).update(
-            status=Status.STARTING, claim_expires_at=None, **_now()
+            status=Status.STARTING, claim_expires_at=None, queued_at=None, **_now()
         )
         if changed:
             log.warning("server.reported_gone", extra={"server": server_id})
@@ -128,7 +128,6 @@ def stop(server_id: int) -> bool:
             queued_at=None,
             **_now(),
         )
-        if changed:
     return bool(changed)
 
 

@@ -254,9 +254,9 @@ class _Plan:
         return f"http://{self.networks.jobs_gateway}:{self.mlflow_port}"
 
     def mlflow(self) -> Service:
-        command = (sys.executable, "-m", "registry.mlflow_server")
-        command += ("--home", str(self.home.folder("mlflow")))
-        command += ("--host", self.networks.jobs_gateway, "--port", str(self.mlflow_port))
+        command = [sys.executable, "-m", "registry.mlflow_server"]
+        command += ["--home", str(self.home.folder("mlflow"))]
+        command += ["--host", self.networks.jobs_gateway, "--port", str(self.mlflow_port)]
         environment = {
             **_passed_on(),
             "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
@@ -264,7 +264,7 @@ class _Plan:
         }
         return Service(
             name="mlflow",
-            command=command,
+            command=tuple(command),
             environment=environment,
             account=self.accounts.mlflow,
             covered=self._covered,
@@ -272,10 +272,10 @@ class _Plan:
         )
 
     def web(self) -> Service:
-        command = (sys.executable, "-m", "uvicorn", "mlops_site.asgi:application")
-        command += ("--host", self.address.bind, "--port", str(self.address.port))
-        command += ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
-        command += ("--log-level", "warning")
+        command = [sys.executable, "-m", "uvicorn", "mlops_site.asgi:application"]
+        command += ["--host", self.address.bind, "--port", str(self.address.port)]
+        command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+        command += ["--log-level", "warning"]
         environment = {
             **self._common_environment(),
             "MLOPS_SECRET_KEY": self.home.secrets["session_key"],
@@ -283,7 +283,7 @@ class _Plan:
         }
         return Service(
             name="web",
-            command=command,
+            command=tuple(command),
             environment=environment,
             account=self.accounts.web,
             covered=self._covered,

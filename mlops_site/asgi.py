@@ -5,7 +5,7 @@ handler lets a request wait for a cold model without holding a thread.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 DJANGO_THREADS = 8
-_django = WSGIMiddleware(django_application, workers=DJANGO_THREADS)
+_django = WSGIMiddleware(cast(Any, django_application), workers=DJANGO_THREADS)
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,6 +1,6 @@
 """OpenAPI glue: documents the problem answers of every operation once, and plain paths."""
 
-from typing import Any
+from typing import Any, Literal
 
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiResponse
@@ -25,13 +25,17 @@ class ProblemSerializer(serializers.Serializer):
     instance = serializers.CharField(help_text="The path that was asked for.")
     code = serializers.CharField(help_text="What is wrong, for a program.")
     hint = serializers.CharField(required=False, help_text="What to do about it.")
-    errors = FieldErrorSerializer(many=True, required=False, help_text="One entry a field.")
+    errors = FieldErrorSerializer(  # type: ignore[assignment]
+        many=True, required=False, help_text="One entry a field."
+    )
 
 
 class ProblemAutoSchema(AutoSchema):
     """Adds the problem answers that every operation can give."""
 
-    def _get_response_bodies(self, direction: str = "response") -> dict[str, Any]:
+    def _get_response_bodies(
+        self, direction: Literal["request", "response"] = "response"
+    ) -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)
         for code, description in PROBLEM_CODES.items():
             if code not in bodies:

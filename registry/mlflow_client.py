@@ -463,7 +463,7 @@ class ModelRegistry:
             self._local.session.auth = self._credentials
             # The environment's proxies and .netrc are for the outside; MLflow is ours.
             self._local.session.trust_env = False
-        return self._local.session  # type: ignore[no-any-return]
+        return self._local.session
 
 
 def _refusal(answer: requests.Response) -> RegistryRefused:

@@ -1,6 +1,7 @@
 """The only place that talks to Docker; errors of its SDK never leave it."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
+from docker.utils import kwargs_from_env
 
 from sandbox.spec import SandboxSpec
 
@@ -165,7 +167,8 @@ class Engine:
 
         Raises EngineUnavailable when that takes longer than `timeout_seconds`.
         """
-        return int(self._api.wait(container_id, timeout=timeout_seconds)["StatusCode"])
+        seconds = math.ceil(timeout_seconds)
+        return int(self._api.wait(container_id, timeout=seconds)["StatusCode"])
 
     @_mapped
     def stop(self, container_id: str, *, grace_seconds: int) -> None:
@@ -210,7 +213,7 @@ class Engine:
 
 @_mapped
 def _connect() -> docker.APIClient:
-    api = docker.APIClient(**docker.utils.kwargs_from_env(), version="auto", timeout=CALL_SECONDS)
+    api = docker.APIClient(**kwargs_from_env(), version="auto", timeout=CALL_SECONDS)
     api.ping()
     return api
 

@@ -113,8 +113,9 @@ def _registry_answers() -> bool:
 
 def _pull(engine: Engine, *, report: Callable[[str], None]) -> bool:
     report(f"Pulling {PULLED_BASE}")
+    repository, _, tag = PULLED_BASE.partition(":")
     try:
-        engine.api.pull(*PULLED_BASE.split(":"))
+        engine.api.pull(repository, tag)
     except (APIError, requests.RequestException) as error:
         report(f"The pull failed ({error}); using Debian packages instead")
         return False

@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from django.core.exceptions import SuspiciousOperation
+from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import MemoryFileUploadHandler
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from rest_framework.exceptions import APIException
@@ -172,10 +173,11 @@ def _form_fields(body: bytes, content_type: str) -> dict[str, Any]:
         fields["requirements"] = _form_list(values.getlist("requirements"))
     if str(fields.get("timeout", "")).strip().isdigit():
         fields["timeout"] = int(str(fields["timeout"]))
-    if "script" in files:
-        fields["script"] = files["script"].read()
+    script = files.get("script")
+    if isinstance(script, UploadedFile):
+        fields["script"] = script.read()
         if not fields.get("script_name"):
-            fields["script_name"] = files["script"].name
+            fields["script_name"] = script.name
     return fields
 
 

@@ -43,12 +43,12 @@ def ensure_accounts(home: Home) -> Accounts:
     return Accounts(web=web, mlflow=mlflow)
 
 
-def remove_accounts(home: Home) -> None:
+def remove_accounts(installation_id: str) -> None:
     """For installations that are thrown away, such as those of tests."""
     if os.geteuid() != 0:
         return
     for part in ("web", "mlflow"):
-        name = f"mlops-{home.installation_id}-{part}"
+        name = f"mlops-{installation_id}-{part}"
         subprocess.run(["userdel", name], capture_output=True)
 
 

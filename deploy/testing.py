@@ -10,13 +10,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from deploy.accounts import CHECKOUT
+from deploy.accounts import CHECKOUT, remove_accounts
 from deploy.docker_engine import ensure_engine, ensure_image_tools
 from deploy.report import Stop
 from sandbox.engine import Engine
 from sandbox.images import remove_runner_image
 from sandbox.network import remove_networks
 
+# The platform that the tests start as a whole is an installation of its own.
+ROAD_SUFFIX = "-road"
 # Kept between runs: environments are the slow part, and are found by what they hold.
 ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
 
@@ -39,7 +41,9 @@ def test() -> int:
         print(stop, file=sys.stderr)
         return 1
     finally:
-        _remove(handle.engine, installation_id)
+        # Also what a killed test left behind.
+        for leftover in (installation_id, f"{installation_id}{ROAD_SUFFIX}"):
+            remove_installation(handle.engine, leftover)
         handle.stop_daemon()
         shutil.rmtree(home, ignore_errors=True)
 
@@ -63,9 +67,10 @@ def _pytest(home: Path, installation_id: str) -> int:
             process.wait()
 
 
-def _remove(engine: Engine, installation_id: str) -> None:
-    """Also what a killed test left behind."""
+def remove_installation(engine: Engine, installation_id: str) -> None:
+    """Containers, networks, image and accounts of an installation that nobody needs any more."""
     for state in engine.find({"mlops.installation": installation_id}):
         engine.remove(state.id)
     remove_networks(engine, installation_id)
     remove_runner_image(engine, installation_id)
+    remove_accounts(installation_id)

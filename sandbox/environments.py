@@ -36,6 +36,8 @@ CONSTRAINTS = ("mlflow<3.14", "mlflow-skinny<3.14")
 PLATFORM = ("uvicorn>=0.34,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1", "orjson>=3.10,<4")
 BUILD_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=256, scratch_mb=512)
 RESOLUTION_SECONDS = 7 * 24 * 3600
+# Between the end of a container's output and its own.
+END_SECONDS = 30
 Output = Callable[[bytes], None]
 
 
@@ -196,7 +198,7 @@ class EnvironmentStore:
             for data in self._engine.follow_logs(container):
                 text += data
                 output(data)
-            self._engine.wait(container, timeout_seconds=self._build_seconds)
+            self._engine.wait(container, timeout_seconds=END_SECONDS)
         finally:
             timer.cancel()
         return timed_out.is_set()

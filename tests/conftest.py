@@ -1,3 +1,3 @@
 """Fixtures of every suite; those that need a real service live in `tests/fixtures`."""
 
-pytest_plugins: list[str] = []
+pytest_plugins = ["tests.fixtures.engine", "tests.fixtures.mlflow", "tests.fixtures.platform"]

@@ -100,7 +100,7 @@ class Worker:
         self.container: Container | None = None
         self.error = ""
 
-    def __call__(self, task: str, server_id: int) -> None:
+    def __call__(self, task: str, server_id: int, *, save: bool) -> None:
         self.tasks.append((task, server_id))
         row = ModelServer.objects.filter(pk=server_id)
         if self.error:
@@ -124,8 +124,16 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 
 @pytest.fixture
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
+    """The supervisor queues what is due whenever the gateway looks whether it is done."""
     stub = Worker()
     monkeypatch.setattr(services, "async_task", stub)
+    look = services.look
+
+    def dispatch_and_look(server_id: int) -> services.ServerView | None:
+        services.dispatch()
+        return look(server_id)
+
+    monkeypatch.setattr(services, "look", dispatch_and_look)
     return stub
 
 
@@ -348,6 +356,7 @@ def test_a_version_number_that_was_given_again_is_served_from_its_new_files(
         changed_at=now,
     )
     view = services.ensure_server("churn", "1", source="models:/m-1")
+    services.dispatch()
     assert (view.status, len(worker.tasks)) == ("starting", 1)
 
 

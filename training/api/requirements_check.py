@@ -5,33 +5,48 @@ import re
 from packaging.requirements import InvalidRequirement, Requirement
 
 MAX_CHARACTERS = 300
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-PATH_START = re.compile(r"^(\.{0,2}[/\\]|~|[A-Za-z]:\\|file:)")
-URL = re.compile(r"^[a-z+]+://|@\s*[a-z+]+:", re.IGNORECASE)
+PATH_START = re.compile(r"^(\.{0,2}[/\\]|~|[A-Za-z]:\\|file:)", re.IGNORECASE)
+FILE_ENDINGS = (".whl", ".tar.gz", ".zip")
+BARE_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+# Whatever is not an address on the network would be read from the build container's own disk.
+NETWORK_URL = re.compile(r"^(https?|(git|hg|svn|bzr)\+(https?|ssh))://[^/]", re.IGNORECASE)
 
 
 def requirement_problem(text: str, *, allow_urls: bool) -> str | None:
     """What is wrong with one requirement, in one sentence; None when it may be installed."""
-    if not text.strip():
+    stripped = text.strip()
+    if not stripped:
         return "A requirement must not be empty."
     if len(text) > MAX_CHARACTERS:
         return f"A requirement has at most {MAX_CHARACTERS} characters."
-    if CONTROL.search(text):
+    if not text.isprintable():
         return f"{text!r} contains control characters."
-    if text.lstrip().startswith("-"):
+    if stripped.startswith("-"):
         return f"{text!r} is an option of an installer; only requirements are taken."
-    if PATH_START.match(text.strip()) or text.strip().endswith((".whl", ".tar.gz", ".zip")):
+    if PATH_START.match(stripped):
         return f"{text!r} is a file or folder; the container has none of yours."
-    if URL.search(text) and not allow_urls:
-        return f"{text!r} points to an address, which the operator does not allow."
-    return _parse_problem(text)
+    if BARE_URL.match(stripped):
+        return _bare_url_problem(text, allow_urls=allow_urls)
+    return _parse_problem(text, allow_urls=allow_urls)
 
 
-def _parse_problem(text: str) -> str | None:
+def _bare_url_problem(text: str, *, allow_urls: bool) -> str:
+    if allow_urls:
+        return f"{text!r} has no name; write it as name @ address."
+    return f"{text!r} points to an address, which the operator does not allow."
+
+
+def _parse_problem(text: str, *, allow_urls: bool) -> str | None:
     try:
-        parsed = Requirement(text)
+        url = Requirement(text).url
     except InvalidRequirement:
         return f"{text!r} is not a requirement."
-    if parsed.url and parsed.url.startswith("file:"):
-        return f"{text!r} is a file; the container has none of yours."
+    if url is None:
+        if text.strip().lower().endswith(FILE_ENDINGS):
+            return f"{text!r} is a file; the container has none of yours."
+        return None
+    if not NETWORK_URL.match(url):
+        return f"{text!r} points to something that is not on the network."
+    if not allow_urls:
+        return f"{text!r} points to an address, which the operator does not allow."
     return None

@@ -9,8 +9,10 @@ import binascii
 import difflib
 import io
 import json
+import posixpath
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -19,7 +21,9 @@ from typing import Any
 from django.core.exceptions import SuspiciousOperation
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.http import QueryDict
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
+from django.utils.datastructures import MultiValueDict
 from rest_framework.exceptions import APIException
 
 from registry.names import experiment_name_problem, model_name_problem
@@ -40,9 +44,9 @@ JSON_FIELDS = frozenset(
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
-SCRIPT_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_. -]*\.py$")
+SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.py")
 SCRIPT_NAME_MAX = 100
-VARIABLE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VARIABLES_MAX = 100
 VARIABLES_MAX_BYTES = 32 * 1024
 RESERVED_PREFIXES = ("MLFLOW_", "MLOPS_")
@@ -54,8 +58,17 @@ TAGS_MAX = 50
 TAG_NAME_MAX = 250
 TAG_VALUE_MAX = 5000
 RESERVED_TAGS = ("mlflow.", "mlops.")
+# What MLflow keeps as the name of a tag; it would refuse others only after the training.
+TAG_NAME = re.compile(r"[/\w.\- :]+")
 BASE64 = re.compile(r"^[A-Za-z0-9+/\r\n]+={0,2}\s*$")
-BASE64_MIN_CHARACTERS = 16
+BASE64_MIN_CHARACTERS = 24
+NOT_IN_SCRIPTS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+REPEATABLE = frozenset({"requirements", "environment_vars", "tags"})
+UNKNOWN_FIELDS_NAMED = 20
+FIELD_NAME_SHOWN = 80
+WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
+# `int` refuses thousands of digits with an error that looks like broken JSON.
+INTEGER_DIGITS = 18
 FORM_HINT = (
     "Send the script as a file: curl -F script=@train.py -F experiment_name=my_experiment "
     "-F model_name=my_model -F requirements=scikit-learn <address>/mlops/training/upload"
@@ -128,34 +141,70 @@ def _json_fields(body: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
     except UnicodeDecodeError:
         raise UploadRejected("The body is not UTF-8 text.", hint=FORM_HINT) from None
     try:
-        fields = json.loads(text)
-    except RecursionError:
-        raise UploadRejected("The body is nested too deeply.", hint=FORM_HINT) from None
+        fields = _loads(text)
     except ValueError as error:
         return _pasted_fields(text, error)
-    if not isinstance(fields, dict):
-        raise UploadRejected("The body must be a JSON object.", hint=FORM_HINT)
-    _refuse_half_surrogates(fields)
-    return fields, ()
-
-
-def _refuse_half_surrogates(fields: dict[str, Any]) -> None:
-    """JSON can spell half of a surrogate pair; no file, database or variable can hold one."""
-    try:
-        json.dumps(fields, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise UploadRejected("The body holds half of a surrogate pair.", hint=FORM_HINT) from None
+    return _object(fields), ()
 
 
 def _pasted_fields(text: str, error: ValueError) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """`script_encoding` is kept: what `base64` prints has lines, and can be pasted too."""
     if not looks_pasted(text):
         raise UploadRejected(f"The body is not JSON: {error}.", hint=FORM_HINT) from None
     try:
-        pasted = read_pasted(text, known_fields=JSON_FIELDS)
+        pasted = read_pasted(text)
     except PasteUnreadable as unreadable:
         raise UploadRejected(f"{unreadable} ({error})", hint=FORM_HINT) from None
-    fields = {**pasted.fields, "script_content": pasted.script, "script_encoding": "plain"}
-    return fields, (PASTED_WARNING,)
+    fields = _object(_loads(pasted.rest))
+    return {**fields, "script_content": pasted.script}, (PASTED_WARNING,)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UploadRejected("The body must be a JSON object.", hint=FORM_HINT)
+    return value
+
+
+def _loads(text: str) -> Any:
+    """JSON with nothing lost. Raises ValueError when it is not JSON, UploadRejected otherwise."""
+    repeated: list[str] = []
+
+    def pairs_to_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            repeated.extend(_repeated(name for name, _ in pairs))
+        return made
+
+    try:
+        value = json.loads(text, object_pairs_hook=pairs_to_object, parse_int=_integer)
+    except RecursionError:
+        raise UploadRejected("The body is nested too deeply.", hint=FORM_HINT) from None
+    try:
+        # JSON can spell half of a surrogate pair; no file, database or variable can hold one.
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UploadRejected("The body holds half of a surrogate pair.", hint=FORM_HINT) from None
+    if repeated:
+        raise _repeated_fields(repeated)
+    return value
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= INTEGER_DIGITS else float(digits)
+
+
+def _repeated(names: Iterable[str]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1]
+
+
+def _repeated_fields(names: list[str]) -> UploadRejected:
+    """One of two values would be lost, and with a pasted script the wrong one."""
+    shown = list(dict.fromkeys(name[:FIELD_NAME_SHOWN] for name in names))[:UNKNOWN_FIELDS_NAMED]
+    detail = "This name comes more than once."
+    errors = [{"field": name, "detail": detail, "hint": "Send it once."} for name in shown]
+    return UploadRejected(
+        f"Sent more than once: {', '.join(shown)}.", errors=errors, hint=FORM_HINT
+    )
 
 
 def _form_fields(body: bytes, content_type: str) -> dict[str, Any]:
@@ -165,13 +214,14 @@ def _form_fields(body: bytes, content_type: str) -> dict[str, Any]:
         values, files = parser.parse()
     except (MultiPartParserError, SuspiciousOperation) as error:
         raise UploadRejected(f"The form cannot be read: {error}", hint=FORM_HINT) from None
+    _refuse_misplaced(values, files)
     fields: dict[str, Any] = {name: values.get(name) for name in values}
     for name in ("environment_vars", "tags"):
         if name in values:
             fields[name] = _form_pairs(values.getlist(name))
     if "requirements" in values:
         fields["requirements"] = _form_list(values.getlist("requirements"))
-    if str(fields.get("timeout", "")).strip().isdigit():
+    if WHOLE_NUMBER.fullmatch(str(fields.get("timeout", ""))):
         fields["timeout"] = int(str(fields["timeout"]))
     script = files.get("script")
     if isinstance(script, UploadedFile):
@@ -179,6 +229,27 @@ def _form_fields(body: bytes, content_type: str) -> dict[str, Any]:
         if not fields.get("script_name"):
             fields["script_name"] = script.name
     return fields
+
+
+def _refuse_misplaced(values: QueryDict, files: MultiValueDict) -> None:
+    """Of two values one would be lost, and so would a file that nobody reads."""
+    repeated = [name for name in values if len(values.getlist(name)) > 1]
+    repeated += [name for name in files if name in values or len(files.getlist(name)) > 1]
+    repeated = [name for name in repeated if name not in REPEATABLE]
+    if repeated:
+        raise _repeated_fields(repeated)
+    errors = [
+        {
+            "field": name[:FIELD_NAME_SHOWN],
+            "detail": "Only the script is sent as a file.",
+            "hint": "Send the text of a file with < in place of @: -F requirements=<file.txt",
+        }
+        for name in files
+        if name != "script"
+    ][:UNKNOWN_FIELDS_NAMED]
+    if errors:
+        names = ", ".join(error["field"] for error in errors)
+        raise UploadRejected(f"Not taken as a file: {names}.", errors=errors, hint=FORM_HINT)
 
 
 def _form_list(values: list[Any]) -> Any:
@@ -190,26 +261,27 @@ def _form_list(values: list[Any]) -> Any:
 
 
 def _split_names(line: str) -> list[str]:
-    return [part.strip() for part in re.split(r",(?=\s*[A-Za-z])", line)]
+    """At commas before a name, but not at those between the brackets of extras."""
+    return [part.strip() for part in re.split(r",(?![^\[\]]*\])(?=\s*[A-Za-z])", line)]
 
 
 def _form_pairs(values: list[Any]) -> Any:
     """Repeated `NAME=VALUE` fields, or one JSON object."""
     if len(values) == 1 and str(values[0]).lstrip().startswith("{"):
         return _json_or_text(str(values[0]))
-    pairs = {}
-    for value in values:
-        name, equals, content = str(value).partition("=")
-        if not equals:
-            return str(value)
-        pairs[name] = content
-    return pairs
+    pairs = [str(value).partition("=") for value in values]
+    if not all(equals for _, equals, _ in pairs):
+        return str(values[0])
+    repeated = _repeated(name for name, _, _ in pairs)
+    if repeated:
+        raise _repeated_fields(repeated)
+    return {name: content for name, _, content in pairs}
 
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return _loads(text)
+    except ValueError:
         return text
 
 
@@ -252,15 +324,15 @@ class _Check:
     def raise_if_any(self) -> None:
         if not self._errors:
             return
-        count = len(self._errors)
+        fields = list(dict.fromkeys(error["field"] for error in self._errors))
+        count = len(fields)
         sentence = "1 field is not valid" if count == 1 else f"{count} fields are not valid"
-        names = ", ".join(dict.fromkeys(error["field"] for error in self._errors))
-        raise UploadRejected(f"{sentence}: {names}.", errors=self._errors)
+        raise UploadRejected(f"{sentence}: {', '.join(fields)}.", errors=self._errors)
 
     def unknown_fields(self, known: frozenset[str]) -> None:
-        for field in self._fields:
-            if field in known:
-                continue
+        unknown = [field for field in self._fields if field not in known]
+        # Looking for a likely name takes time, and nobody reads a thousand of them.
+        for field in unknown[:UNKNOWN_FIELDS_NAMED]:
             close = difflib.get_close_matches(field, known, n=1)
             hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(sorted(known))}."
             self._wrong(field, "There is no such field.", hint)
@@ -270,7 +342,7 @@ class _Check:
         hint = "Send a plain file name that ends in .py, such as train.py."
         if not isinstance(name, str) or not name:
             self._wrong("script_name", "This field is required and must be text.", hint)
-        elif not SCRIPT_NAME.match(name) or len(name) > SCRIPT_NAME_MAX:
+        elif not SCRIPT_NAME.fullmatch(name) or len(name) > SCRIPT_NAME_MAX:
             self._wrong("script_name", f"{name[:120]!r} is not a name for a script.", hint)
         else:
             return name
@@ -298,10 +370,10 @@ class _Check:
             return ""
         return self._utf8("script", content)
 
-    def name(self, field: str, default: str, problem_of: Any) -> str:
+    def name(self, field: str, default: str, problem_of: Callable[[str], str | None]) -> str:
         value = self._fields.get(field)
         if value is None:
-            return default
+            value = default
         if not isinstance(value, str):
             self._wrong(field, "This field must be text.", "Put the name between quotes.")
             return default
@@ -330,8 +402,8 @@ class _Check:
     def environment(self) -> tuple[tuple[str, str], ...]:
         pairs = self._texts("environment_vars", maximum=VARIABLES_MAX)
         for name, value in pairs.items():
-            field = f"environment_vars.{name}"
-            if not VARIABLE_NAME.match(name):
+            field = f"environment_vars.{name[:FIELD_NAME_SHOWN]}"
+            if not VARIABLE_NAME.fullmatch(name):
                 hint = "Use letters, digits and '_', and do not begin with a digit."
                 self._wrong(field, "This is not a name for a variable.", hint)
             elif name.startswith(RESERVED_PREFIXES) or name in RESERVED_NAMES:
@@ -362,10 +434,13 @@ class _Check:
     def tags(self) -> tuple[tuple[str, str], ...]:
         pairs = self._texts("tags", maximum=TAGS_MAX)
         for name, value in pairs.items():
-            field = f"tags.{name[:60]}"
+            field = f"tags.{name[:FIELD_NAME_SHOWN]}"
             if not name.strip() or len(name) > TAG_NAME_MAX or len(value) > TAG_VALUE_MAX:
                 hint = f"A name has 1 to {TAG_NAME_MAX} characters, a value {TAG_VALUE_MAX}."
                 self._wrong(field, "Name or value has a length that is not allowed.", hint)
+            elif not TAG_NAME.fullmatch(name) or not _is_plain_path(name):
+                hint = "Use letters, digits, spaces and _ - . : and / between parts."
+                self._wrong(field, "MLflow cannot keep a tag of this name.", hint)
             elif name.startswith(RESERVED_TAGS) or name == "job_id":
                 self._wrong(field, "This name is the platform's own.", "Choose another name.")
         return tuple(pairs.items())
@@ -385,7 +460,8 @@ class _Check:
         for name, content in value.items():
             if not isinstance(content, str):
                 hint = f'Put it between quotes: "{name}": "{content}".'
-                self._wrong(f"{field}.{name}", "The value must be text.", hint[:300])
+                shown = f"{field}.{name[:FIELD_NAME_SHOWN]}"
+                self._wrong(shown, "The value must be text.", hint[:300])
         return {name: text for name, text in value.items() if isinstance(text, str)}
 
     def _decoded(self, content: str) -> str:
@@ -420,10 +496,18 @@ class _Check:
         self._errors.append({"field": field, "detail": detail, "hint": hint})
 
 
+def _is_plain_path(name: str) -> bool:
+    """MLflow takes a tag's name for a path, and only one that cannot be written shorter."""
+    return posixpath.normpath(name) == name and not name.startswith((".", "/"))
+
+
 def _recognised_base64(content: str) -> str | None:
     """The decoded script when `content` can only be base64; None when it may be a script itself.
 
-    A script that does anything has a bracket or a space, and base64 has neither.
+    A script that does anything has a bracket or a space, and base64 has neither; what decodes to
+    text with a bracket or an import is no word by chance. Whether that text is good Python is not
+    asked: parsing a megabyte takes seconds and hundreds of megabytes of the web process, and a
+    script with a mistake must fail as a job that names the mistake.
     """
     packed = "".join(content.split())
     if not BASE64.match(content) or len(packed) < BASE64_MIN_CHARACTERS or len(packed) % 4:
@@ -433,4 +517,4 @@ def _recognised_base64(content: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     is_script = "(" in decoded or "import" in decoded
-    return decoded if is_script and "\x00" not in decoded else None
+    return decoded if is_script and not NOT_IN_SCRIPTS.search(decoded) else None

@@ -91,7 +91,7 @@ def read_pasted(body: str) -> PastedUpload:
 
 def _opening(body: str) -> tuple[int, frozenset[str]]:
     """Where the script begins, and the names of the fields before it. Raises _NotFields."""
-    names = set()
+    names: set[str] = set()
     position = _skip_spaces(body, 0)
     expected = "{"
     while body.startswith(expected, position):

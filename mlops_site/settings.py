@@ -54,7 +54,18 @@ JOB_PIDS = _int("MLOPS_JOB_PIDS", 256)
 JOB_SCRATCH_MB = _int("MLOPS_JOB_SCRATCH_MB", 1024)
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
-MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", max(1, os.cpu_count() or 1))
+JOB_LOG_HARD_BYTES = _int("MLOPS_JOB_LOG_HARD_BYTES", 1024 * 1024 * 1024)
+JOB_MAX_ATTEMPTS = _int("MLOPS_JOB_MAX_ATTEMPTS", 3)
+JOB_CAPS = {
+    "queue_jobs": _int("MLOPS_QUEUE_JOBS", 5000),
+    "user_jobs": _int("MLOPS_USER_JOBS", 1000),
+    "experiment_jobs": _int("MLOPS_EXPERIMENT_JOBS", 1000),
+}
+# How many jobs run at once is what fits into the engine's memory and CPUs; 0: no other bound.
+MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", 0)
+RESERVED_MEMORY_MB = _int("MLOPS_RESERVED_MEMORY_MB", 1024)
+MEMORY_FREE_MB = _int("MLOPS_MEMORY_FREE_MB", 512)
+DISK_FREE_MB = _int("MLOPS_DISK_FREE_MB", 2048)
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
 ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
@@ -137,10 +148,11 @@ WHITENOISE_USE_FINDERS = True
 APPEND_SLASH = False
 
 # -- queue: short idempotent tasks only; the rows, not the queue, are the truth ------------------
+QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 3)
 Q_CLUSTER = {
     "name": "mlops",
     "orm": "default",
-    "workers": _int("MLOPS_QUEUE_WORKERS", 3),
+    "workers": QUEUE_WORKERS,
     "poll": 0.2,
     "queue_limit": 2,
     "timeout": ENVIRONMENT_BUILD_SECONDS + 300,

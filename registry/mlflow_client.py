@@ -22,7 +22,7 @@ PAGE = 200
 DOWNLOAD_BLOCK_BYTES = 1024 * 1024
 ARTIFACT_SCHEME = "mlflow-artifacts:"
 READY = "LOGGED_MODEL_READY"
-JOB_TAG = "job_id"
+ATTEMPT_TAG = "job_attempt"
 OLD_RUN = "RUNNING"
 
 
@@ -200,26 +200,22 @@ class ModelRegistry:
                 raise
 
     # -- what a job made ---------------------------------------------------------------------
-    def runs_of_job(self, job_id: str) -> list[str]:
+    def runs_of_attempt(self, attempt: str) -> list[str]:
         """Run ids, the newest first."""
-        return [run["info"]["run_id"] for run in self._runs_of_job(job_id)]
+        return [run["info"]["run_id"] for run in self._runs_of_attempt(attempt)]
 
-    def end_runs(self, job_id: str, *, succeeded: bool) -> None:
-        """Ends the runs that the job left open; a killed script cannot."""
+    def end_runs(self, attempt: str, *, succeeded: bool) -> None:
+        """Ends the runs that the attempt left open; a killed script cannot."""
         now = int(datetime.now(UTC).timestamp() * 1000)
         status = "FINISHED" if succeeded else "FAILED"
-        for run in self._runs_of_job(job_id):
+        for run in self._runs_of_attempt(attempt):
             if run["info"]["status"] == OLD_RUN:
                 change = {"run_id": run["info"]["run_id"], "status": status, "end_time": now}
                 self._post("runs/update", change)
 
-    def logged_models(self, job_id: str) -> list[LoggedModel]:
-        """All that the job logged or began to log, the oldest first."""
-        return self._logged_models(f"tags.{JOB_TAG} = '{job_id}'")
-
-    def ready_models(self, *, job_id: str) -> list[LoggedModel]:
-        """Those that are wholly stored, the oldest first."""
-        return [model for model in self.logged_models(job_id) if model.ready]
+    def logged_models(self, attempt: str) -> list[LoggedModel]:
+        """All that the attempt logged or began to log, the oldest first."""
+        return self._logged_models(f"tags.{ATTEMPT_TAG} = '{attempt}'")
 
     # -- registering -------------------------------------------------------------------------
     def register_logged_model(
@@ -341,10 +337,10 @@ class ModelRegistry:
     def _experiment_ids(self) -> list[str]:
         return [str(experiment["experiment_id"]) for experiment in self._experiments()]
 
-    def _runs_of_job(self, job_id: str) -> list[dict[str, Any]]:
+    def _runs_of_attempt(self, attempt: str) -> list[dict[str, Any]]:
         body = {
             "experiment_ids": self._experiment_ids(),
-            "filter": f"tags.{JOB_TAG} = '{job_id}'",
+            "filter": f"tags.{ATTEMPT_TAG} = '{attempt}'",
             "order_by": ["attributes.start_time DESC"],
             "max_results": PAGE,
         }

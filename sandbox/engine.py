@@ -17,8 +17,10 @@ from sandbox.spec import SandboxSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 CALL_SECONDS = 60
+MIB = 1024 * 1024
 NEVER = "0001-01-01"
 HARDENING_FIELDS = (
     "CapDrop",
@@ -70,6 +72,22 @@ class ContainerState:
     finished_at: datetime | None
     labels: Mapping[str, str]
     ip_address: str | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses: memory without the file cache that the kernel may take back."""
+
+    memory_bytes: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Memory and processors of an engine's host."""
+
+    memory_mb: int
+    cpus: int
 
 
 def _mapped(call: Callable[P, R]) -> Callable[P, R]:
@@ -157,6 +175,34 @@ class Engine:
         return _guarded_stream(stream)
 
     @_mapped
+    def recorded_logs(self, container_id: str) -> Iterator[bytes]:
+        """What the engine has of the output now, from the first byte, without waiting for more."""
+        stream = self._api.logs(container_id, stdout=True, stderr=True, stream=True, follow=False)
+        return _guarded_stream(stream)
+
+    @_mapped
+    def usage(self, container_id: str) -> Usage | None:
+        """What the container uses now; None when it does not run."""
+        try:
+            stats = self._api.stats(container_id, stream=False, one_shot=True)
+        except NotFound:
+            return None
+        return _usage(stats)
+
+    @_mapped
+    def capacity(self) -> Capacity:
+        """What the engine's host has in all."""
+        info = self._api.info()
+        return Capacity(memory_mb=int(info["MemTotal"]) // MIB, cpus=int(info["NCPU"]))
+
+    @_mapped
+    def events(self, labels: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        """Starts, ends and removals of containers with these labels, as they happen."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        filters = {"type": "container", "label": wanted, "event": ["die", "destroy", "oom"]}
+        return _guarded_stream(self._api.events(decode=True, filters=filters))
+
+    @_mapped
     def read_logs(self, container_id: str) -> bytes:
         """What the engine has of a container's output and errors now."""
         return bytes(self._api.logs(container_id, stdout=True, stderr=True))
@@ -180,6 +226,17 @@ class Engine:
     def kill(self, container_id: str) -> None:
         try:
             self._api.kill(container_id)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # 409: it is not running any more
+                raise
+
+    @_mapped
+    def terminate(self, container_id: str) -> None:
+        """SIGTERM to the container's first process; it may take its time."""
+        try:
+            self._api.kill(container_id, signal="SIGTERM")
         except NotFound:
             return
         except APIError as error:
@@ -218,11 +275,22 @@ def _connect() -> docker.APIClient:
     return api
 
 
-def _guarded_stream(stream: Iterator[bytes]) -> Iterator[bytes]:
+def _guarded_stream(stream: Iterator[T]) -> Iterator[T]:
     try:
         yield from stream
     except (DockerException, requests.RequestException) as error:
         raise EngineUnavailable(str(error)) from error
+
+
+def _usage(stats: Mapping[str, Any]) -> Usage | None:
+    """An ended container answers with empty parts. Cache: `inactive_file`, as `docker stats`."""
+    memory = stats.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    details = memory.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    nanoseconds = stats["cpu_stats"]["cpu_usage"]["total_usage"]
+    return Usage(memory_bytes=max(0, memory["usage"] - cache), cpu_seconds=nanoseconds / 1e9)
 
 
 def _state(inspect: Mapping[str, Any]) -> ContainerState:

@@ -14,7 +14,7 @@ phase while running:  building_environment ─▶ starting ─▶ training ─�
 from dataclasses import dataclass
 from enum import StrEnum
 
-from django.db.models import TextChoices
+from django.db.models import IntegerChoices, TextChoices
 
 
 class Status(TextChoices):
@@ -52,6 +52,18 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 def may_become(status: Status, wanted: Status) -> bool:
     """Whether the diagram has an arrow from `status` to `wanted`."""
     return wanted in TRANSITIONS[status]
+
+
+class Priority(IntegerChoices):
+    """Which job is taken first; within one priority users take turns."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
 
 
 class Intent(TextChoices):

@@ -17,13 +17,13 @@ WAITS = "import threading\nprint('up')\nthreading.Event().wait()\n"
 @pytest.mark.parametrize(
     ("script", "reason", "error"),
     [
-        ("import xgboost\n", "module_missing", "ModuleNotFoundError: No module named 'xgboost'"),
+        ("import xgboost\n", "missing_module", "ModuleNotFoundError: No module named 'xgboost'"),
         ("def broken(:\n", "syntax_error", "SyntaxError: invalid syntax"),
-        ("raise ValueError('no data')\n", "script_failed", "ValueError: no data"),
-        ("import sys\nsys.exit(3)\n", "script_failed", "The script ended with exit code 3."),
+        ("raise ValueError('no data')\n", "script_error", "ValueError: no data"),
+        ("import sys\nsys.exit(3)\n", "script_error", "The script ended with exit code 3."),
         (
             "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
-            "killed",
+            "script_killed",
             "The script was ended by SIGKILL.",
         ),
         (
@@ -76,19 +76,23 @@ def test_a_running_job_shows_its_output_so_far_and_its_container_is_locked_down(
     assert host["ReadonlyRootfs"] is True
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["Memory"] == host["MemorySwap"]
-    engine.kill(state.id)
-    assert platform.ended(job_id)["reason"] == "killed"
-    assert engine.state(state.id) is None or wait_for(
-        lambda: engine.state(state.id) is None, seconds=20, what="the container's removal"
-    )
+    platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)
+    assert platform.ended(job_id)["status"] == "cancelled"
+    assert engine.state(state.id) is None
 
 
-def test_a_container_that_somebody_removed_ends_its_job(platform: Platform, engine: Engine):
+def test_a_job_whose_container_somebody_removed_runs_again_and_can_be_cancelled(
+    platform: Platform, engine: Engine
+):
     job_id = platform.upload(WAITS)
     platform.in_phase(job_id, "training")
     (state,) = engine.find({"mlops.installation": platform.installation_id, "mlops.kind": "job"})
     engine.remove(state.id)
-    assert platform.ended(job_id)["reason"] == "platform_stopped"
+    wait_for(lambda: platform.job(job_id)["attempt"] == 2, seconds=60, what="a second attempt")
+    platform.in_phase(job_id, "training")
+    platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)
+    ended = platform.ended(job_id)
+    assert (ended["status"], ended["reason"]) == ("cancelled", "cancelled")
 
 
 def test_a_killed_supervisor_loses_and_doubles_nothing(platform: Platform):

@@ -84,14 +84,27 @@ class JobAcceptedSerializer(serializers.Serializer):
     created_at = serializers.DateTimeField(help_text="When the job was accepted, UTC.")
 
 
+class CancelSerializer(JobAcceptedSerializer):
+    """What a cancel answers."""
+
+    status = serializers.ChoiceField(
+        choices=Status.choices, help_text="As it is now; `cancelled` when nothing runs any more."
+    )
+    detail = serializers.CharField(help_text="What will happen, in words.")
+
+
 class JobSerializer(JobAcceptedSerializer):
     """A job as it is now."""
 
     status = serializers.ChoiceField(
-        choices=Status.choices, help_text="`queued`, `running`, `completed` or `failed`."
+        choices=Status.choices,
+        help_text="`queued`, `running`, `completed`, `failed` or `cancelled`.",
     )
     phase = serializers.ChoiceField(
         choices=Phase.choices, help_text="What the job is doing inside its status."
+    )
+    attempt = serializers.IntegerField(
+        allow_null=True, help_text="Which try this is; null while the first one waits."
     )
     run_id = serializers.CharField(allow_null=True, help_text="The MLflow run.")
     model_version = serializers.CharField(
@@ -127,6 +140,7 @@ def job_document(job: Job) -> dict[str, Any]:
     return {
         **accepted_document(job),
         "phase": job.phase,
+        "attempt": job.attempts.count() or None,
         "run_id": job.run_id or None,
         "model_version": job.model_version or None,
         "logs": logs.text_of(job),

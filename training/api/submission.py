@@ -29,6 +29,7 @@ from rest_framework.exceptions import APIException
 from registry.names import experiment_name_problem, model_name_problem
 from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
 from training.api.requirements_check import requirement_problem
+from training.states import Priority
 
 JSON_FIELDS = frozenset(
     {
@@ -41,6 +42,7 @@ JSON_FIELDS = frozenset(
         "environment_vars",
         "timeout",
         "tags",
+        "priority",
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
@@ -58,6 +60,7 @@ TAGS_MAX = 50
 TAG_NAME_MAX = 250
 TAG_VALUE_MAX = 5000
 RESERVED_TAGS = ("mlflow.", "mlops.")
+RESERVED_TAG_NAMES = frozenset({"job_id", "job_attempt"})
 # What MLflow keeps as the name of a tag; it would refuse others only after the training.
 TAG_NAME = re.compile(r"[/\w.\- :]+")
 BASE64 = re.compile(r"^[A-Za-z0-9+/\r\n]+={0,2}\s*$")
@@ -97,6 +100,7 @@ class Submission:
     environment: tuple[tuple[str, str], ...]
     timeout: int
     tags: tuple[tuple[str, str], ...]
+    priority: Priority = Priority.NORMAL
     warnings: tuple[str, ...] = ()
 
 
@@ -307,6 +311,7 @@ def _checked(
         environment=check.environment(),
         timeout=check.timeout(),
         tags=check.tags(),
+        priority=check.priority(),
         warnings=warnings,
     )
     check.raise_if_any()
@@ -441,9 +446,19 @@ class _Check:
             elif not TAG_NAME.fullmatch(name) or not _is_plain_path(name):
                 hint = "Use letters, digits, spaces and _ - . : and / between parts."
                 self._wrong(field, "MLflow cannot keep a tag of this name.", hint)
-            elif name.startswith(RESERVED_TAGS) or name == "job_id":
+            elif name.startswith(RESERVED_TAGS) or name in RESERVED_TAG_NAMES:
                 self._wrong(field, "This name is the platform's own.", "Choose another name.")
         return tuple(pairs.items())
+
+    def priority(self) -> Priority:
+        value = self._fields.get("priority")
+        words = [priority.word for priority in Priority]
+        if value is None:
+            return Priority.NORMAL
+        if value not in words:
+            self._wrong("priority", "There is no such priority.", f"Send {', '.join(words)}.")
+            return Priority.NORMAL
+        return Priority(words.index(value))
 
     def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
         """A mapping of text to text; what is not becomes a problem and an empty mapping."""

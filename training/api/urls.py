@@ -7,4 +7,5 @@ from training.api import views
 urlpatterns = [
     re_path(r"^upload/?$", views.UploadView.as_view(), name="upload"),
     re_path(r"^jobs/(?P<job_id>[^/]+)/?$", views.JobView.as_view(), name="job"),
+    re_path(r"^jobs/(?P<job_id>[^/]+)/cancel/?$", views.CancelView.as_view(), name="cancel"),
 ]

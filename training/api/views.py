@@ -10,8 +10,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from training import services
 from training.api.serializers import (
+    CancelSerializer,
     JobAcceptedSerializer,
     JobSerializer,
     UploadFormSerializer,
@@ -21,6 +21,8 @@ from training.api.serializers import (
 )
 from training.api.submission import UploadLimits, parse_upload
 from training.models import Job
+from training.services.cancel import cancel
+from training.services.submit import Client, submit
 
 UPLOAD_EXAMPLE = {
     "script_name": "my_training.py",
@@ -47,11 +49,12 @@ JOB_EXAMPLE = {
     "model_name": "churn_predictor",
     "status": "completed",
     "phase": "ended",
+    "attempt": 1,
     "run_id": "mlflow-run-id",
     "model_version": "1",
     "logs": "Training started...\nEpoch 1/10...",
     "error": None,
-    "reason": "model_registered",
+    "reason": "succeeded",
     "hint": None,
     "created_at": "2025-10-23T10:00:00Z",
     "started_at": "2025-10-23T10:00:05Z",
@@ -111,7 +114,7 @@ class UploadView(APIView):
         submission = parse_upload(
             django_request.body, django_request.headers.get("Content-Type", ""), limits=limits
         )
-        job = services.submit(submission)
+        job = submit(submission, client=client_of(request)).job
         headers = {"Location": f"/mlops/training/jobs/{job.pk}"}
         if submission.warnings:
             headers["Warning"] = ", ".join(f'299 - "{text}"' for text in submission.warnings)
@@ -135,6 +138,29 @@ class JobView(APIView):
     )
     def get(self, request: Request, job_id: str) -> Response:
         return Response(job_document(_job(job_id)))
+
+
+class CancelView(APIView):
+    @extend_schema(
+        operation_id="cancel_training_job",
+        summary="Cancel a training job",
+        description=(
+            "Answers at once with what will happen. The job is `cancelled` when its container is "
+            "gone. Asking twice is harmless; a job that has ended answers 409 and says how."
+        ),
+        tags=["Training"],
+        request=None,
+        responses={202: CancelSerializer, 200: CancelSerializer},
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        cancelling = cancel(_job(job_id).pk, actor=client_of(request).owner)
+        document = {**accepted_document(cancelling.job), "detail": cancelling.detail}
+        return Response(document, status=200 if cancelling.final else 202)
+
+
+def client_of(request: Request) -> Client:
+    """Whose job it is: the address that it came from, until the API knows users."""
+    return Client(owner=str(request.META.get("REMOTE_ADDR", "")))
 
 
 def _job(job_id: str) -> Job:

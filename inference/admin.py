@@ -16,7 +16,7 @@ from inference.models import ModelServer
 
 @admin.register(ModelServer)
 class ModelServerAdmin(admin.ModelAdmin):
-    list_display = ["model_name", "version", "state", "address", "last_used_at", "age", "error"]
+    list_display = ["model_name", "version", "state", "last_used_at", "age", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["model_name", "version", "container_id", "environment_key", "error"]
     ordering = ["-changed_at"]

@@ -133,7 +133,9 @@ class EnvironmentStore:
 
     def _build(self, requirements: Sequence[str], *, output: Output) -> Environment:
         started = time.monotonic()
-        output(f"Resolving {len(requirements)} requirements\n".encode())
+        count = len(requirements)
+        noun = "requirement" if count == 1 else "requirements"
+        output(f"Resolving {count} {noun}\n".encode())
         with self._build_folder() as building:
             wanted, constraints = _with_baseline(requirements)
             _hand_in(building / "requirements.in", wanted)

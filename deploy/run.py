@@ -280,6 +280,8 @@ class _Plan:
             **self._common_environment(),
             "MLOPS_SECRET_KEY": self.home.secrets["session_key"],
             "MLOPS_ALLOWED_HOSTS": os.environ.get("MLOPS_ALLOWED_HOSTS") or self._hosts(),
+            # A user waits for it, and one of few threads; a job can wait longer.
+            "MLOPS_MLFLOW_CALL_SECONDS": os.environ.get("MLOPS_MLFLOW_CALL_SECONDS", "5"),
         }
         return Service(
             name="web",

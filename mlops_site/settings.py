@@ -44,6 +44,7 @@ ENVIRONMENTS_DIR = Path(
 MLFLOW_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
 MLFLOW_ADMIN_USERNAME = os.environ.get("MLOPS_MLFLOW_USERNAME", "admin")
 MLFLOW_ADMIN_PASSWORD = os.environ.get("MLOPS_MLFLOW_PASSWORD", "")
+MLFLOW_CALL_SECONDS = float(os.environ.get("MLOPS_MLFLOW_CALL_SECONDS", "15"))
 FEAST_REPO_DIR = Path(os.environ.get("MLOPS_FEAST_REPO", MLOPS_HOME / "feast"))
 
 # -- limits: default and maximum ----------------------------------------------------------------
@@ -99,6 +100,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "mlops_site.middleware.content_security_policy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -119,6 +121,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "mlops_site.pages.platform_links",
             ]
         },
     }
@@ -142,10 +145,11 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = "mlops_site.formats"
 STATIC_URL = "/static/"
-STATIC_ROOT = MLOPS_HOME / "static"
 WHITENOISE_USE_FINDERS = True
 APPEND_SLASH = False
+CSRF_FAILURE_VIEW = "mlops_site.problems.csrf_failure"
 
 # -- queue: short idempotent tasks only; the rows, not the queue, are the truth ------------------
 QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 3)
@@ -159,6 +163,8 @@ Q_CLUSTER = {
     "retry": ENVIRONMENT_BUILD_SECONDS + 900,
     "max_attempts": 3,
     "save_limit": 200,
+    # A schedule is a row that names any function, and whoever writes rows could have it run.
+    "scheduler": False,
     "catch_up": False,
     "label": "Queue",
 }
@@ -167,8 +173,10 @@ Q_CLUSTER = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["mlops_site.rest.ObjectParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "mlops_site.rest.FirstRenderer",
+    "DEFAULT_METADATA_CLASS": "mlops_site.rest.Methods",
     "DEFAULT_SCHEMA_CLASS": "mlops_site.schema.ProblemAutoSchema",
     "EXCEPTION_HANDLER": "mlops_site.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
@@ -181,7 +189,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "/static/mlops_site/favicon.svg",
     "REDOC_DIST": "SIDECAR",
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
 }

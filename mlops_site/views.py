@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -18,6 +18,8 @@ PROBE_SECONDS = 1.0
 
 
 class StatusSerializer(serializers.Serializer):
+    """The platform as it is now."""
+
     mlflow_tracking_uri = serializers.CharField(help_text="Where MLflow answers.")
     mlflow_available = serializers.BooleanField(help_text="MLflow answered just now.")
     feast_store_available = serializers.BooleanField(help_text="The feature store can be read.")
@@ -28,10 +30,17 @@ class StatusSerializer(serializers.Serializer):
 
 
 class ReadySerializer(serializers.Serializer):
+    """Whether the platform can work."""
+
     ready = serializers.BooleanField(help_text="Jobs and predictions can be taken.")
     parts = serializers.DictField(
         child=serializers.BooleanField(), help_text="Each part and whether it works."
     )
+
+
+def _ready_example(mlflow: bool) -> dict[str, Any]:
+    parts = {"worker": True, "supervisor": True, "mlflow": mlflow}
+    return {"ready": mlflow, "parts": parts}
 
 
 STATUS_EXAMPLE = {
@@ -75,9 +84,15 @@ class StatusView(APIView):
     @extend_schema(
         operation_id="platform_status",
         summary="Platform status",
+        description=(
+            "What works and how much there is. A part that does not answer counts as zero; "
+            "the answer is always 200."
+        ),
         tags=["System"],
-        responses={200: StatusSerializer},
-        examples=[OpenApiExample("Status", value=STATUS_EXAMPLE, response_only=True)],
+        responses={200: OpenApiResponse(StatusSerializer, description="Request successful")},
+        examples=[
+            OpenApiExample("Status", value=STATUS_EXAMPLE, response_only=True, status_codes=["200"])
+        ],
     )
     def get(self, request: Request) -> Response:
         return Response(platform_status())
@@ -87,8 +102,23 @@ class ReadyView(APIView):
     @extend_schema(
         operation_id="platform_ready",
         summary="Readiness of every process",
+        description="For load balancers and monitoring: 200 when every part works, else 503.",
         tags=["System"],
-        responses={200: ReadySerializer, 503: ReadySerializer},
+        responses={
+            200: OpenApiResponse(ReadySerializer, description="Every part works"),
+            503: OpenApiResponse(ReadySerializer, description="A part does not work"),
+        },
+        examples=[
+            OpenApiExample(
+                "Ready", value=_ready_example(True), response_only=True, status_codes=["200"]
+            ),
+            OpenApiExample(
+                "MLflow is away",
+                value=_ready_example(False),
+                response_only=True,
+                status_codes=["503"],
+            ),
+        ],
     )
     def get(self, request: Request) -> Response:
         parts = {

@@ -6,6 +6,7 @@ process must not even be able to load a model.
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -33,6 +34,8 @@ class RegistryUnavailable(APIException):
     default_code = "registry_unavailable"
     default_detail = "MLflow does not answer."
     hint = "Try again in a moment; GET /mlops/status says whether it is back."
+    # What `Retry-After` says, in seconds.
+    wait = 5
 
 
 class RegistryRefused(APIException):
@@ -77,6 +80,14 @@ class ModelVersionNotFound(APIException):
 
     def __init__(self, name: str, version: str) -> None:
         super().__init__(f"Model {name} version {version} not found")
+
+
+class NoReadyVersion(APIException):
+    status_code = HTTPStatus.NOT_FOUND
+    default_code = "model_version_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Model {name} has no version that is ready")
 
 
 @dataclass(frozen=True)
@@ -135,16 +146,27 @@ def model_registry() -> "ModelRegistry":
         tracking_uri=settings.MLFLOW_TRACKING_URI,
         username=settings.MLFLOW_ADMIN_USERNAME,
         password=settings.MLFLOW_ADMIN_PASSWORD,
+        call_seconds=settings.MLFLOW_CALL_SECONDS,
     )
 
 
 class ModelRegistry:
     """MLflow, as its administrator. Every method may raise RegistryUnavailable."""
 
-    def __init__(self, *, tracking_uri: str, username: str, password: str) -> None:
+    def __init__(
+        self,
+        *,
+        tracking_uri: str,
+        username: str,
+        password: str,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self._uri = tracking_uri.rstrip("/")
         self._credentials = (username, password)
+        self._call_seconds = call_seconds
         self._local = threading.local()
+        self._silent = False
+        self._turn = threading.Lock()
 
     # -- the whole ---------------------------------------------------------------------------
     def available(self, *, timeout_seconds: float = 1.0) -> bool:
@@ -270,7 +292,10 @@ class ModelRegistry:
         return self._with_latest(answer["registered_model"])
 
     def version(self, name: str, version: str | None) -> ModelVersion:
-        """That version, or the latest ready one. Raises ModelVersionNotFound, ModelNotFound."""
+        """That version, or the latest ready one.
+
+        Raises ModelVersionNotFound, ModelNotFound, NoReadyVersion.
+        """
         if version is None:
             return self._latest_ready(name)
         try:
@@ -389,7 +414,7 @@ class ModelRegistry:
         for version in self._versions(f"name = '{_quoted(name)}'"):
             if version.status == "READY":
                 return version
-        raise ModelVersionNotFound(name, "latest")
+        raise NoReadyVersion(name)
 
     def _artifact_path(self, version: ModelVersion) -> PurePosixPath:
         """Where the artifact proxy has the model's files. Raises RegistryRefused."""
@@ -440,17 +465,39 @@ class ModelRegistry:
 
     def _call(self, method: str, path: str, **options: Any) -> requests.Response:
         """Raises RegistryUnavailable (no answer, or a 5xx) and RegistryRefused (a 4xx)."""
-        try:
-            answer = self._session().request(
-                method, f"{self._uri}{path}", timeout=CALL_SECONDS, **options
-            )
-        except requests.RequestException as error:
-            raise RegistryUnavailable from error
+        with self._in_turn():
+            try:
+                answer = self._session().request(
+                    method, f"{self._uri}{path}", timeout=self._call_seconds, **options
+                )
+            except requests.Timeout as error:
+                self._silent = True
+                raise RegistryUnavailable from error
+            except requests.RequestException as error:
+                raise RegistryUnavailable from error
+            self._silent = False
         if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise RegistryUnavailable
         if answer.status_code >= HTTPStatus.BAD_REQUEST:
             raise _refusal(answer)
         return answer
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """While MLflow is silent, one thread asks whether it is back, and the others do not wait
+        with it: a server that hangs would soon hold every thread of the web process.
+
+        Raises RegistryUnavailable.
+        """
+        if not self._silent:
+            yield
+            return
+        if not self._turn.acquire(blocking=False):
+            raise RegistryUnavailable
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _session(self) -> requests.Session:
         """One for each thread: requests' sessions are not safe to share."""

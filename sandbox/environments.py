@@ -151,7 +151,9 @@ class EnvironmentStore:
         self, requirements: Sequence[str], *, output: Output, stop: threading.Event
     ) -> Environment:
         started = time.monotonic()
-        output(f"Resolving {len(requirements)} requirements\n".encode())
+        count = len(requirements)
+        noun = "requirement" if count == 1 else "requirements"
+        output(f"Resolving {count} {noun}\n".encode())
         with self._build_folder() as building:
             wanted, constraints = _with_baseline(requirements)
             _hand_in(building / "requirements.in", wanted)

@@ -157,6 +157,9 @@ def test_a_run_is_registered_by_hand_and_served(platform: Platform, first_job: d
     assert answer.status_code == 201, answer.text
     registered = answer.json()
     assert (registered["version"], registered["status"]) == ("1", "registered")
+    shown = platform.get("/mlops/models/by_hand").json()
+    assert shown["description"] == "Production model v2.0"
+    assert shown["tags"] == {"data_version": "2025-10"}
     served = platform.post("/mlops/inference", {"model_name": "by_hand", "inputs": ROWS})
     assert served.status_code == 200, served.text
     assert served.json()["predictions"] == predict(platform, ROWS).json()["predictions"]

@@ -16,6 +16,7 @@ from mlops_site.wsgi import application as django_application
 
 # After Django's set-up: the handler reads models.
 from inference.asgi import inference_app  # isort: skip
+from mlops_site.door import refusal  # isort: skip
 from mlops_site.problems import CONTENT_TYPE, TooLarge, problem_body  # isort: skip
 
 Scope = dict[str, Any]
@@ -40,12 +41,16 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["type"] != "http":
         return
+    refused = refusal(scope)
+    if refused is not None:
+        await _send_problem(refused, send)
+        return
     if scope["method"] == "POST" and scope["path"].rstrip("/") == "/mlops/inference":
         await inference_app(scope, receive, send)
         return
     body = await _read(scope, receive)
     if body is Ending.TOO_LARGE:
-        await _refuse(scope, send)
+        await _send_problem(_too_large(scope), send)
     elif body is not Ending.DISCONNECTED:
         await _django(*_with_body(scope, body), send)  # type: ignore[arg-type]
 
@@ -80,21 +85,24 @@ def _with_body(scope: Scope, body: bytes) -> tuple[Scope, Receive]:
     return {**scope, "headers": headers}, replay
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
+def _too_large(scope: Scope) -> dict[str, Any]:
     error = TooLarge()
-    document = problem_body(
+    return problem_body(
         status=error.status_code,
         detail=str(error.detail),
         code=error.default_code,
         instance=scope["path"],
         hint=error.hint,
     )
+
+
+async def _send_problem(document: dict[str, Any], send: Send) -> None:
     content = json.dumps(document).encode()
     headers = [
         (b"content-type", CONTENT_TYPE.encode()),
         (b"content-length", str(len(content)).encode()),
     ]
-    start = {"type": "http.response.start", "status": error.status_code, "headers": headers}
+    start = {"type": "http.response.start", "status": document["status"], "headers": headers}
     await send(start)
     await send({"type": "http.response.body", "body": content})
 

@@ -59,7 +59,7 @@ def ensure_engine(logs: Path) -> EngineHandle:
             "(apt-get install docker.io), or run make as root."
         )
     if shutil.which("dockerd") is None:
-        _apt_install("docker.io", "iptables")
+        apt_install("docker.io", "iptables")
     return _start_daemon(logs)
 
 
@@ -68,10 +68,11 @@ def ensure_image_tools(engine: Engine) -> None:
     if base_is_present(engine) or shutil.which("mmdebstrap"):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        _apt_install("mmdebstrap")
+        apt_install("mmdebstrap")
 
 
-def _apt_install(*packages: str) -> None:
+def apt_install(*packages: str) -> None:
+    """With a line that says so. Raises Stop with what went wrong."""
     if shutil.which("apt-get") is None:
         raise Stop(f"Install {' and '.join(packages)} with this system's package manager.")
     with timed_step(f"Installing {', '.join(packages)}"):

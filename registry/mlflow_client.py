@@ -20,6 +20,8 @@ from rest_framework.exceptions import APIException
 
 CALL_SECONDS = 15
 PAGE = 200
+# The latest ready version is nearly always the latest one.
+LATEST_PAGE = 5
 DOWNLOAD_BLOCK_BYTES = 1024 * 1024
 ARTIFACT_SCHEME = "mlflow-artifacts:"
 READY = "LOGGED_MODEL_READY"
@@ -392,9 +394,9 @@ class ModelRegistry:
         query = {"max_results": PAGE}
         return self._pages("GET", "registered-models/search", query, "registered_models")
 
-    def _versions(self, query: str) -> Iterator[ModelVersion]:
+    def _versions(self, query: str, *, page: int = PAGE) -> Iterator[ModelVersion]:
         """The newest first."""
-        asked = {"filter": query, "max_results": PAGE, "order_by": ["version_number DESC"]}
+        asked = {"filter": query, "max_results": page, "order_by": ["version_number DESC"]}
         found = self._pages("GET", "model-versions/search", asked, "model_versions")
         return (_version(version) for version in found)
 
@@ -410,10 +412,11 @@ class ModelRegistry:
         )
 
     def _latest_ready(self, name: str) -> ModelVersion:
-        self.model(name)
-        for version in self._versions(f"name = '{_quoted(name)}'"):
+        """One call where there is one: predictions without a version wait for it."""
+        for version in self._versions(f"name = '{_quoted(name)}'", page=LATEST_PAGE):
             if version.status == "READY":
                 return version
+        self.model(name)
         raise NoReadyVersion(name)
 
     def _artifact_path(self, version: ModelVersion) -> PurePosixPath:

@@ -9,9 +9,8 @@ import pytest
 import requests
 
 from deploy.accounts import CHECKOUT
+from deploy.trial import Platform, wait_for
 from sandbox.engine import Engine
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
 
 WAITS = "import threading\nprint('up')\nthreading.Event().wait()\n"
 

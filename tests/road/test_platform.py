@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.trial import Platform, start_platform, stop_platform, wait_for
 from sandbox.engine import Engine
-from tests.fixtures.platform import Platform, start_platform, stop_platform
-from tests.fixtures.waiting import wait_for
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="without root every process runs as the one account there is"

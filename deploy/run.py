@@ -291,7 +291,7 @@ class _Plan:
         )
 
     def worker(self) -> Service:
-        return self._manage_service("worker", "qcluster")
+        return self._manage_service("worker", "work")
 
     def supervisor(self) -> Service:
         return self._manage_service("supervisor", "supervise")

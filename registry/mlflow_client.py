@@ -199,10 +199,26 @@ class ModelRegistry:
             if error.mlflow_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
 
+    def user_names(self) -> list[str]:
+        """Everybody who may log in. Raises RegistryRefused by an MLflow that has no such list."""
+        return [user["username"] for user in self._get("users/list", {}).get("users", [])]
+
     # -- what a job made ---------------------------------------------------------------------
     def runs_of_attempt(self, attempt: str) -> list[str]:
         """Run ids, the newest first."""
         return [run["info"]["run_id"] for run in self._runs_of_attempt(attempt)]
+
+    def delete_runs_without_model(self, attempt: str) -> int:
+        """Deletes the attempt's runs, but for one that a registered model came from.
+
+        MLflow keeps a deleted run out of sight until `mlflow gc`. Returns how many were deleted.
+        """
+        deleted = 0
+        for run_id in self.runs_of_attempt(attempt):
+            if not any(self._versions(f"run_id = '{run_id}'")):
+                self._post("runs/delete", {"run_id": run_id})
+                deleted += 1
+        return deleted
 
     def end_runs(self, attempt: str, *, succeeded: bool) -> None:
         """Ends the runs that the attempt left open; a killed script cannot."""

@@ -60,9 +60,7 @@ def _run_cluster(*, watcher: int) -> None:
     def remember() -> None:
         pid_before_fork[0] = os.getpid()
 
-    os.register_at_fork(
-        before=remember, after_in_child=lambda: die_with_parent(pid_before_fork[0])
-    )
+    os.register_at_fork(before=remember, after_in_child=lambda: die_with_parent(pid_before_fork[0]))
     Cluster().start()
 
 

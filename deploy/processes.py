@@ -123,6 +123,8 @@ class _Running:
 
     def close(self) -> None:
         self._reader.join(timeout=2)
+        if not self._reader.is_alive() and self.process.stdout is not None:
+            self.process.stdout.close()
         self._log.close()
 
 

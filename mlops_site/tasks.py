@@ -1,7 +1,23 @@
-"""The queue's own proof of life: a task that a worker runs and that does nothing but say so."""
+"""The platform's own tasks: the queue's proof of life, and what is done once a day."""
 
-from mlops_site.models import WORKER, Heartbeat
+import time
+
+from mlops_site.models import RETENTION, WORKER, Heartbeat
+from registry.mlflow_client import model_registry
+from training.services.retention import Retention
+
+# A worker is not kept from its jobs for longer; the next call goes on.
+RETENTION_SECONDS = 300.0
 
 
 def worker_beat() -> None:
+    """Does nothing but say that a worker ran it."""
     Heartbeat.beat(WORKER)
+
+
+def retention() -> None:
+    """Clears away what is old, and remembers when nothing old is left."""
+    deadline = time.monotonic() + RETENTION_SECONDS
+    done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()
+    if done:
+        Heartbeat.beat(RETENTION)

@@ -120,9 +120,9 @@ class Judge:
 
     def _note(self, look: Look, *, beat: object, now: float) -> None:
         if beat is not None and beat != self._beat:
-            self._beaten = self._beaten or self._first is not None
-            self._moved_at, self._suspect = now, False
-        self._beat = beat
+            if self._first is not None:  # before, it is an earlier cluster's
+                self._moved_at, self._suspect, self._beaten = now, False, True
+            self._beat = beat
         if self._first is None:
             self._first = look if look.complete else None
             self._last = look

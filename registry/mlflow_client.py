@@ -220,6 +220,23 @@ class ModelRegistry:
                 deleted += 1
         return deleted
 
+    def jobs_with_models(self) -> frozenset[str]:
+        """The ids of the jobs that any registered version came from, by us or by hand."""
+        asked = {"max_results": PAGE}
+        versions = self._pages("GET", "model-versions/search", asked, "model_versions")
+        found = (self._job_of_version(_version(version)) for version in versions)
+        return frozenset(job_id for job_id in found if job_id)
+
+    def _job_of_version(self, version: ModelVersion) -> str:
+        """Empty when no job of ours made it."""
+        if version.tags.get("mlops.job_id") or not version.run_id:
+            return version.tags.get("mlops.job_id", "")
+        try:
+            run = self._get("runs/get", {"run_id": version.run_id})["run"]
+        except RegistryRefused:
+            return ""
+        return _tags(run["data"]).get("job_id", "")
+
     def end_runs(self, attempt: str, *, succeeded: bool) -> None:
         """Ends the runs that the attempt left open; a killed script cannot."""
         now = int(datetime.now(UTC).timestamp() * 1000)

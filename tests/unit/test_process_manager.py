@@ -1,4 +1,4 @@
-"""What the process manager does with processes that die: real ones, on a clock of the test's own."""
+"""What the process manager does with processes that die: real ones, on a clock of the tests."""
 
 import signal
 import subprocess

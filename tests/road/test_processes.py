@@ -17,6 +17,7 @@ from deploy.testing import ROAD_SUFFIX, remove_installation
 from mlops_site.processes import group_of, processes
 from mlops_site.worker_unit import Look, look_at
 from sandbox.engine import Engine
+from tests.fixtures.engine_proxy import EngineProxy
 from tests.fixtures.platform import Platform, start_platform, stop_platform
 from tests.fixtures.waiting import wait_for
 
@@ -25,6 +26,8 @@ ENDED = "The script ended with exit code 7."
 WORKERS = 3
 RECOVERY_SECONDS = 60
 LEASE_SECONDS = 15
+BEATEN = "SELECT beaten_at FROM mlops_site_heartbeat WHERE name = 'supervisor'"
+MEASURED = "SELECT measured_at FROM training_enginecapacity"
 # Waits for ever in its first two attempts, and ends in the third.
 ENDS_AT_THE_THIRD = """\
 import json, os, threading
@@ -165,7 +168,7 @@ def test_running_jobs_run_again_after_a_stop_and_after_a_power_cut(
 
 
 @pytest.fixture
-def supervisors(engine: Engine, tmp_path: Path) -> Iterator[Callable[[], "ByHand"]]:
+def supervisors(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., "ByHand"]]:
     """Starts supervisors of one engine and one database by hand; none is left afterwards."""
     environment = {
         **os.environ,
@@ -179,13 +182,17 @@ def supervisors(engine: Engine, tmp_path: Path) -> Iterator[Callable[[], "ByHand
     subprocess.run([*manage, "prepare_platform"], cwd=CHECKOUT, env=environment, check=True)
     made: list[ByHand] = []
 
-    def start() -> ByHand:
+    def start(**variables: str) -> ByHand:
         log = tmp_path / f"supervisor-{len(made)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*manage, "supervise"], cwd=CHECKOUT, env=environment, stdout=output, stderr=output
+                [*manage, "supervise"],
+                cwd=CHECKOUT,
+                env={**environment, **variables},
+                stdout=output,
+                stderr=output,
             )
-        made.append(ByHand(process, log))
+        made.append(ByHand(process, log, home=tmp_path))
         return made[-1]
 
     yield start
@@ -199,6 +206,7 @@ def supervisors(engine: Engine, tmp_path: Path) -> Iterator[Callable[[], "ByHand
 class ByHand:
     process: "subprocess.Popen[bytes]"
     log: Path
+    home: Path
 
     def said(self) -> str:
         return self.log.read_text()
@@ -240,6 +248,38 @@ def test_a_supervisor_that_slept_longer_than_its_lease_notices_and_ends(supervis
     assert first.process.wait(timeout=10) != 0
     assert "Another supervisor may act for this engine now." in first.said()
     assert second.process.poll() is None
+
+
+def test_a_supervisor_outlives_its_engine(supervisors, tmp_path: Path):
+    proxy = EngineProxy(tmp_path / "engine.sock")
+    supervisor = supervisors(DOCKER_HOST=proxy.address)
+    supervisor.says("supervisor.look_failed engine", seconds=30)
+    wait_for(lambda: latest(tmp_path, BEATEN), seconds=20, what="a heartbeat without an engine")
+    try:
+        for _ in range(2):
+            before = latest(tmp_path, MEASURED)
+            proxy.open()
+            wait_for(
+                lambda seen=before: latest(tmp_path, MEASURED) > seen,
+                seconds=30,
+                what=f"the engine to be measured; {supervisor.said()}",
+            )
+            proxy.close()
+            beaten = latest(tmp_path, BEATEN)
+            wait_for(
+                lambda seen=beaten: latest(tmp_path, BEATEN) > seen,
+                seconds=20,
+                what=f"a heartbeat after the engine went; {supervisor.said()}",
+            )
+            assert supervisor.process.poll() is None
+    finally:
+        proxy.close()
+
+
+def latest(home: Path, query: str) -> str:
+    """A time as the database writes it; empty when there is none yet."""
+    found = ask(home, query)
+    return str(found[0][0]) if found else ""
 
 
 def wait_for_log(platform: Platform, job_id: str, words: str) -> None:

@@ -1,10 +1,13 @@
 """The platform's own tasks: the queue's proof of life, and what is done once a day."""
 
+import logging
 import time
 
 from mlops_site.models import RETENTION, WORKER, Heartbeat
-from registry.mlflow_client import model_registry
+from registry.mlflow_client import RegistryUnavailable, model_registry
 from training.services.retention import Retention
+
+log = logging.getLogger(__name__)
 
 # A worker is not kept from its jobs for longer; the next call goes on.
 RETENTION_SECONDS = 300.0
@@ -18,6 +21,10 @@ def worker_beat() -> None:
 def retention() -> None:
     """Clears away what is old, and remembers when nothing old is left."""
     deadline = time.monotonic() + RETENTION_SECONDS
-    done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()
+    try:
+        done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()
+    except RegistryUnavailable:
+        log.warning("retention.put_off: MLflow does not answer")
+        return
     if done:
         Heartbeat.beat(RETENTION)

@@ -167,6 +167,9 @@ Q_CLUSTER = {
     "retry": ENVIRONMENT_BUILD_SECONDS + 900,
     "max_attempts": 3,
     "save_limit": 200,
+    # What is due stands in our own rows; a guard that reads schedules is one that a locked database
+    # can hold up.
+    "scheduler": False,
     "catch_up": False,
     "label": "Queue",
 }

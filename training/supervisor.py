@@ -80,6 +80,7 @@ class JobSupervisor:
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row."""
+        observe.expire_leases_of_the_dead()
         for attempt in self._expired():
             self._may_act()
             self._recover(attempt)

@@ -1,5 +1,8 @@
 """What killed processes leave, made on purpose and seen gone."""
 
+import os
+import socket
+import subprocess
 from datetime import timedelta
 
 import pytest
@@ -14,6 +17,7 @@ from tests.fixtures.jobs import an_attempt
 from training import leftovers
 from training.containers import user_name
 from training.leftovers import Leftovers
+from training.services import observe
 
 pytestmark = pytest.mark.django_db
 
@@ -70,6 +74,27 @@ def test_an_mlflow_that_lists_nobody_is_left_alone(monkeypatch):
 
     monkeypatch.setattr(users, "user_names", refuse)
     look_for_users(users, monkeypatch)
+
+
+def test_what_a_dead_process_held_is_free_at_once(monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    owners = {
+        "dead": f"{host}:{ended.pid}",
+        "alive": f"{host}:{os.getpid()}",
+        "elsewhere": f"another-host:{ended.pid}",
+        "supervisor": "supervisor",
+    }
+    attempts = {name: an_attempt() for name in owners}
+    for name, attempt in attempts.items():
+        attempt.lease_owner = owners[name]
+        attempt.save()
+    observe.expire_leases_of_the_dead()
+    now = timezone.now()
+    for name, attempt in attempts.items():
+        attempt.refresh_from_db()
+        assert (attempt.lease_expires_at < now) == (name == "dead"), name
 
 
 def a_server(**values) -> ModelServer:

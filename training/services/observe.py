@@ -89,6 +89,20 @@ def note_usage(attempt: Attempt, *, memory_bytes: int, cpu_seconds: float) -> No
     open_attempt.filter(cpu_seconds__lt=cpu_seconds).update(cpu_seconds=cpu_seconds)
 
 
+def expire_leases_of_the_dead() -> None:
+    """Holders that were killed renew nothing: what they held need not wait for its lease's end.
+
+    It only brings the end forward. Whoever takes over makes the token new, so that even a holder
+    that was taken for dead stops at its next write.
+    """
+    held = Attempt.objects.filter(finished_at=None).exclude(lease_owner=rows.SUPERVISOR)
+    for attempt in held.filter(lease_expires_at__gt=timezone.now()):
+        if rows.has_ended(attempt.lease_owner):
+            same = Attempt.objects.filter(pk=attempt.pk, lease_token=attempt.lease_token)
+            same.filter(finished_at=None).update(lease_expires_at=timezone.now())
+            log.warning("job.holder_died", extra={"attempt": attempt.pk})
+
+
 def take_over(attempt: Attempt) -> None:
     """The supervisor takes a lease that has expired; the former holder's token is void.
 

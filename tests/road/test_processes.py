@@ -15,7 +15,7 @@ import pytest
 from deploy.accounts import CHECKOUT
 from deploy.testing import ROAD_SUFFIX, remove_installation
 from mlops_site.processes import group_of, processes
-from mlops_site.worker_unit import Look, look_at
+from mlops_site.worker_unit import BUSY_MARK, SILENT_SECONDS, STOP_SECONDS, Look, look_at
 from sandbox.engine import Engine
 from tests.fixtures.engine_proxy import EngineProxy
 from tests.fixtures.platform import Platform, start_platform, stop_platform
@@ -24,9 +24,12 @@ from tests.fixtures.waiting import wait_for
 ENDS = "raise SystemExit(7)\n"
 ENDED = "The script ended with exit code 7."
 WORKERS = 3
-RECOVERY_SECONDS = 60
+# Of which up to half a minute is waiting: the kills of this module follow each other without the
+# minutes of health that make the next start quick again.
+RECOVERY_SECONDS = 90
 LEASE_SECONDS = 15
 BEATEN = "SELECT beaten_at FROM mlops_site_heartbeat WHERE name = 'supervisor'"
+WORKER_BEATEN = "SELECT beaten_at FROM mlops_site_heartbeat WHERE name = 'worker'"
 MEASURED = "SELECT measured_at FROM training_enginecapacity"
 # Waits for ever in its first two attempts, and ends in the third.
 ENDS_AT_THE_THIRD = """\
@@ -60,14 +63,14 @@ def unit_of(platform: Platform) -> Unit | None:
 
 
 VICTIMS: dict[str, Callable[[Unit], int | None]] = {
-    "watcher": lambda unit: unit.watcher,
-    "main process": lambda unit: unit.main,
-    "guard": lambda unit: unit.look.guard,
-    "monitor": lambda unit: unit.look.monitor,
-    "pusher": lambda unit: unit.look.pusher,
     "first worker": lambda unit: sorted(unit.look.workers)[0],
     "second worker": lambda unit: sorted(unit.look.workers)[1],
     "third worker": lambda unit: sorted(unit.look.workers)[2],
+    "pusher": lambda unit: unit.look.pusher,
+    "monitor": lambda unit: unit.look.monitor,
+    "guard": lambda unit: unit.look.guard,
+    "main process": lambda unit: unit.main,
+    "watcher": lambda unit: unit.watcher,
 }
 
 
@@ -168,8 +171,8 @@ def test_running_jobs_run_again_after_a_stop_and_after_a_power_cut(
 
 
 @pytest.fixture
-def supervisors(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., "ByHand"]]:
-    """Starts supervisors of one engine and one database by hand; none is left afterwards."""
+def by_hand(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., "ByHand"]]:
+    """Starts commands of one installation by hand; none of them is left afterwards."""
     environment = {
         **os.environ,
         "MLOPS_HOME": str(tmp_path),
@@ -182,31 +185,30 @@ def supervisors(engine: Engine, tmp_path: Path) -> Iterator[Callable[..., "ByHan
     subprocess.run([*manage, "prepare_platform"], cwd=CHECKOUT, env=environment, check=True)
     made: list[ByHand] = []
 
-    def start(**variables: str) -> ByHand:
-        log = tmp_path / f"supervisor-{len(made)}.log"
+    def start(*command: str, **variables: str) -> ByHand:
+        log = tmp_path / f"{command[0]}-{len(made)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*manage, "supervise"],
+                [*manage, *command],
                 cwd=CHECKOUT,
                 env={**environment, **variables},
                 stdout=output,
                 stderr=output,
             )
-        made.append(ByHand(process, log, home=tmp_path))
+        made.append(ByHand(process, log))
         return made[-1]
 
     yield start
-    for supervisor in made:
-        supervisor.process.kill()
-        supervisor.process.wait()
-        print(supervisor.said())
+    for each in made:
+        each.process.kill()
+        each.process.wait()
+        print(each.said())
 
 
 @dataclass(frozen=True)
 class ByHand:
     process: "subprocess.Popen[bytes]"
     log: Path
-    home: Path
 
     def said(self) -> str:
         return self.log.read_text()
@@ -218,29 +220,29 @@ class ByHand:
         return time.monotonic() - started
 
 
-def test_a_second_supervisor_waits_and_takes_over_from_a_killed_one(supervisors):
-    first = supervisors()
+def test_a_second_supervisor_waits_and_takes_over_from_a_killed_one(by_hand):
+    first = by_hand("supervise")
     first.says("supervisor.acts", seconds=30)
-    second = supervisors()
+    second = by_hand("supervise")
     second.says("supervisor.waits", seconds=30)
     first.process.kill()
     second.says("supervisor.acts", seconds=LEASE_SECONDS + 5)
 
 
-def test_a_second_supervisor_takes_over_at_once_from_one_that_ended(supervisors):
-    first = supervisors()
+def test_a_second_supervisor_takes_over_at_once_from_one_that_ended(by_hand):
+    first = by_hand("supervise")
     first.says("supervisor.acts", seconds=30)
-    second = supervisors()
+    second = by_hand("supervise")
     second.says("supervisor.waits", seconds=30)
     first.process.terminate()
     assert first.process.wait(timeout=10) == 0
     assert second.says("supervisor.acts", seconds=5) < 5
 
 
-def test_a_supervisor_that_slept_longer_than_its_lease_notices_and_ends(supervisors):
-    first = supervisors()
+def test_a_supervisor_that_slept_longer_than_its_lease_notices_and_ends(by_hand):
+    first = by_hand("supervise")
     first.says("supervisor.acts", seconds=30)
-    second = supervisors()
+    second = by_hand("supervise")
     second.says("supervisor.waits", seconds=30)
     first.process.send_signal(signal.SIGSTOP)
     second.says("supervisor.acts", seconds=LEASE_SECONDS + 5)
@@ -250,9 +252,9 @@ def test_a_supervisor_that_slept_longer_than_its_lease_notices_and_ends(supervis
     assert second.process.poll() is None
 
 
-def test_a_supervisor_outlives_its_engine(supervisors, tmp_path: Path):
+def test_a_supervisor_outlives_its_engine(by_hand, tmp_path: Path):
     proxy = EngineProxy(tmp_path / "engine.sock")
-    supervisor = supervisors(DOCKER_HOST=proxy.address)
+    supervisor = by_hand("supervise", DOCKER_HOST=proxy.address)
     supervisor.says("supervisor.look_failed engine", seconds=30)
     wait_for(lambda: latest(tmp_path, BEATEN), seconds=20, what="a heartbeat without an engine")
     try:
@@ -274,6 +276,38 @@ def test_a_supervisor_outlives_its_engine(supervisors, tmp_path: Path):
             assert supervisor.process.poll() is None
     finally:
         proxy.close()
+
+
+def cluster_by_hand(by_hand, home: Path) -> tuple["ByHand", int]:
+    """A worker that has beaten, and the main process of its cluster."""
+    worker = by_hand("work")
+    wait_for(lambda: latest(home, WORKER_BEATEN), seconds=30, what=f"a beat; {worker.said()}")
+    main = next(each.pid for each in processes() if each.parent == worker.process.pid)
+    return worker, main
+
+
+def test_a_cluster_whose_tasks_stand_still_is_ended_whole(by_hand, tmp_path: Path):
+    worker, main = cluster_by_hand(by_hand, tmp_path)
+    pusher = look_at(main, group_of(main)).pusher
+    assert pusher is not None
+    os.kill(pusher, signal.SIGSTOP)
+    assert worker.process.wait(timeout=SILENT_SECONDS + 20) == 1
+    assert "no task was run for 30 s although a worker was free" in worker.said()
+    assert group_of(main) == []
+
+
+def test_a_stop_ends_a_cluster_in_bounded_time_whatever_it_is_at(by_hand, tmp_path: Path):
+    worker, main = cluster_by_hand(by_hand, tmp_path)
+    long_task = "from django_q.tasks import async_task; async_task('time.sleep', 600)"
+    by_hand("shell", "-c", long_task).process.wait(timeout=30)
+
+    def at_it() -> bool:
+        return any(BUSY_MARK in title for title in look_at(main, group_of(main)).workers.values())
+
+    wait_for(at_it, seconds=20, what="the long task to run")
+    worker.process.terminate()
+    assert worker.process.wait(timeout=STOP_SECONDS + 5) == 0
+    assert group_of(main) == []
 
 
 def latest(home: Path, query: str) -> str:

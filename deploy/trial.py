@@ -24,7 +24,7 @@ from deploy.testing import ENVIRONMENTS
 
 T = TypeVar("T")
 START_SECONDS = 240
-STOP_SECONDS = 60
+STOP_SECONDS = 120
 JOB_SECONDS = 300
 CALL_SECONDS = 30
 # The upload of a script and the first answer of a model may take their time.
@@ -37,8 +37,8 @@ CONTRACT_SCRIPT = CHECKOUT / "tests" / "fixtures" / "contract_train.py"
 # What marks a service in the command line of its process.
 SERVICE_MARKS = {
     "web": "mlops_site.asgi",
-    "worker": "qcluster",
-    "supervisor": "supervise",
+    "worker": "manage.py work",
+    "supervisor": "manage.py supervise",
     "mlflow": "mlflow",
 }
 

@@ -12,6 +12,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
+from urllib3.exceptions import HTTPError
 
 from sandbox.spec import SandboxSpec
 
@@ -278,7 +279,8 @@ def _connect() -> docker.APIClient:
 def _guarded_stream(stream: Iterator[T]) -> Iterator[T]:
     try:
         yield from stream
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, requests.RequestException, HTTPError, OSError) as error:
+        # A stream is read below `requests`: an engine that dies breaks it off with urllib3's words.
         raise EngineUnavailable(str(error)) from error
 
 

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,10 +38,19 @@ class JobSupervisor:
     """One look at every job container at each `tick`; a look for leftovers at each `reconcile`.
 
     `wake` is set when a container's output ends, so that its end is not noticed a tick late.
+    `may_act` is called before anything is done to an attempt, and raises when another supervisor
+    may have taken over meanwhile.
     """
 
-    def __init__(self, *, engine: Engine, wake: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        wake: threading.Event | None = None,
+        may_act: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
+        self._may_act = may_act
         self._wake = wake or threading.Event()
         self._followers: dict[int, LogFollower] = {}
         self._asked_at: dict[int, float] = {}
@@ -63,6 +72,7 @@ class JobSupervisor:
         held = list(self._held())
         self._forget(keep={attempt.pk for attempt in held})
         for attempt in held:
+            self._may_act()
             self._observe(attempt)
         self._note_usage(held)
         self._renew(held)
@@ -70,7 +80,9 @@ class JobSupervisor:
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row."""
+        observe.expire_leases_of_the_dead()
         for attempt in self._expired():
+            self._may_act()
             self._recover(attempt)
         self._find_silent_ends()
         self._remove_leftovers()

@@ -117,7 +117,7 @@ def _environment_for(
 def _open_tracking(attempt: Attempt) -> dict[str, str]:
     """The attempt's own MLflow user, who may write to its experiment and to nothing else."""
     registry = model_registry()
-    username = f"job-{attempt.job.pk.hex[:12]}-{attempt.number}-{secrets.token_hex(3)}"
+    username = containers.user_name(attempt)
     password = secrets.token_urlsafe(24)
     experiment_id = registry.ensure_experiment(attempt.job.experiment_name)
     # Before the user exists: a user that nobody remembers would never be deleted.

@@ -1,5 +1,6 @@
 """What the supervisor writes: leases renewed and taken over, decisions, what lost its holder."""
 
+import logging
 import uuid
 from datetime import timedelta
 
@@ -8,12 +9,15 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from sandbox.engine import Engine
-from training import engine_room, logs
+from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
+from sandbox.engine import Engine, EngineError, EngineUnavailable
+from training import containers, engine_room, logs
 from training.models import Attempt, EngineCapacity, SupervisorLease
 from training.services import rows
 from training.services.finish import ask_to_finish, clean_up, end
 from training.states import EndReason, Intent, Phase, Reason
+
+log = logging.getLogger(__name__)
 
 INTENT_WORDS = {
     Intent.CANCEL: "somebody cancelled it",
@@ -85,6 +89,20 @@ def note_usage(attempt: Attempt, *, memory_bytes: int, cpu_seconds: float) -> No
     open_attempt.filter(cpu_seconds__lt=cpu_seconds).update(cpu_seconds=cpu_seconds)
 
 
+def expire_leases_of_the_dead() -> None:
+    """Holders that were killed renew nothing: what they held need not wait for its lease's end.
+
+    It only brings the end forward. Whoever takes over makes the token new, so that even a holder
+    that was taken for dead stops at its next write.
+    """
+    held = Attempt.objects.filter(finished_at=None).exclude(lease_owner=rows.SUPERVISOR)
+    for attempt in held.filter(lease_expires_at__gt=timezone.now()):
+        if rows.has_ended(attempt.lease_owner):
+            same = Attempt.objects.filter(pk=attempt.pk, lease_token=attempt.lease_token)
+            same.filter(finished_at=None).update(lease_expires_at=timezone.now())
+            log.warning("job.holder_died", extra={"attempt": attempt.pk})
+
+
 def take_over(attempt: Attempt) -> None:
     """The supervisor takes a lease that has expired; the former holder's token is void.
 
@@ -132,16 +150,36 @@ def end_overdue(engine: Engine) -> None:
 def stop_everything() -> int:
     """The platform stops: what runs is given back to the queue. Returns how many attempts ended.
 
-    Nobody else works on them any more when this is called, so their leases are taken by force.
+    Nobody else works on them any more when this is called, so their leases are taken by force. An
+    attempt whose container cannot be ended now stays as it is, and the next supervisor finds it.
     """
     stopped = 0
     for attempt in Attempt.objects.select_related("job").filter(finished_at=None):
         if rows.take_lease(attempt, rows.SUPERVISOR):
-            if attempt.container_id:
-                logs.take_the_rest(attempt, engine_room.engine())
-            clean_up(attempt)
-            cancelled = attempt.job.cancel_requested_at is not None
-            reason = Reason.CANCELLED if cancelled else Reason.PLATFORM_STOPPED
-            end(attempt, EndReason.of(reason))
-            stopped += 1
+            try:
+                _stop_attempt(attempt)
+                stopped += 1
+            except (EngineError, EngineUnavailable):
+                log.exception("job.not_stopped", extra={"attempt": attempt.pk})
     return stopped
+
+
+def _stop_attempt(attempt: Attempt) -> None:
+    """Raises EngineError, EngineUnavailable."""
+    if attempt.container_id:
+        engine = engine_room.engine()
+        # Ended first: what it printed until then is then all there is to keep.
+        engine.kill(attempt.container_id)
+        logs.take_the_rest(attempt, engine)
+    _end_runs(attempt)
+    clean_up(attempt)
+    cancelled = attempt.job.cancel_requested_at is not None
+    end(attempt, EndReason.of(Reason.CANCELLED if cancelled else Reason.PLATFORM_STOPPED))
+
+
+def _end_runs(attempt: Attempt) -> None:
+    """So that MLflow does not show runs that nobody runs; it may be away already."""
+    try:
+        model_registry().end_runs(containers.attempt_tag(attempt), succeeded=False)
+    except (RegistryUnavailable, RegistryRefused):
+        log.warning("job.runs_left_open", extra={"attempt": attempt.pk})

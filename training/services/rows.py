@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from django.db import connection, transaction
@@ -34,6 +35,12 @@ class LeaseLost(Exception):
 def me() -> str:
     """Who holds a lease: this process on this host."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def has_ended(holder: str) -> bool:
+    """Whether `holder` is a process of this host that is gone; False when that cannot be known."""
+    host, _, pid = holder.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
 
 
 def update_attempt(attempt: Attempt, **values: Any) -> None:

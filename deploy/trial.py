@@ -181,7 +181,7 @@ class MlflowAlone:
 
 def start_mlflow(home: Path) -> MlflowAlone:
     """The server of a folder, once it answers. Raises TrialFailed; nothing runs then."""
-    port, password = free_port(), secrets.token_urlsafe(16)
+    port, password = free_port(), _kept_password(home / "admin_password")
     url, log = f"http://127.0.0.1:{port}", home / "server.log"
     variables = {
         "MLOPS_MLFLOW_PASSWORD": password,
@@ -212,11 +212,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _kept_password(path: Path) -> str:
+    """MLflow makes its administrator at the first start of a folder only."""
+    if not path.exists():
+        path.write_text(secrets.token_urlsafe(16))
+    return path.read_text()
+
+
 def _start(
     module: str, *arguments: str, variables: Mapping[str, str], log: Path
 ) -> "subprocess.Popen[bytes]":
     """A module of ours in a process group of its own, which ends when this process does."""
-    as_we_are: dict[str, object] = {"uid": None, "gid": None, "covered": [], "needed": []}
+    as_we_are: dict[str, Any] = {"uid": None, "gid": None, "covered": [], "needed": []}
     order = json.dumps({**as_we_are, "parent": os.getpid()})
     command = [sys.executable, "-m", "deploy.child", order]
     command += [sys.executable, "-m", module, *arguments]

@@ -228,12 +228,12 @@ def _account(platform: Platform, outcome: Outcome, *, sent: Sender, starts: Coun
     jobs = truth.jobs(platform)
     attempts = truth.attempts(platform)
     outcome.jobs = len(jobs)
-    outcome.ends = Counter(f"{job['status']} {job['reason']}" for job in jobs)
+    outcome.ends = dict(Counter(f"{job['status']} {job['reason']}" for job in jobs))
     per_job = Counter(attempt.job_id for attempt in attempts)
-    outcome.attempts = Counter(f"{number} attempts" for number in per_job.values())
+    outcome.attempts = dict(Counter(f"{number} attempts" for number in per_job.values()))
     last = {attempt.job_id: attempt.id for attempt in attempts}
-    outcome.retried_for = Counter(
-        attempt.reason for attempt in attempts if last[attempt.job_id] != attempt.id
+    outcome.retried_for = dict(
+        Counter(attempt.reason for attempt in attempts if last[attempt.job_id] != attempt.id)
     )
     outcome.longest_seconds = max(map(_seconds, jobs), default=0.0)
     outcome.wrong += [f"left over: {n} {kind}" for kind, n in outcome.leftovers.items() if n]

@@ -27,7 +27,12 @@ FAILS_WITH = 3
 BY_ITSELF = (0, 1, FAILS_WITH)
 SETTLE_SECONDS = 60
 LOOK_SECONDS = 1.0
-SMALL = {"MLOPS_JOB_CPUS": "0.5", "MLOPS_JOB_MEMORY_MB": "512"}
+# No model server is started: each would take the time of a job, and is another story.
+SMALL = {
+    "MLOPS_JOB_CPUS": "0.5",
+    "MLOPS_JOB_MEMORY_MB": "512",
+    "MLOPS_MAX_MODEL_SERVERS": "0",
+}
 
 # `MLFLOW_RUN_CONTEXT` holds job and attempt; the random part tells two runs of one attempt apart.
 BEGIN = """\

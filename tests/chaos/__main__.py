@@ -33,7 +33,8 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=LONG["jobs"])
     parser.add_argument("--seconds", type=float, default=LONG["seconds"])
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000))
-    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--folder", type=Path, help="with the base image in it; for `inside`")
+    parser.add_argument("--name", default="", help="the installation's; for `inside`")
     parser.add_argument("--pause", type=float, nargs=2, default=(2.0, 5.0))
     options = parser.parse_args()
     if options.where == "inside":
@@ -41,12 +42,28 @@ def main() -> int:
     if not can_be_made():
         print("A Docker Engine of its own needs root, dockerd and unshare.", file=sys.stderr)
         return 1
+    weather = Weather(
+        jobs=options.jobs,
+        seed=options.seed,
+        seconds=options.seconds,
+        pause_seconds=tuple(options.pause),
+    )
     with tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder:
-        export_base(Path(folder))
-        pause = [str(seconds) for seconds in options.pause]
-        arguments = ["--jobs", str(options.jobs), "--seconds", str(options.seconds)]
-        arguments += ["--seed", str(options.seed), "--folder", folder, "--pause", *pause]
-        return run_inside(arguments, timeout_seconds=options.seconds + BEYOND_THE_STORM_SECONDS)
+        return storm_inside(weather, Path(folder))
+
+
+def storm_inside(weather: Weather, folder: Path) -> int:
+    """The storm in namespaces of its own; `outcome.json` in the folder has the account of it."""
+    name = f"chaos-{secrets.token_hex(3)}"
+    export_base(folder)
+    arguments = ["--jobs", str(weather.jobs), "--seconds", str(weather.seconds)]
+    arguments += ["--seed", str(weather.seed), "--folder", str(folder), "--name", name]
+    arguments += ["--pause", *(str(seconds) for seconds in weather.pause_seconds)]
+    try:
+        return run_inside(arguments, timeout_seconds=weather.seconds + BEYOND_THE_STORM_SECONDS)
+    finally:
+        # Accounts are the machine's, and whoever was killed inside could not remove them.
+        remove_accounts(name)
 
 
 def export_base(folder: Path) -> None:
@@ -73,19 +90,15 @@ def _inside(options: argparse.Namespace) -> int:
     engine = own.start()
     own.load(folder / "base.tar")
     (folder / "base.tar").unlink()
-    name = f"chaos-{secrets.token_hex(3)}"
     weather = Weather(
         jobs=options.jobs,
         seed=options.seed,
         seconds=options.seconds,
         pause_seconds=tuple(options.pause),
-        to_cancel=max(2, options.jobs // 20),
     )
     print(f"seed {weather.seed}", flush=True)
-    try:
-        outcome = storm(folder / "var", name, engine=engine, weather=weather, own_engine=own)
-    finally:
-        remove_accounts(name)
+    home = folder / "var"
+    outcome = storm(home, options.name, engine=engine, weather=weather, own_engine=own)
     (folder / "outcome.json").write_text(json.dumps(asdict(outcome)))
     print(outcome.table(), flush=True)
     return 1 if outcome.wrong else 0

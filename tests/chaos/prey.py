@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +13,9 @@ from tests.fixtures.platform import Platform
 
 SERVICES = ("web", "worker", "supervisor", "mlflow")
 KINDS = (*SERVICES, "guard", "worker_child")
+# A process manager may give up on what dies at once again and again, as it should.
+QUICK_DEATH_SECONDS = 25
+QUICK_DEATHS_MAX = 3
 
 
 def children_of(pid: int) -> list[int]:
@@ -58,6 +62,7 @@ class Hunter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._hunt, name="hunter", daemon=True)
         self._killed: Counter[str] = Counter()
+        self._deaths: dict[str, tuple[float, int]] = {}
 
     def start(self) -> None:
         self._thread.start()
@@ -83,7 +88,7 @@ class Hunter:
             self._kill_engine()
         else:
             pid = find(self._platform, kind, self._chance)
-            if pid is None:
+            if pid is None or not self._is_fair("worker" if kind == "guard" else kind):
                 return
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -91,3 +96,13 @@ class Hunter:
                 return
         self._killed[kind] += 1
         print(f"killed {kind}", flush=True)
+
+    def _is_fair(self, service: str) -> bool:
+        """Not for ever in its first seconds: what is wanted is a storm, not a siege."""
+        now = time.monotonic()
+        died_at, quick = self._deaths.get(service, (0.0, 0))
+        quick = quick + 1 if now - died_at < QUICK_DEATH_SECONDS else 1
+        if quick > QUICK_DEATHS_MAX:
+            return False
+        self._deaths[service] = (now, quick)
+        return True

@@ -67,7 +67,10 @@ class Weather:
     seed: int
     seconds: float
     pause_seconds: tuple[float, float] = (2.0, 5.0)
-    to_cancel: int = 2
+
+    @property
+    def to_cancel(self) -> int:
+        return max(2, self.jobs // 20)
 
 
 @dataclass

@@ -9,12 +9,11 @@ import pytest
 from deploy.testing import remove_installation
 from sandbox.engine import Engine
 from sandbox.environments import Environment
-from tests.chaos.__main__ import export_base
-from tests.chaos.own_engine import can_be_made, run_inside
+from tests.chaos.__main__ import storm_inside
+from tests.chaos.own_engine import can_be_made
 from tests.chaos.storm import Weather, storm
 
-SHORT = Weather(jobs=40, seed=20260131, seconds=75.0, pause_seconds=(1.5, 4.0), to_cancel=3)
-LIMIT_SECONDS = 420
+SHORT = Weather(jobs=40, seed=20260131, seconds=80.0, pause_seconds=(2.0, 5.0))
 
 
 @pytest.fixture
@@ -29,11 +28,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.skipif(not can_be_made(), reason="an engine to kill needs root, dockerd and unshare")
 def test_every_job_ends_truly_whatever_is_killed(folder: Path, plain_environment: Environment):
     """With a Docker Engine of its own, which is killed like the rest."""
-    export_base(folder)
-    arguments = ["--jobs", str(SHORT.jobs), "--seconds", str(SHORT.seconds)]
-    arguments += ["--seed", str(SHORT.seed), "--folder", str(folder)]
-    arguments += ["--pause", *map(str, SHORT.pause_seconds)]
-    code = run_inside(arguments, timeout_seconds=LIMIT_SECONDS)
+    code = storm_inside(SHORT, folder)
     outcome = json.loads((folder / "outcome.json").read_text())
     assert (outcome["wrong"], code) == ([], 0)
     assert {"web", "worker", "supervisor", "mlflow", "dockerd"} <= set(outcome["killed"])

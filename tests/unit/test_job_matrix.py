@@ -1,6 +1,9 @@
 """Every state of a job × what may happen in it: each cell with the end that it has to have."""
 
+import os
+import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -9,8 +12,8 @@ from django.utils import timezone
 
 from sandbox.engine import EngineError
 from tests.unit.job_world import Died, Fault, World
-from training.models import Attempt, Job
-from training.services import observe
+from training.models import Attempt, Job, SupervisorLease
+from training.services import observe, rows
 from training.services.cancel import AlreadyEnded
 from training.states import Intent, Phase, Status
 
@@ -356,8 +359,6 @@ def test_the_lease_of_a_worker_that_died_need_not_run_out(world: World, monkeypa
 
 
 def test_a_supervisor_that_died_as_it_took_over_stops_no_later_one(world: World):
-    from training.services import rows  # noqa: PLC0415
-
     job, other = world.submit(), world.submit()
     world.launch(world.dies("create"))
     world.launch()
@@ -492,3 +493,21 @@ def test_mlflow_that_hangs_is_asked_for_no_users(world: World):
     world.registry.away = False
     world.reconcile()
     assert not world.registry.users
+
+
+def test_a_supervisor_that_died_is_followed_at_once_and_one_that_hangs_after_its_lease(
+    settings, tmp_path
+):
+    settings.MLOPS_HOME = tmp_path
+    first, second, third = (uuid.uuid4() for _ in range(3))
+    assert observe.hold_engine("here", first)
+    assert observe.hold_engine("here", first)
+    assert not observe.hold_engine("here", second)
+    os.close(observe._locks.pop(first))
+    assert observe.hold_engine("here", second), "the kernel freed the lock of the dead one"
+    assert not observe.hold_engine("here", third)
+    SupervisorLease.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    assert observe.hold_engine("here", third)
+    assert not observe.hold_engine("here", second)
+    for holder in (second, third):
+        observe.release_engine("here", holder)

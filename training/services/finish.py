@@ -212,6 +212,7 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             timeout_seconds=attempt.job.timeout_seconds,
             grace_seconds=settings.JOB_GRACE_SECONDS,
             log_tail=logs.tail_of(attempt, size=LOG_TAIL_BYTES),
+            tracking_uri=settings.MLFLOW_TRACKING_URI,
             memory_mb=attempt.job.memory_mb,
             peak_memory_bytes=attempt.peak_memory_bytes,
         )

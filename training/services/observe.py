@@ -1,6 +1,8 @@
 """What the supervisor writes: leases renewed and taken over, decisions, what lost its holder."""
 
+import fcntl
 import logging
+import os
 import uuid
 from datetime import timedelta
 
@@ -25,6 +27,9 @@ from training.states import EndReason, Intent, Phase, Reason
 
 log = logging.getLogger(__name__)
 
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT
+_locks: dict[uuid.UUID, int] = {}
+
 INTENT_WORDS = {
     Intent.CANCEL: "somebody cancelled it",
     Intent.DEADLINE: "its time is over",
@@ -38,10 +43,14 @@ KILL_SECONDS = 10
 
 
 def hold_engine(engine: str, holder: uuid.UUID) -> bool:
-    """Whether this supervisor acts for the engine: it holds the lease, or takes a free one."""
+    """Whether this supervisor acts for the engine: it holds the lease, or takes a free one.
+
+    Whoever gets the lock file just now need not wait for the lease to run out: the kernel took it
+    from a holder that died. One that hangs keeps the lock, and loses the lease.
+    """
     now = timezone.now()
     expires = now + timedelta(seconds=SUPERVISOR_LEASE_SECONDS)
-    free = Q(holder=holder) | Q(expires_at__lt=now)
+    free = Q() if _lock_now(engine, holder) else Q(holder=holder) | Q(expires_at__lt=now)
     if SupervisorLease.objects.filter(free, engine=engine).update(
         holder=holder, expires_at=expires
     ):
@@ -57,6 +66,26 @@ def hold_engine(engine: str, holder: uuid.UUID) -> bool:
 def release_engine(engine: str, holder: uuid.UUID) -> None:
     """The next supervisor need not wait for the lease to run out."""
     SupervisorLease.objects.filter(engine=engine, holder=holder).delete()
+    handle = _locks.pop(holder, None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _lock_now(engine: str, holder: uuid.UUID) -> bool:
+    """Whether this call took the lock of the engine's supervisor; False when we had it before."""
+    if holder in _locks:
+        return False
+    try:
+        handle = os.open(settings.MLOPS_HOME / f"supervisor-{engine}.lock", LOCK_FLAGS, 0o600)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    _locks[holder] = handle
+    return True
 
 
 def note_room(room: EngineCapacity) -> None:

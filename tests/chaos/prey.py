@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import requests
+
 from tests.fixtures.platform import Platform
 
 SERVICES = ("web", "worker", "supervisor", "mlflow")
@@ -88,7 +90,8 @@ class Hunter:
             self._kill_engine()
         else:
             pid = find(self._platform, kind, self._chance)
-            if pid is None or not self._is_fair("worker" if kind == "guard" else kind):
+            service = "worker" if kind == "guard" else kind
+            if pid is None or not self._is_back(kind) or not self._is_fair(service):
                 return
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -96,6 +99,16 @@ class Hunter:
                 return
         self._killed[kind] += 1
         print(f"killed {kind}", flush=True)
+
+    def _is_back(self, kind: str) -> bool:
+        """MLflow starts for longest: killed each time before it answers, it would never answer."""
+        if kind not in ("web", "mlflow"):
+            return True
+        try:
+            parts = self._platform.get("/mlops/ready").json()["parts"]
+        except (requests.RequestException, KeyError):
+            return False
+        return kind == "web" or bool(parts["mlflow"])
 
     def _is_fair(self, service: str) -> bool:
         """Not for ever in its first seconds: what is wanted is a storm, not a siege."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.by_hand import Recipe, started
-from bench.jobs import MODEL
+from bench.contract_job import MODEL
 from deploy.trial import POST_SECONDS, TrialFailed, wait_for
 from sandbox.engine import Engine
 from sandbox.spec import SERVER_PORT

@@ -23,8 +23,8 @@ from types import FrameType
 from typing import Any
 
 from bench.by_hand import Recipe, recipe_of
+from bench.contract_job import Followed, ScriptByHand, run_job
 from bench.figures import Bar, Figure, table
-from bench.jobs import Followed, ScriptByHand, run_job
 from bench.memory import settled_megabytes
 from bench.predictions import (
     COLUMNS,

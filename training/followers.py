@@ -16,6 +16,7 @@ log = logging.getLogger(__name__)
 
 USAGE_SECONDS = 2.0
 RECONNECT_SECONDS = 1.0
+NOTHING = (0, b"")
 
 
 class LogFollower:
@@ -31,6 +32,7 @@ class LogFollower:
         self._wake = wake
         self._to_skip = logs.stored_end(attempt, LogChunk.Part.RUN)
         self._intake = logs.Intake(offset=self._to_skip)
+        self._unwritten = NOTHING
         self._thread = threading.Thread(target=self._follow, name="log-follower", daemon=True)
         self._thread.start()
 
@@ -44,10 +46,16 @@ class LogFollower:
         return self._intake.end
 
     def store(self, attempt: Attempt) -> None:
-        """Writes what was read since the last call."""
-        offset, data = self._intake.take()
+        """Writes what was read since the last call; what could not be written comes first then."""
+        self._write(attempt)
+        self._unwritten = self._intake.take()
+        self._write(attempt)
+
+    def _write(self, attempt: Attempt) -> None:
+        offset, data = self._unwritten
         if data:
             logs.append(attempt, LogChunk.Part.RUN, offset=offset, data=data)
+        self._unwritten = NOTHING
 
     def _follow(self) -> None:
         try:

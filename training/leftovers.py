@@ -54,8 +54,8 @@ class Leftovers:
     def remove_forgotten_users(self) -> None:
         """MLflow users of attempts that are over or unknown. Raises RegistryUnavailable.
 
-        The rows know most of them (`finish.users_left_behind`); this finds those that a process
-        made after it had been given up for dead.
+        The rows know most of them (`finish.delete_users_left_behind`); this finds those that a
+        process made after it had been given up for dead.
         """
         now = time.monotonic()
         if self._users_at is not None and now - self._users_at < USERS_SECONDS:

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Max, Sum
 
-from sandbox.engine import Engine, EngineError, EngineUnavailable
+from sandbox.engine import Engine, EngineError
 from training.models import Attempt, Job, LogChunk
 
 CHUNK_BYTES = 64 * 1024
@@ -52,7 +52,8 @@ def append(attempt: Attempt, part: str, *, offset: int, data: bytes) -> None:
 def take_the_rest(attempt: Attempt, engine: Engine) -> None:
     """What a container that has ended printed and nobody has stored yet.
 
-    A follower that was killed leaves it; the engine has it until the container is removed.
+    A follower that was killed leaves it; the engine has it until the container is removed. Raises
+    EngineUnavailable: what cannot be read now must not be removed.
     """
     part = LogChunk.Part.RUN
     output = BufferedLog(attempt, part)
@@ -61,7 +62,7 @@ def take_the_rest(attempt: Attempt, engine: Engine) -> None:
         for data in engine.recorded_logs(attempt.container_id):
             output.write(data[to_skip:])
             to_skip = max(0, to_skip - len(data))
-    except (EngineError, EngineUnavailable):
+    except EngineError:
         return
     finally:
         output.flush()

@@ -11,10 +11,9 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-log = logging.getLogger(__name__)
+from rawhttp.problems import CONTENT_TYPE, INTERNAL_DETAIL, problem_document
 
-CONTENT_TYPE = "application/problem+json"
-INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
+log = logging.getLogger(__name__)
 
 
 class TooLarge(exceptions.APIException):
@@ -22,31 +21,6 @@ class TooLarge(exceptions.APIException):
     default_code = "too_large"
     default_detail = "The request is larger than this platform takes."
     hint = "Move data out of the script, into /data."
-
-
-def problem_body(
-    *,
-    status: int,
-    detail: str,
-    code: str,
-    instance: str,
-    errors: list[dict[str, str]] | None = None,
-    hint: str = "",
-) -> dict[str, Any]:
-    """The members of a problem document; `detail` is the contract's own field."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": instance,
-        "code": code,
-    }
-    if hint:
-        body["hint"] = hint
-    if errors:
-        body["errors"] = errors
-    return body
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -61,12 +35,14 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if not isinstance(error, exceptions.APIException):
         log.error("api.unexpected_error", exc_info=error, extra={"path": path})
         return _response(
-            problem_body(status=500, detail=INTERNAL_DETAIL, code="internal_error", instance=path),
+            problem_document(
+                status=500, detail=INTERNAL_DETAIL, code="internal_error", instance=path
+            ),
             headers={},
         )
     set_rollback()
     return _response(
-        problem_body(
+        problem_document(
             status=error.status_code,
             detail=_sentence(error),
             code=_code(error),
@@ -119,7 +95,7 @@ def _is_api(request: HttpRequest) -> bool:
 
 
 def _plain(request: HttpRequest, *, status: int, detail: str, code: str) -> JsonResponse:
-    body = problem_body(status=status, detail=detail, code=code, instance=request.path)
+    body = problem_document(status=status, detail=detail, code=code, instance=request.path)
     return JsonResponse(body, status=status, content_type=CONTENT_TYPE)
 
 

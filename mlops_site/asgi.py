@@ -1,22 +1,19 @@
-"""The web process: predictions go to a raw ASGI handler, all else to Django in a thread pool.
+"""The web process: what may be held goes to raw ASGI handlers, all else to Django in threads.
 
 Django's own ASGI handler answers 4-5 times fewer requests than Django behind `a2wsgi`, and a raw
-handler lets a request wait for a cold model without holding a thread.
+handler lets a request wait, for a cold model or for a job, without holding a thread.
 """
 
-from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 
 from mlops_site.wsgi import application as django_application
+from rawhttp.asgi import Receive, Scope, Send
 
-# After Django's set-up: the handler reads models.
+# After Django's set-up: the handlers read models.
 from inference.asgi import inference_app  # isort: skip
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from training.asgi import following_app, is_followed  # isort: skip
 
 DJANGO_THREADS = 8
 _django = WSGIMiddleware(cast(Any, django_application), workers=DJANGO_THREADS)
@@ -30,6 +27,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["method"] == "POST" and scope["path"].rstrip("/") == "/mlops/inference":
         await inference_app(scope, receive, send)
+        return
+    if is_followed(scope):
+        await following_app(scope, receive, send)
         return
     await _django(scope, receive, send)  # type: ignore[arg-type]
 

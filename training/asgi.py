@@ -62,6 +62,8 @@ async def _answer(scope: Scope, send: Send) -> None:
         await asyncio.wait([task])
     finally:
         task.cancel()
+        # Its place is free before this returns, also for a client that is gone.
+        await asyncio.wait([task])
     error = task.exception() if not task.cancelled() else None
     if isinstance(error, Refused):
         headers = {"x-content-type-options": "nosniff", **error.answer[1]}

@@ -19,9 +19,6 @@ RECONNECT_SECONDS = 1.0
 # A flood is cut to its newest bytes anyway, and all jobs share one writer of the database.
 FLOOD_BYTES = 256 * 1024
 FLOOD_STORE_SECONDS = 2.0
-# A flood is cut to its newest bytes anyway, and all jobs share one writer of the database.
-FLOOD_BYTES = 256 * 1024
-FLOOD_STORE_SECONDS = 2.0
 
 
 class LogFollower:

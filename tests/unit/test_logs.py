@@ -133,7 +133,7 @@ def test_a_tail_is_so_many_lines(job: Job, attempt: Attempt, text: bytes, lines:
 hostile = st.one_of(
     st.text().map(str.encode),
     st.binary(),
-    st.sampled_from([b"\xf0\x9f\x98\x80", b"\xe2\x80\xa8", b"\xff", b"\xc3", b"\r", b"\0", b"\x1b["]),
+    st.sampled_from([b"\xf0\x9f\x98\x80", b"\xe2\x80\xa8", b"\xff", b"\xc3", b"\r", b"\0"]),
 )
 
 

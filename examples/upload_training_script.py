@@ -114,27 +114,36 @@ def follow_live(job_url):
 
     A stream that breaks off, with the network or with the platform, goes on where it stopped.
     """
-    screen = Screen()
-    give_up = time.monotonic() + UNREACHABLE_PATIENCE_SECONDS
+    screen, away_since = Screen(), None
     while not screen.ended:
         try:
             with open_stream(job_url, screen.last_id) as answer:
                 if answer.headers.get_content_type() != "text/event-stream":
                     return False
-                for kind, event_id, document in events_of(answer):
-                    screen.show(kind, event_id, document)
-                    give_up = time.monotonic() + UNREACHABLE_PATIENCE_SECONDS
+                away_since = None
+                for event in events_of(answer):
+                    screen.show(*event)
         except urllib.error.HTTPError as error:
             if error.code in (404, 405, 406, 501):
                 return False
-            if error.code not in (502, 503, 504) or time.monotonic() > give_up:
+            if error.code not in (502, 503, 504):
                 raise Refused(words_of(error)) from None
+            away_since = still_patient(away_since, words_of(error))
         except (OSError, http.client.HTTPException) as error:
-            if time.monotonic() > give_up:
-                raise Unreachable(f"No answer from {job_url}: {error}.") from None
+            away_since = still_patient(away_since, f"No answer from {job_url}: {error}.")
         if not screen.ended:
             time.sleep(POLL_SECONDS)
     return True
+
+
+def still_patient(away_since, words):
+    """Since when nothing answers. Raises Unreachable when that is too long."""
+    now = time.monotonic()
+    if away_since is None:
+        return now
+    if now - away_since > UNREACHABLE_PATIENCE_SECONDS:
+        raise Unreachable(words)
+    return away_since
 
 
 class Screen:

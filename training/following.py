@@ -319,7 +319,8 @@ def _ranged(asked: Asked, whole: LogText) -> LogText | Answer:
 
 def _first_byte(job: Job, question: LogQuestion) -> int:
     if question.tail is None:
-        return question.offset
+        chosen = logs.segments_of(job, question.choice)
+        return max(question.offset, chosen[0].start) if chosen else question.offset
     return logs.offset_of_tail(job, lines=question.tail, choice=question.choice)
 
 

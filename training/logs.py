@@ -28,6 +28,7 @@ FLUSH_SECONDS = 0.3
 BUFFER_BYTES = 4 * 1024 * 1024
 # By so many bytes stored output is recognised in what the engine still has.
 MARK_BYTES = 4096
+LAST_LINES = 20
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -68,6 +69,8 @@ def take_the_rest(attempt: Attempt, engine: Engine) -> None:
     mark = resume_mark(attempt, part)
     intake = Intake(offset=mark.end)
     try:
+        if _flood_is_stored(mark, engine, attempt):
+            return
         to_skip = mark.bytes_to_skip(lambda: engine.recorded_logs(attempt.container_id))
         for data in engine.recorded_logs(attempt.container_id):
             intake.put(data[to_skip:])
@@ -194,6 +197,18 @@ class Intake:
             self._newest.clear()
             self._head_start = self._end
         return [(offset, data) for offset, data in runs if data]
+
+
+def _flood_is_stored(mark: ResumeMark, engine: Engine, attempt: Attempt) -> bool:
+    """Whether a log that was cut already ends in the engine's last words.
+
+    To read such a record as a whole takes the engine half a minute, which nobody should wait for.
+    """
+    if mark.end <= settings.JOB_LOG_MAX_BYTES:
+        return False
+    last = b"".join(engine.recorded_logs(attempt.container_id, last_lines=LAST_LINES))
+    length = min(len(last), len(mark.tail))
+    return length > 0 and last[-length:] == mark.tail[-length:]
 
 
 def _begins_with(stream: Iterator[bytes], head: bytes) -> bool:

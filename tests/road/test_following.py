@@ -27,6 +27,18 @@ TALKS = (
 )
 
 
+FLOODS = (
+    "import sys, time\n"
+    "print('the first words', flush=True)\n"
+    "block = b'%s\\n' % (b'0123456789' * 10) * 10000\n"
+    "until = time.monotonic() + 10\n"
+    "while time.monotonic() < until:\n"
+    "    sys.stdout.buffer.write(block)\n"
+    "print('the last words', flush=True)\n"
+    "raise SystemExit(3)\n"
+)
+
+
 def said_by(lines: int) -> str:
     return "".join(f"line {number} {'☃' * (number % 7)}\n" for number in range(lines))
 
@@ -212,6 +224,28 @@ def test_the_log_is_read_by_byte_and_by_range_with_curl(platform: Platform):
         ["curl", "-sSN", "-H", "Accept: text/event-stream", url], capture_output=True
     )
     assert b"event: end\n" in streamed.stdout
+
+
+def test_a_flood_keeps_its_head_and_tail_and_holds_up_nobody(platform: Platform):
+    flood = platform.upload(FLOODS)
+    url = f"{platform.url}/mlops/training/jobs/{flood}/logs"
+    wait_for(
+        lambda: int(requests.head(url, timeout=30).headers["X-Log-Size"]) > 20_000_000,
+        seconds=90,
+        what="the flood",
+    )
+    talker = platform.upload(TALKS.format(lines=20, pause=0.1))
+    stream = Stream(platform, talker)
+    wait_for(lambda: stream.end, seconds=90, what="the end of the other job")
+    assert said_by(20) in stream.text
+    ended = platform.ended(flood)
+    assert ended["error"] == "The script ended with exit code 3."
+    answer = requests.get(url, timeout=60)
+    assert b"the first words\n" in answer.content[:10_000]
+    assert answer.content.endswith(b"the last words\n")
+    size, dropped = (int(answer.headers[f"X-Log-{name}"]) for name in ("Size", "Dropped"))
+    assert len(answer.content) < 12_000_000 < size
+    assert f"[... {dropped} bytes cut ...]" in answer.text or answer.text.count(" bytes cut ") > 1
 
 
 def test_the_timeline_tells_the_whole_story(platform: Platform):

@@ -12,8 +12,9 @@ from mlops_site.wsgi import application as django_application
 from rawhttp.asgi import Receive, Scope, Send
 
 # After Django's set-up: the handlers read models.
+from inference import gateway  # isort: skip
 from inference.asgi import inference_app  # isort: skip
-from training.asgi import following_app, is_followed  # isort: skip
+from training import asgi as following  # isort: skip
 
 DJANGO_THREADS = 8
 _django = WSGIMiddleware(cast(Any, django_application), workers=DJANGO_THREADS)
@@ -28,8 +29,8 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["method"] == "POST" and scope["path"].rstrip("/") == "/mlops/inference":
         await inference_app(scope, receive, send)
         return
-    if is_followed(scope):
-        await following_app(scope, receive, send)
+    if following.is_followed(scope):
+        await following.following_app(scope, receive, send)
         return
     await _django(scope, receive, send)  # type: ignore[arg-type]
 
@@ -37,6 +38,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await gateway.close()
+            await following.close()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import close_old_connections
+from django.db import DatabaseError, connection
 
 from rawhttp.asgi import Asked, Receive, Scope, Send, read_request, send_answer, start
 from rawhttp.asgi import while_connected as _while_connected
@@ -132,14 +132,17 @@ class _Room:
             self._taken -= 1
 
     async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
-        """The database blocks; its threads are few and keep no connection."""
+        """The database blocks; its threads are few, and each keeps its connection.
+
+        To open one costs more than all that is asked. One that failed is not used again.
+        """
 
         def guarded() -> T:
-            close_old_connections()
             try:
                 return call(*arguments)
-            finally:
-                close_old_connections()
+            except DatabaseError:
+                connection.close()
+                raise
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
 

@@ -2,10 +2,12 @@
 
 import threading
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
@@ -15,6 +17,9 @@ from tests.unit.test_logs import a_job, an_attempt
 from training import logs
 from training.followers import LogFollower
 from training.models import Attempt, Job, LogChunk
+from training.services import finish, rows
+from training.states import Intent
+from training.supervisor import JobSupervisor
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -179,6 +184,34 @@ def test_a_progress_bar_of_carriage_returns_is_one_bounded_line(
     assert bar.kept() <= QUOTA + 2 * logs.CHUNK_BYTES
     # Asked for its last line, it gives what is kept of it, and reads no more than that.
     assert logs.offset_of_tail(bar.job, lines=1) == 0
+
+
+def test_past_the_hard_bound_the_script_is_stopped(
+    followed: Callable[[str], Followed], settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.JOB_LOG_HARD_BYTES = 8 * QUOTA
+    settings.JOB_GRACE_SECONDS = 2
+    flood = followed(ENDLESS.format(blocks=1_000_000))
+    Job.objects.filter(pk=flood.job.pk).update(status="running", phase="training")
+    now = timezone.now()
+    Attempt.objects.filter(pk=flood.attempt.pk).update(
+        lease_owner=rows.SUPERVISOR, container_started_at=now, deadline_at=now + timedelta(hours=1)
+    )
+    asked: list[int] = []
+    monkeypatch.setattr(finish, "ask_to_finish", asked.append)
+    supervisor = JobSupervisor(engine=flood.engine)
+
+    def look() -> bool:
+        supervisor.tick()
+        return bool(asked)
+
+    wait_for(look, seconds=FOLLOW_SECONDS, what="the end of the flood")
+    flood.attempt.refresh_from_db()
+    assert flood.attempt.intent == Intent.LOG_QUOTA
+    state = flood.engine.state(flood.attempt.container_id)
+    assert state is not None
+    assert not state.running
+    assert flood.kept() <= QUOTA + 2 * logs.CHUNK_BYTES
 
 
 def test_the_part_is_the_runs(followed: Callable[[str], Followed]):

@@ -78,19 +78,21 @@ class Stream:
         self._answer.close()
 
     def _read(self) -> None:
-        fields: dict[str, str] = {}
+        waiting = b""
         try:
-            for raw in self._answer.iter_lines(chunk_size=1, delimiter=b"\n"):
-                name, _, value = raw.decode().partition(": ")
-                if raw:
-                    fields[name] = value
-                    continue
-                if "data" in fields:
-                    event = (fields.get("id", ""), fields["event"], json.loads(fields["data"]))
-                    self.events.append(event)
-                fields = {}
+            for data in self._answer.iter_content(chunk_size=None):
+                *blocks, waiting = (waiting + data).split(b"\n\n")
+                self.events += [event for block in blocks for event in _events(block)]
         except (requests.RequestException, AttributeError, ValueError):
             self.broke_off = True
+
+
+def _events(block: bytes) -> list[tuple[str, str, Any]]:
+    """At most one; a comment and a `retry` are none."""
+    fields = dict(line.split(": ", 1) for line in block.decode().split("\n") if ": " in line)
+    if "data" not in fields:
+        return []
+    return [(fields.get("id", ""), fields["event"], json.loads(fields["data"]))]
 
 
 @pytest.fixture

@@ -314,6 +314,8 @@ class _Plan:
         command += ["--host", self.address.bind, "--port", str(self.address.port)]
         command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         command += ["--log-level", "warning"]
+        # Clients that follow a job would hold up the end; they come back to the next process.
+        command += ["--timeout-graceful-shutdown", "3"]
         environment = {
             **self._common_environment(),
             "MLOPS_SECRET_KEY": self.home.secrets["session_key"],

@@ -3,13 +3,15 @@
 import uuid
 
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from django.http import HttpResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from training.api import follow
 from training.api.serializers import (
     CancelSerializer,
     JobAcceptedSerializer,
@@ -17,7 +19,6 @@ from training.api.serializers import (
     UploadFormSerializer,
     UploadSerializer,
     accepted_document,
-    job_document,
 )
 from training.api.submission import UploadLimits, parse_upload
 from training.models import Job
@@ -178,11 +179,7 @@ class JobView(APIView):
         summary="Look at a training job",
         description="What the job is doing, and what it has printed so far.",
         tags=["Training"],
-        parameters=[
-            OpenApiParameter(
-                "job_id", str, OpenApiParameter.PATH, description="From the upload's answer."
-            )
-        ],
+        parameters=follow.JOB_PARAMETERS,
         responses={200: OpenApiResponse(JobSerializer, description="Request successful")},
         examples=[
             OpenApiExample(
@@ -194,8 +191,8 @@ class JobView(APIView):
             _problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
         ],
     )
-    def get(self, request: Request, job_id: str) -> Response:
-        return Response(job_document(_job(job_id)))
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        return follow.job_response(request._request, job_id)
 
 
 class CancelView(APIView):

@@ -69,7 +69,9 @@ def _pytest(home: Path, installation_id: str) -> int:
         "PYTEST_DEBUG_TEMPROOT": str(home),
     }
     arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
-    command = [sys.executable, "-m", "pytest", *arguments]
+    # Not pytest's usual folder: another run closes that to the accounts of our processes.
+    own_folder = ["--basetemp", str(home / "pytest")]
+    command = [sys.executable, "-m", "pytest", *own_folder, *arguments]
     process = subprocess.Popen(command, cwd=CHECKOUT, env=environment)
     try:
         return process.wait()

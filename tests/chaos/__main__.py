@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=LONG["jobs"])
     parser.add_argument("--seconds", type=float, default=LONG["seconds"])
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10_000))
+    parser.add_argument("--failing", type=float, default=1 / 3, help="the part that fails")
     parser.add_argument("--folder", type=Path, help="with the base image in it; for `inside`")
     parser.add_argument("--name", default="", help="the installation's; for `inside`")
     parser.add_argument("--pause", type=float, nargs=2, default=(2.0, 5.0))
@@ -42,14 +43,18 @@ def main() -> int:
     if not can_be_made():
         print("A Docker Engine of its own needs root, dockerd and unshare.", file=sys.stderr)
         return 1
-    weather = Weather(
+    with tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder:
+        return storm_inside(_weather(options), Path(folder))
+
+
+def _weather(options: argparse.Namespace) -> Weather:
+    return Weather(
         jobs=options.jobs,
         seed=options.seed,
         seconds=options.seconds,
         pause_seconds=tuple(options.pause),
+        failing=options.failing,
     )
-    with tempfile.TemporaryDirectory(prefix="mlops-chaos-") as folder:
-        return storm_inside(weather, Path(folder))
 
 
 def storm_inside(weather: Weather, folder: Path) -> int:
@@ -58,6 +63,7 @@ def storm_inside(weather: Weather, folder: Path) -> int:
     export_base(folder)
     arguments = ["--jobs", str(weather.jobs), "--seconds", str(weather.seconds)]
     arguments += ["--seed", str(weather.seed), "--folder", str(folder), "--name", name]
+    arguments += ["--failing", str(weather.failing)]
     arguments += ["--pause", *(str(seconds) for seconds in weather.pause_seconds)]
     try:
         return run_inside(arguments, timeout_seconds=weather.seconds + BEYOND_THE_STORM_SECONDS)
@@ -90,12 +96,7 @@ def _inside(options: argparse.Namespace) -> int:
     engine = own.start()
     own.load(folder / "base.tar")
     (folder / "base.tar").unlink()
-    weather = Weather(
-        jobs=options.jobs,
-        seed=options.seed,
-        seconds=options.seconds,
-        pause_seconds=tuple(options.pause),
-    )
+    weather = _weather(options)
     print(f"seed {weather.seed}", flush=True)
     home = folder / "var"
     outcome = storm(home, options.name, engine=engine, weather=weather, own_engine=own)

@@ -67,6 +67,8 @@ class Weather:
     seed: int
     seconds: float
     pause_seconds: tuple[float, float] = (2.0, 5.0)
+    # Logging a model takes seconds of a processor; failing takes none.
+    failing: float = 1 / 3
 
     @property
     def to_cancel(self) -> int:
@@ -169,7 +171,7 @@ class Sender:
     def _send_all(self) -> None:
         chance = random.Random(self._weather.seed)
         kinds = ["model"] * self._weather.jobs
-        for place in chance.sample(range(len(kinds)), len(kinds) // 3):
+        for place in chance.sample(range(len(kinds)), int(len(kinds) * self._weather.failing)):
             kinds[place] = "fails"
         for place in chance.sample(range(len(kinds)), self._weather.to_cancel):
             kinds[place] = "waits"

@@ -13,7 +13,7 @@ from tests.chaos.__main__ import storm_inside
 from tests.chaos.own_engine import can_be_made
 from tests.chaos.storm import Weather, storm
 
-SHORT = Weather(jobs=40, seed=20260131, seconds=80.0, pause_seconds=(2.0, 5.0))
+SHORT = Weather(jobs=40, seed=20260131, seconds=80.0, failing=0.7)
 
 
 @pytest.fixture

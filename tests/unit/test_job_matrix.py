@@ -5,9 +5,11 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from enum import StrEnum
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
+from django.conf import settings
 from django.utils import timezone
 
 from sandbox.engine import EngineError
@@ -496,9 +498,8 @@ def test_mlflow_that_hangs_is_asked_for_no_users(world: World):
 
 
 def test_a_supervisor_that_died_is_followed_at_once_and_one_that_hangs_after_its_lease(
-    settings, tmp_path
+    world: World,
 ):
-    settings.MLOPS_HOME = tmp_path
     first, second, third = (uuid.uuid4() for _ in range(3))
     assert observe.hold_engine("here", first)
     assert observe.hold_engine("here", first)
@@ -511,3 +512,22 @@ def test_a_supervisor_that_died_is_followed_at_once_and_one_that_hangs_after_its
     assert not observe.hold_engine("here", second)
     for holder in (second, third):
         observe.release_engine("here", holder)
+
+
+def test_an_installer_whose_worker_was_killed_is_removed_when_its_time_is_over(
+    world: World, monkeypatch
+):
+    label = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "build"}
+    spec = SimpleNamespace(name="build", labels=tuple(label.items()))
+    unstarted, running = world.engine.create(spec), world.engine.create(spec)
+    world.engine._change(running, running=True, status="running")
+    clock = [1000.0]
+    monkeypatch.setattr("training.supervisor.time.monotonic", lambda: clock[0])
+    world.reconcile()
+    assert set(world.engine.containers) == {unstarted, running}
+    clock[0] += 61
+    world.reconcile()
+    assert set(world.engine.containers) == {running}
+    clock[0] += settings.ENVIRONMENT_BUILD_SECONDS
+    world.reconcile()
+    assert not world.engine.containers

@@ -340,7 +340,7 @@ def test_no_sequence_of_events_breaks_a_promise():
     run_state_machine_as_test(
         JobsOfAPlatform,
         settings=settings(
-            max_examples=80,
+            max_examples=50,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

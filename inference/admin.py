@@ -16,11 +16,26 @@ from inference.models import ModelServer
 
 @admin.register(ModelServer)
 class ModelServerAdmin(admin.ModelAdmin):
-    list_display = ["model_name", "version", "state", "address", "last_used_at", "age", "error"]
+    list_display = ["model_name", "version", "state", "last_used_at", "age", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["model_name", "version", "container_id", "environment_key", "error"]
     ordering = ["-changed_at"]
-    exclude = ["token", "claim"]
+    fields = [
+        "model_name",
+        "version",
+        "state",
+        "error",
+        "reason",
+        "source",
+        "engine",
+        "container_id",
+        "address",
+        "environment_key",
+        "created_at",
+        "ready_at",
+        "last_used_at",
+        "changed_at",
+    ]
     actions = ["stop_servers"]
     show_full_result_count = False
 

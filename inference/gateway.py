@@ -43,8 +43,11 @@ PREDICTION_SECONDS = 60
 SILENCE_SECONDS = 2
 THREADS = 4
 MAX_VERSION_DIGITS = 9
+FIELDS = frozenset({"model_name", "model_version", "inputs", "return_probabilities"})
+UNKNOWN_SHOWN = 5
 # A request that ends a server twice would end it a third time.
 TRIES = 2
+SHAPES = 'columns {"age": [25, 35]}, records [{"age": 25}, {"age": 35}], or rows [[25], [35]]'
 UNREACHABLE = (
     aiohttp.ClientConnectionError,
     aiohttp.ClientPayloadError,
@@ -252,9 +255,20 @@ class Gateway:
     async def _latest_version(self, name: str) -> ModelVersion:
         known = self._latest.get(name)
         if known is None or time.monotonic() - known.at > LATEST_FRESH_SECONDS:
-            known = Known(await self._version(name, None), time.monotonic())
+            known = await self._newest(name, known)
             self._latest[name] = known
         return known.version
+
+    async def _newest(self, name: str, known: Known | None) -> Known:
+        """While MLflow is away the version that was the latest goes on answering."""
+        try:
+            version = await self._version(name, None)
+        except Refused as refused:
+            if known is None or refused.answer[0] != 503:
+                self._latest.pop(name, None)
+                raise
+            version = known.version
+        return Known(version, time.monotonic())
 
     async def _version(self, name: str, version: str | None) -> ModelVersion:
         """Raises Refused. Those who ask at the same time share one call."""
@@ -268,7 +282,6 @@ class Gateway:
         try:
             return await asyncio.shield(task)
         except APIException as error:
-            self._latest.pop(name, None)
             raise Refused(_registry_problem(error)) from error
 
     # -- helpers --------------------------------------------------------------------------------
@@ -339,14 +352,15 @@ def read_question(body: bytes) -> Question:
         *_version_errors(document),
         *_inputs_errors(document),
         *_probabilities_errors(document),
+        *_unknown_errors(document),
     ]
     if errors:
         raise Refused(
             problem(
                 400,
                 "invalid",
-                "The request is not valid: "
-                + "; ".join(f"{error['field']}: {error['detail']}" for error in errors),
+                "The request is not valid. "
+                + " ".join(f"{error['field']}: {error['detail']}" for error in errors),
                 errors=errors,
             )
         )
@@ -389,7 +403,9 @@ def _name_errors(document: dict[str, Any]) -> list[dict[str, str]]:
 
 def _version_errors(document: dict[str, Any]) -> list[dict[str, str]]:
     version = document.get("model_version")
-    if version is None or (isinstance(version, str | int) and not isinstance(version, bool)):
+    if version is None or (isinstance(version, int) and not isinstance(version, bool)):
+        return []
+    if isinstance(version, str) and version.strip():
         return []
     return [_error("model_version", 'Expected a version number such as "1", or nothing.')]
 
@@ -398,7 +414,7 @@ def _inputs_errors(document: dict[str, Any]) -> list[dict[str, str]]:
     if document.get("inputs") is None:
         return [_error("inputs", "This field is required.")]
     if not isinstance(document["inputs"], dict | list):
-        return [_error("inputs", "Expected columns, records, or rows.")]
+        return [_error("inputs", f"Expected {SHAPES}.")]
     return []
 
 
@@ -406,6 +422,13 @@ def _probabilities_errors(document: dict[str, Any]) -> list[dict[str, str]]:
     if isinstance(document.get("return_probabilities"), bool | None):
         return []
     return [_error("return_probabilities", "Expected true or false.")]
+
+
+def _unknown_errors(document: dict[str, Any]) -> list[dict[str, str]]:
+    """A misspelt field would be left out in silence."""
+    unknown = [field for field in document if field not in FIELDS][:UNKNOWN_SHOWN]
+    known = ", ".join(sorted(FIELDS))
+    return [_error(field[:80], f"There is no such field; known: {known}.") for field in unknown]
 
 
 def _error(field: str, detail: str) -> dict[str, str]:
@@ -422,7 +445,7 @@ def _finished(key: Key, content: bytes) -> Answer:
         "probabilities": result["probabilities"],
         "classes": result["classes"],
         "inference_time_ms": round(result["inference_time_ms"], 1),
-        "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     return 200, {"content-type": "application/json"}, orjson.dumps(document)
 

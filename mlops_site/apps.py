@@ -1,6 +1,7 @@
 """The Django application that ties the rooms together: settings, errors, status and health."""
 
 from django.apps import AppConfig
+from django.contrib import admin
 
 
 class SiteConfig(AppConfig):
@@ -9,5 +10,16 @@ class SiteConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Connecting receivers is what this import is for; it needs the loaded app registry.
+        # These need the loaded app registry; connecting receivers is what the second is for.
+        from django_q.models import Failure, OrmQ, Schedule, Success  # noqa: PLC0415
+
         from mlops_site import receivers  # noqa: F401, PLC0415
+
+        # Their pages unpickle what tasks returned, offer to add tasks, and cannot read the queue:
+        # it is signed with a key that the web process does not have.
+        for model in (Failure, OrmQ, Schedule, Success):
+            admin.site.unregister(model)
+        admin.site.site_header = admin.site.site_title = "MLOps engine"
+        admin.site.index_title = "Jobs and model servers"
+        # "View site" would lead to the documentation, which has a link of its own.
+        admin.site.site_url = None

@@ -4,20 +4,34 @@ Django's own ASGI handler answers 4-5 times fewer requests than Django behind `a
 handler lets a request wait, for a cold model or for a job, without holding a thread.
 """
 
+import json
+from enum import Enum
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
+from django.conf import settings
 
 from mlops_site.wsgi import application as django_application
-from rawhttp.asgi import Receive, Scope, Send
+from rawhttp.asgi import Receive, Scope, Send, send_answer
+from rawhttp.problems import CONTENT_TYPE, problem_document
 
 # After Django's set-up: the handlers read models.
 from inference import gateway  # isort: skip
 from inference.asgi import inference_app  # isort: skip
 from training import asgi as following  # isort: skip
+from mlops_site.door import refusal  # isort: skip
+from mlops_site.problems import TooLarge  # isort: skip
 
 DJANGO_THREADS = 8
+LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 _django = WSGIMiddleware(cast(Any, django_application), workers=DJANGO_THREADS)
+
+
+class Ending(Enum):
+    """Why there is no body."""
+
+    TOO_LARGE = "too large"
+    DISCONNECTED = "disconnected"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -26,13 +40,67 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["type"] != "http":
         return
+    refused = refusal(scope)
+    if refused is not None:
+        await _send_problem(refused, send)
+        return
     if scope["method"] == "POST" and scope["path"].rstrip("/") == "/mlops/inference":
         await inference_app(scope, receive, send)
         return
     if following.is_followed(scope):
         await following.following_app(scope, receive, send)
         return
-    await _django(scope, receive, send)  # type: ignore[arg-type]
+    body = await _read(scope, receive)
+    if body is Ending.TOO_LARGE:
+        await _send_problem(_too_large(scope), send)
+    elif body is not Ending.DISCONNECTED:
+        await _django(*_with_body(scope, body), send)  # type: ignore[arg-type]
+
+
+async def _read(scope: Scope, receive: Receive) -> bytes | Ending:
+    """The whole body, read before a thread is taken: a slow client must hold none."""
+    maximum = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > maximum:
+        return Ending.TOO_LARGE
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return Ending.DISCONNECTED
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > maximum:
+            return Ending.TOO_LARGE
+    return bytes(body)
+
+
+def _with_body(scope: Scope, body: bytes) -> tuple[Scope, Receive]:
+    """The request with its length said: WSGI takes a body in chunks, which says none, for none."""
+    headers = [(name, value) for name, value in scope["headers"] if name not in LENGTH_HEADERS]
+    headers.append((b"content-length", str(len(body)).encode()))
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> dict[str, Any]:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    return {**scope, "headers": headers}, replay
+
+
+def _too_large(scope: Scope) -> dict[str, Any]:
+    error = TooLarge()
+    return problem_document(
+        status=error.status_code,
+        detail=str(error.detail),
+        code=error.default_code,
+        instance=scope["path"],
+        hint=error.hint,
+    )
+
+
+async def _send_problem(document: dict[str, Any], send: Send) -> None:
+    content = json.dumps(document).encode()
+    await send_answer(send, (document["status"], {"content-type": CONTENT_TYPE}, content))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

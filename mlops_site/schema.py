@@ -3,13 +3,41 @@
 from typing import Any, Literal
 
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
-PROBLEM_CODES = {"400": "Invalid input", "404": "Resource doesn't exist", "500": "Internal error"}
+from rawhttp.problems import INTERNAL_DETAIL, problem_document
+
+PROBLEM_TYPE = "application/problem+json"
+# What a code means, and an answer that has it; a view's own example of a code comes first.
+PROBLEMS = {
+    "400": ("Invalid input", "bad_request", "The request cannot be read."),
+    "404": ("Resource doesn't exist", "not_found", "There is nothing at this path."),
+    "413": ("Body too large", "body_too_large", "The body is larger than 16 MiB."),
+    "415": (
+        "Body of a type that cannot be read",
+        "unsupported_media_type",
+        "A body of type application/xml cannot be read; "
+        "send JSON with the header Content-Type: application/json.",
+    ),
+    "416": (
+        "The range begins behind the end of the log",
+        "range_not_satisfiable",
+        "The log has 120 bytes so far.",
+    ),
+    "500": ("Internal error", "internal_error", INTERNAL_DETAIL),
+    "503": (
+        "Not possible now: `Retry-After` says in how many seconds to try again",
+        "registry_unavailable",
+        "MLflow does not answer.",
+    ),
+}
+ALWAYS = ("500",)
 
 
 class FieldErrorSerializer(serializers.Serializer):
+    """One place of the request that is wrong."""
+
     field = serializers.CharField(help_text="The field that is wrong.")
     detail = serializers.CharField(help_text="What is wrong with it.")
     hint = serializers.CharField(required=False, help_text="How to mend it.")
@@ -31,23 +59,36 @@ class ProblemSerializer(serializers.Serializer):
 
 
 class ProblemAutoSchema(AutoSchema):
-    """Adds the problem answers that every operation can give."""
+    """Adds the problems that a view names in `problem_codes`, and those that each can give."""
 
     def _get_response_bodies(
         self, direction: Literal["request", "response"] = "response"
     ) -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)
-        for code, description in PROBLEM_CODES.items():
-            if code not in bodies:
-                bodies[code] = self._get_response_for_code(
-                    OpenApiResponse(ProblemSerializer, description=description),
-                    code,
-                    media_types=["application/problem+json"],
-                    direction=direction,
-                )
+        for code in sorted({*getattr(self.view, "problem_codes", ()), *ALWAYS} - set(bodies)):
+            bodies[code] = self._get_response_for_code(
+                self._problem(code), code, media_types=[PROBLEM_TYPE], direction=direction
+            )
         return bodies
+
+    def _problem(self, code: str) -> OpenApiResponse:
+        description, name, detail = PROBLEMS[code]
+        own = [example for example in self.get_examples() if code in (example.status_codes or ())]
+        body = problem_document(
+            status=int(code), detail=detail, code=name, instance=_plain(self.path)
+        )
+        example = OpenApiExample(
+            str(body["title"]), value=body, response_only=True, status_codes=[code]
+        )
+        return OpenApiResponse(
+            ProblemSerializer, description=description, examples=[] if own else [example]
+        )
 
 
 def document_plain_paths(endpoints: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Both `/x` and `/x/` are served; the documentation shows the contract's form."""
-    return [(path.replace("/?", "").rstrip("/") or "/", *rest) for path, *rest in endpoints]
+    return [(_plain(path), *rest) for path, *rest in endpoints]
+
+
+def _plain(path: str) -> str:
+    return path.replace("/?", "").rstrip("/") or "/"

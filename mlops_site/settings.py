@@ -32,6 +32,8 @@ ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 # -- Docker (worker and supervisor only) --------------------------------------------------------
 RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
 JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
+JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
+JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
@@ -44,6 +46,7 @@ ENVIRONMENTS_DIR = Path(
 MLFLOW_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
 MLFLOW_ADMIN_USERNAME = os.environ.get("MLOPS_MLFLOW_USERNAME", "admin")
 MLFLOW_ADMIN_PASSWORD = os.environ.get("MLOPS_MLFLOW_PASSWORD", "")
+MLFLOW_CALL_SECONDS = float(os.environ.get("MLOPS_MLFLOW_CALL_SECONDS", "15"))
 FEAST_REPO_DIR = Path(os.environ.get("MLOPS_FEAST_REPO", MLOPS_HOME / "feast"))
 
 # -- limits: default and maximum ----------------------------------------------------------------
@@ -69,6 +72,12 @@ MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", 0)
 RESERVED_MEMORY_MB = _int("MLOPS_RESERVED_MEMORY_MB", 1024)
 MEMORY_FREE_MB = _int("MLOPS_MEMORY_FREE_MB", 512)
 DISK_FREE_MB = _int("MLOPS_DISK_FREE_MB", 2048)
+# Retention: 0 keeps for ever. What a registered model needs is kept whatever these say.
+KEEP_JOBS_DAYS = _int("MLOPS_KEEP_JOBS_DAYS", 365)
+KEEP_JOBS = _int("MLOPS_KEEP_JOBS", 100_000)
+KEEP_LOGS_DAYS = _int("MLOPS_KEEP_LOGS_DAYS", 90)
+KEEP_LOGS_OF_JOBS = _int("MLOPS_KEEP_LOGS_OF_JOBS", 10_000)
+KEEP_RUNS_DAYS = _int("MLOPS_KEEP_RUNS_DAYS", 90)
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
 ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
@@ -102,6 +111,7 @@ INSTALLED_APPS = [
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "mlops_site.middleware.content_security_policy",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -122,6 +132,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "mlops_site.pages.platform_links",
             ]
         },
     }
@@ -145,10 +156,11 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
+FORMAT_MODULE_PATH = "mlops_site.formats"
 STATIC_URL = "/static/"
-STATIC_ROOT = MLOPS_HOME / "static"
 WHITENOISE_USE_FINDERS = True
 APPEND_SLASH = False
+CSRF_FAILURE_VIEW = "mlops_site.problems.csrf_failure"
 
 # -- queue: short idempotent tasks only; the rows, not the queue, are the truth ------------------
 QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 3)
@@ -162,6 +174,9 @@ Q_CLUSTER = {
     "retry": ENVIRONMENT_BUILD_SECONDS + 900,
     "max_attempts": 3,
     "save_limit": 200,
+    # A schedule is a row that names any function, and whoever writes rows could have it run; and a
+    # guard that reads schedules is one that a locked database can hold up.
+    "scheduler": False,
     "catch_up": False,
     "label": "Queue",
 }
@@ -170,8 +185,10 @@ Q_CLUSTER = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],
     "DEFAULT_PERMISSION_CLASSES": [],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["mlops_site.rest.ObjectParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "mlops_site.rest.FirstRenderer",
+    "DEFAULT_METADATA_CLASS": "mlops_site.rest.Methods",
     "DEFAULT_SCHEMA_CLASS": "mlops_site.schema.ProblemAutoSchema",
     "EXCEPTION_HANDLER": "mlops_site.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
@@ -184,7 +201,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.1",
     "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "/static/mlops_site/favicon.svg",
     "REDOC_DIST": "SIDECAR",
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
 }

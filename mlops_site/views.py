@@ -1,23 +1,24 @@
 """Status and readiness: true values, each dependency probed with a short time-out."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from django.conf import settings
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.models import Heartbeat
+from mlops_site.health import PROBE_SECONDS, parts_of_platform
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
 
-PROBE_SECONDS = 1.0
-
 
 class StatusSerializer(serializers.Serializer):
+    """The platform as it is now."""
+
     mlflow_tracking_uri = serializers.CharField(help_text="Where MLflow answers.")
     mlflow_available = serializers.BooleanField(help_text="MLflow answered just now.")
     feast_store_available = serializers.BooleanField(help_text="The feature store can be read.")
@@ -27,10 +28,25 @@ class StatusSerializer(serializers.Serializer):
     timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
+class PartSerializer(serializers.Serializer):
+    works = serializers.BooleanField(help_text="Whether the part works.")
+    age_seconds = serializers.FloatField(
+        allow_null=True,
+        help_text="How long ago it last showed that; null for what is asked just now, and for "
+        "what never did.",
+    )
+    detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
+
+
 class ReadySerializer(serializers.Serializer):
+    """Whether the platform can work."""
+
     ready = serializers.BooleanField(help_text="Jobs and predictions can be taken.")
     parts = serializers.DictField(
         child=serializers.BooleanField(), help_text="Each part and whether it works."
+    )
+    details = serializers.DictField(
+        child=PartSerializer(), help_text="Each part, how long ago it worked, and what is wrong."
     )
 
 
@@ -75,26 +91,64 @@ class StatusView(APIView):
     @extend_schema(
         operation_id="platform_status",
         summary="Platform status",
+        description=(
+            "What works and how much there is. A part that does not answer counts as zero; "
+            "the answer is always 200."
+        ),
         tags=["System"],
-        responses={200: StatusSerializer},
-        examples=[OpenApiExample("Status", value=STATUS_EXAMPLE, response_only=True)],
+        responses={200: OpenApiResponse(StatusSerializer, description="Request successful")},
+        examples=[
+            OpenApiExample("Status", value=STATUS_EXAMPLE, response_only=True, status_codes=["200"])
+        ],
     )
     def get(self, request: Request) -> Response:
         return Response(platform_status())
+
+
+WORKING = {
+    "worker": {"works": True, "age_seconds": 2.1, "detail": ""},
+    "supervisor": {"works": True, "age_seconds": 3.4, "detail": ""},
+    "engine": {"works": True, "age_seconds": 4.0, "detail": ""},
+    "mlflow": {"works": True, "age_seconds": None, "detail": ""},
+}
+READY: dict[str, Any] = {"ready": True, "parts": dict.fromkeys(WORKING, True), "details": WORKING}
+NOT_READY = {
+    "ready": False,
+    "parts": {**READY["parts"], "engine": False},
+    "details": {
+        **WORKING,
+        "engine": {
+            "works": False,
+            "age_seconds": 94.0,
+            "detail": "Docker was last measured 94 s ago: it does not answer.",
+        },
+    },
+}
 
 
 class ReadyView(APIView):
     @extend_schema(
         operation_id="platform_ready",
         summary="Readiness of every process",
+        description="For load balancers and monitoring: 200 when every part works, else 503.",
         tags=["System"],
-        responses={200: ReadySerializer, 503: ReadySerializer},
+        responses={
+            200: OpenApiResponse(ReadySerializer, description="Every part works"),
+            503: OpenApiResponse(ReadySerializer, description="A part does not work"),
+        },
+        examples=[
+            OpenApiExample("Ready", value=READY, response_only=True, status_codes=["200"]),
+            OpenApiExample(
+                "Docker is away", value=NOT_READY, response_only=True, status_codes=["503"]
+            ),
+        ],
     )
     def get(self, request: Request) -> Response:
-        parts = {
-            "worker": Heartbeat.is_fresh("worker"),
-            "supervisor": Heartbeat.is_fresh("supervisor"),
-            "mlflow": model_registry().available(timeout_seconds=PROBE_SECONDS),
+        parts = parts_of_platform()
+        ready = all(part.works for part in parts.values())
+        body = {
+            "ready": ready,
+            "parts": {name: part.works for name, part in parts.items()},
+            "details": {name: asdict(part) for name, part in parts.items()},
         }
-        ready = all(parts.values())
-        return Response({"ready": ready, "parts": parts}, status=200 if ready else 503)
+        return Response(body, status=200 if ready else 503)

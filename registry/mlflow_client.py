@@ -6,6 +6,7 @@ process must not even be able to load a model.
 
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -19,6 +20,8 @@ from rest_framework.exceptions import APIException
 
 CALL_SECONDS = 15
 PAGE = 200
+# The latest ready version is nearly always the latest one.
+LATEST_PAGE = 5
 DOWNLOAD_BLOCK_BYTES = 1024 * 1024
 ARTIFACT_SCHEME = "mlflow-artifacts:"
 READY = "LOGGED_MODEL_READY"
@@ -33,6 +36,8 @@ class RegistryUnavailable(APIException):
     default_code = "registry_unavailable"
     default_detail = "MLflow does not answer."
     hint = "Try again in a moment; GET /mlops/status says whether it is back."
+    # What `Retry-After` says, in seconds.
+    wait = 5
 
 
 class RegistryRefused(APIException):
@@ -77,6 +82,14 @@ class ModelVersionNotFound(APIException):
 
     def __init__(self, name: str, version: str) -> None:
         super().__init__(f"Model {name} version {version} not found")
+
+
+class NoReadyVersion(APIException):
+    status_code = HTTPStatus.NOT_FOUND
+    default_code = "model_version_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"Model {name} has no version that is ready")
 
 
 @dataclass(frozen=True)
@@ -135,16 +148,27 @@ def model_registry() -> "ModelRegistry":
         tracking_uri=settings.MLFLOW_TRACKING_URI,
         username=settings.MLFLOW_ADMIN_USERNAME,
         password=settings.MLFLOW_ADMIN_PASSWORD,
+        call_seconds=settings.MLFLOW_CALL_SECONDS,
     )
 
 
 class ModelRegistry:
     """MLflow, as its administrator. Every method may raise RegistryUnavailable."""
 
-    def __init__(self, *, tracking_uri: str, username: str, password: str) -> None:
+    def __init__(
+        self,
+        *,
+        tracking_uri: str,
+        username: str,
+        password: str,
+        call_seconds: float = CALL_SECONDS,
+    ) -> None:
         self._uri = tracking_uri.rstrip("/")
         self._credentials = (username, password)
+        self._call_seconds = call_seconds
         self._local = threading.local()
+        self._silent = False
+        self._turn = threading.Lock()
 
     # -- the whole ---------------------------------------------------------------------------
     def available(self, *, timeout_seconds: float = 1.0) -> bool:
@@ -199,10 +223,43 @@ class ModelRegistry:
             if error.mlflow_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
 
+    def user_names(self) -> list[str]:
+        """Everybody who may log in. Raises RegistryRefused by an MLflow that has no such list."""
+        return [user["username"] for user in self._get("users/list", {}).get("users", [])]
+
     # -- what a job made ---------------------------------------------------------------------
     def runs_of_attempt(self, attempt: str) -> list[str]:
         """Run ids, the newest first."""
         return [run["info"]["run_id"] for run in self._runs_of_attempt(attempt)]
+
+    def delete_runs_without_model(self, attempt: str) -> int:
+        """Deletes the attempt's runs, but for one that a registered model came from.
+
+        MLflow keeps a deleted run out of sight until `mlflow gc`. Returns how many were deleted.
+        """
+        deleted = 0
+        for run_id in self.runs_of_attempt(attempt):
+            if not any(self._versions(f"run_id = '{run_id}'")):
+                self._post("runs/delete", {"run_id": run_id})
+                deleted += 1
+        return deleted
+
+    def jobs_with_models(self) -> frozenset[str]:
+        """The ids of the jobs that any registered version came from, by us or by hand."""
+        asked = {"max_results": PAGE}
+        versions = self._pages("GET", "model-versions/search", asked, "model_versions")
+        found = (self._job_of_version(_version(version)) for version in versions)
+        return frozenset(job_id for job_id in found if job_id)
+
+    def _job_of_version(self, version: ModelVersion) -> str:
+        """Empty when no job of ours made it."""
+        if version.tags.get("mlops.job_id") or not version.run_id:
+            return version.tags.get("mlops.job_id", "")
+        try:
+            run = self._get("runs/get", {"run_id": version.run_id})["run"]
+        except RegistryRefused:
+            return ""
+        return _tags(run["data"]).get("job_id", "")
 
     def end_runs(self, attempt: str, *, succeeded: bool) -> None:
         """Ends the runs that the attempt left open; a killed script cannot."""
@@ -270,7 +327,10 @@ class ModelRegistry:
         return self._with_latest(answer["registered_model"])
 
     def version(self, name: str, version: str | None) -> ModelVersion:
-        """That version, or the latest ready one. Raises ModelVersionNotFound, ModelNotFound."""
+        """That version, or the latest ready one.
+
+        Raises ModelVersionNotFound, ModelNotFound, NoReadyVersion.
+        """
         if version is None:
             return self._latest_ready(name)
         try:
@@ -367,9 +427,9 @@ class ModelRegistry:
         query = {"max_results": PAGE}
         return self._pages("GET", "registered-models/search", query, "registered_models")
 
-    def _versions(self, query: str) -> Iterator[ModelVersion]:
+    def _versions(self, query: str, *, page: int = PAGE) -> Iterator[ModelVersion]:
         """The newest first."""
-        asked = {"filter": query, "max_results": PAGE, "order_by": ["version_number DESC"]}
+        asked = {"filter": query, "max_results": page, "order_by": ["version_number DESC"]}
         found = self._pages("GET", "model-versions/search", asked, "model_versions")
         return (_version(version) for version in found)
 
@@ -385,11 +445,12 @@ class ModelRegistry:
         )
 
     def _latest_ready(self, name: str) -> ModelVersion:
-        self.model(name)
-        for version in self._versions(f"name = '{_quoted(name)}'"):
+        """One call where there is one: predictions without a version wait for it."""
+        for version in self._versions(f"name = '{_quoted(name)}'", page=LATEST_PAGE):
             if version.status == "READY":
                 return version
-        raise ModelVersionNotFound(name, "latest")
+        self.model(name)
+        raise NoReadyVersion(name)
 
     def _artifact_path(self, version: ModelVersion) -> PurePosixPath:
         """Where the artifact proxy has the model's files. Raises RegistryRefused."""
@@ -440,17 +501,39 @@ class ModelRegistry:
 
     def _call(self, method: str, path: str, **options: Any) -> requests.Response:
         """Raises RegistryUnavailable (no answer, or a 5xx) and RegistryRefused (a 4xx)."""
-        try:
-            answer = self._session().request(
-                method, f"{self._uri}{path}", timeout=CALL_SECONDS, **options
-            )
-        except requests.RequestException as error:
-            raise RegistryUnavailable from error
+        with self._in_turn():
+            try:
+                answer = self._session().request(
+                    method, f"{self._uri}{path}", timeout=self._call_seconds, **options
+                )
+            except requests.Timeout as error:
+                self._silent = True
+                raise RegistryUnavailable from error
+            except requests.RequestException as error:
+                raise RegistryUnavailable from error
+            self._silent = False
         if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise RegistryUnavailable
         if answer.status_code >= HTTPStatus.BAD_REQUEST:
             raise _refusal(answer)
         return answer
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """While MLflow is silent, one thread asks whether it is back, and the others do not wait
+        with it: a server that hangs would soon hold every thread of the web process.
+
+        Raises RegistryUnavailable.
+        """
+        if not self._silent:
+            yield
+            return
+        if not self._turn.acquire(blocking=False):
+            raise RegistryUnavailable
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def _session(self) -> requests.Session:
         """One for each thread: requests' sessions are not safe to share."""

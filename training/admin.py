@@ -10,6 +10,7 @@ from django.utils.safestring import SafeString
 
 from training import logs
 from training.models import Attempt, Job, JobEvent
+from training.states import Status
 
 LOG_SHOWN_CHARACTERS = 200_000
 
@@ -45,19 +46,29 @@ class EventInline(ReadOnlyInline):
 
 class AttemptInline(ReadOnlyInline):
     model = Attempt
-    fields = ["number", "engine", "container_id", "container_started_at", "exit_code", "oom_killed"]
+    readonly_fields = ["out_of_memory"]
+    fields = [
+        "number",
+        "engine",
+        "container_id",
+        "container_started_at",
+        "exit_code",
+        "out_of_memory",
+    ]
+
+    @admin.display(description="Out of memory")
+    def out_of_memory(self, attempt: Attempt) -> str:
+        """In words: Django's red cross for "no" reads as an error."""
+        return "yes" if attempt.oom_killed else "no"
 
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
     list_display = [
         "script_name",
-        "status",
-        "phase",
+        "state",
         "reason",
-        "experiment_name",
-        "model_name",
-        "model_version",
+        "registered",
         "created_at",
         "duration",
     ]
@@ -66,7 +77,7 @@ class JobAdmin(ReadOnlyAdmin):
     show_full_result_count = False
     inlines = [AttemptInline, EventInline]
     fieldsets = [
-        (None, {"fields": ["id", "status", "phase", "reason", "error", "hint"]}),
+        (None, {"fields": ["id", "state", "phase", "reason", "error", "hint"]}),
         ("Asked for", {"fields": ["script_name", "experiment_name", "model_name"]}),
         ("Made", {"fields": ["run_id", "model_version", "environment_key"]}),
         ("Times (UTC)", {"fields": ["created_at", "started_at", "completed_at", "duration"]}),
@@ -87,6 +98,17 @@ class JobAdmin(ReadOnlyAdmin):
             },
         ),
     ]
+
+    @admin.display(description="Model", ordering="model_name")
+    def registered(self, job: Job) -> str:
+        return f"{job.model_name} {job.model_version}".strip()
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, job: Job) -> SafeString:
+        name = job.get_status_display()
+        if job.status == Status.RUNNING:
+            name = f"{name}: {job.get_phase_display().lower()}"
+        return format_html("<span class='mlops-status mlops-{}'>{}</span>", job.status, name)
 
     @admin.display(description="Duration")
     def duration(self, job: Job) -> str:

@@ -35,6 +35,7 @@ class LogFollower:
         self._mark = logs.resume_mark(attempt, LogChunk.Part.RUN)
         self._intake = logs.Intake(offset=self._mark.end)
         self._stored_at = 0.0
+        self._unwritten: list[tuple[int, bytes]] = []
         self._thread = threading.Thread(target=self._follow, name="log-follower", daemon=True)
         self._thread.start()
 
@@ -48,14 +49,24 @@ class LogFollower:
         return self._intake.end
 
     def store(self, attempt: Attempt) -> None:
-        """Writes what was read since the last call; a flood less often than an epoch's line."""
+        """Writes what was read since the last call; a flood less often than an epoch's line.
+
+        What could not be written comes first at the next call.
+        """
         now = time.monotonic()
         flood = self._intake.waiting > FLOOD_BYTES and not self.ended
         if flood and now - self._stored_at < FLOOD_STORE_SECONDS:
             return
+        self._write(attempt)
+        self._unwritten = self._intake.take()
+        self._write(attempt)
         self._stored_at = now
-        for offset, data in self._intake.take():
+
+    def _write(self, attempt: Attempt) -> None:
+        while self._unwritten:
+            offset, data = self._unwritten[0]
             logs.append(attempt, LogChunk.Part.RUN, offset=offset, data=data)
+            del self._unwritten[0]
 
     def _follow(self) -> None:
         try:

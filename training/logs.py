@@ -15,10 +15,8 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
 
-from sandbox.engine import Engine, EngineError, EngineUnavailable
+from sandbox.engine import Engine, EngineError
 from training.models import Attempt, Job, LogChunk
-
-log = logging.getLogger(__name__)
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +61,8 @@ def append(attempt: Attempt, part: str, *, offset: int, data: bytes) -> None:
 def take_the_rest(attempt: Attempt, engine: Engine) -> None:
     """What a container that has ended printed and nobody has stored yet.
 
-    A follower that was killed leaves it; the engine has it until the container is removed.
+    A follower that was killed leaves it; the engine has it until the container is removed. Raises
+    EngineUnavailable: what cannot be read now must not be removed.
     """
     part = LogChunk.Part.RUN
     mark = resume_mark(attempt, part)
@@ -75,10 +74,11 @@ def take_the_rest(attempt: Attempt, engine: Engine) -> None:
         for data in engine.recorded_logs(attempt.container_id):
             intake.put(data[to_skip:])
             to_skip = max(0, to_skip - len(data))
-    except (EngineError, EngineUnavailable):
+    except EngineError:
         log.warning("job.log_not_read_to_its_end", extra={"attempt": attempt.pk})
-    for offset, data in intake.take():
-        append(attempt, part, offset=offset, data=data)
+    finally:
+        for offset, data in intake.take():
+            append(attempt, part, offset=offset, data=data)
 
 
 @dataclass(frozen=True)

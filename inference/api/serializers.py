@@ -37,6 +37,8 @@ class VersionField(serializers.JSONField):
 
 
 class InferenceRequestSerializer(serializers.Serializer):
+    """What to predict, and with which model."""
+
     model_name = serializers.CharField(help_text="A registered model.")
     model_version = VersionField(
         required=False,
@@ -56,6 +58,8 @@ class InferenceRequestSerializer(serializers.Serializer):
 
 
 class InferenceResponseSerializer(serializers.Serializer):
+    """What the model says of each row."""
+
     model_name = serializers.CharField(help_text="The model that answered.")
     model_version = serializers.CharField(help_text="Its version that answered.")
     predictions = LabelsField(help_text="One label or number for each row, in their order.")

@@ -43,12 +43,53 @@ UNKNOWN_EXAMPLE = {
     "instance": "/mlops/inference",
     "code": "model_version_not_found",
 }
+REFUSED_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Bad Request",
+    "status": 400,
+    "detail": "expected columns age, income, tenure; got age, income; missing: tenure",
+    "instance": "/mlops/inference",
+    "code": "columns_mismatch",
+    "errors": [{"field": "inputs.tenure", "detail": "missing"}],
+}
+NO_PROBABILITIES_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Bad Request",
+    "status": 400,
+    "detail": (
+        "This model (XGBRegressor) has no probabilities; send the request without "
+        "`return_probabilities`."
+    ),
+    "instance": "/mlops/inference",
+    "code": "no_probabilities",
+    "errors": [{"field": "return_probabilities", "detail": "XGBRegressor has no probabilities"}],
+}
+STARTING_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": "Model churn_predictor version 1 is still being loaded.",
+    "instance": "/mlops/inference",
+    "code": "model_starting",
+    "hint": "Send the request again in a few seconds.",
+}
+
+
+def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
+    return OpenApiExample(
+        name,
+        value=value,
+        response_only=True,
+        status_codes=[code],
+        media_type="application/problem+json",
+    )
 
 
 class InferenceView(APIView):
     """For Django's own test client and servers without ASGI; the same bytes either way."""
 
     parser_classes = []
+    problem_codes = ("400", "404", "413", "503")
 
     @extend_schema(
         operation_id="run_inference",
@@ -66,10 +107,13 @@ class InferenceView(APIView):
         examples=[
             OpenApiExample("Columns", value=REQUEST_EXAMPLE, request_only=True),
             OpenApiExample("Records, latest version", value=RECORDS_EXAMPLE, request_only=True),
-            OpenApiExample("Predictions", value=RESPONSE_EXAMPLE, response_only=True),
             OpenApiExample(
-                "Unknown version", value=UNKNOWN_EXAMPLE, response_only=True, status_codes=["404"]
+                "Predictions", value=RESPONSE_EXAMPLE, response_only=True, status_codes=["200"]
             ),
+            _problem_example("Inputs that do not fit", REFUSED_EXAMPLE, "400"),
+            _problem_example("A model without probabilities", NO_PROBABILITIES_EXAMPLE, "400"),
+            _problem_example("Unknown version", UNKNOWN_EXAMPLE, "404"),
+            _problem_example("Still loading", STARTING_EXAMPLE, "503"),
         ],
     )
     def post(self, request: Request) -> HttpResponse:

@@ -1,6 +1,6 @@
 """The HTTP of the model registry."""
 
-from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -46,18 +46,73 @@ MODEL_EXAMPLE = {
 }
 
 
+RUN_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "Run mlflow-run-id-123 not found",
+    "instance": "/mlops/registry",
+    "code": "run_not_found",
+}
+INVALID_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Bad Request",
+    "status": 400,
+    "detail": "The request is not valid. run_id: This field is required.",
+    "instance": "/mlops/registry",
+    "code": "invalid",
+    "errors": [{"field": "run_id", "detail": "This field is required."}],
+}
+NO_MODEL_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Bad Request",
+    "status": 400,
+    "detail": "Run mlflow-run-id-123 has no logged model that is ready",
+    "instance": "/mlops/registry",
+    "code": "no_model_in_run",
+    "hint": 'Log one in the run: mlflow.<flavour>.log_model(model, "model").',
+}
+NO_SUCH_MODEL_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "Model churn_predictor not found",
+    "instance": "/mlops/models/churn_predictor",
+    "code": "model_not_found",
+}
+
+
+def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
+    return OpenApiExample(
+        name,
+        value=value,
+        response_only=True,
+        status_codes=[code],
+        media_type="application/problem+json",
+    )
+
+
 class RegisterView(APIView):
+    problem_codes = ("400", "404", "413", "415", "503")
+
     @extend_schema(
         operation_id="register_model",
         summary="Register the model of a run",
+        description=(
+            "Makes a new version of `model_name` from the model that the run logged last. Models "
+            "of jobs are registered by themselves."
+        ),
         tags=["Registry"],
         request=RegisterSerializer,
-        responses={201: RegisteredSerializer},
+        responses={201: OpenApiResponse(RegisteredSerializer, description="Resource created")},
         examples=[
             OpenApiExample("Run", value=REGISTER_EXAMPLE, request_only=True),
             OpenApiExample(
                 "Registered", value=REGISTERED_EXAMPLE, response_only=True, status_codes=["201"]
             ),
+            _problem_example("A field is missing", INVALID_EXAMPLE, "400"),
+            _problem_example("The run has no model", NO_MODEL_EXAMPLE, "400"),
+            _problem_example("Unknown run", RUN_EXAMPLE, "404"),
         ],
     )
     def post(self, request: Request) -> Response:
@@ -73,11 +128,18 @@ class RegisterView(APIView):
 
 
 class ModelListView(APIView):
+    problem_codes = ("503",)
+
     @extend_schema(
         operation_id="list_models",
         summary="List the registered models",
+        description="Every registered model with its newest version, by name.",
         tags=["Registry"],
-        responses={200: RegisteredModelSerializer(many=True)},
+        responses={
+            200: OpenApiResponse(
+                RegisteredModelSerializer(many=True), description="Request successful"
+            )
+        },
         examples=[
             OpenApiExample("Models", value=MODEL_EXAMPLE, response_only=True, status_codes=["200"])
         ],
@@ -87,16 +149,24 @@ class ModelListView(APIView):
 
 
 class ModelView(APIView):
+    problem_codes = ("404", "503")
+
     @extend_schema(
         operation_id="get_model",
         summary="Look at a registered model",
+        description="The same as an item of the list.",
         tags=["Registry"],
         parameters=[
-            OpenApiParameter("model_name", str, OpenApiParameter.PATH, description="Its name.")
+            OpenApiParameter(
+                "model_name", str, OpenApiParameter.PATH, description="The model's name."
+            )
         ],
-        responses={200: RegisteredModelSerializer},
+        responses={
+            200: OpenApiResponse(RegisteredModelSerializer, description="Request successful")
+        },
         examples=[
-            OpenApiExample("Model", value=MODEL_EXAMPLE, response_only=True, status_codes=["200"])
+            OpenApiExample("Model", value=MODEL_EXAMPLE, response_only=True, status_codes=["200"]),
+            _problem_example("Unknown model", NO_SUCH_MODEL_EXAMPLE, "404"),
         ],
     )
     def get(self, request: Request, model_name: str) -> Response:

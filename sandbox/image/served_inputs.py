@@ -72,22 +72,27 @@ def _shaped(inputs: Any) -> Table:
     if isinstance(inputs, dict):
         return _from_columns(inputs)
     if not isinstance(inputs, list):
-        raise InputsRefused("inputs_unknown_shape", f"`inputs` must be {SHAPES}.")
+        raise _unknown_shape(f"`inputs` must be {SHAPES}.")
     if not inputs:
-        raise InputsRefused("inputs_empty", "`inputs` is empty: send at least one row.")
+        raise _empty("`inputs` is empty: send at least one row.")
     if all(isinstance(row, dict) for row in inputs):
         return _from_records(inputs)
     if all(isinstance(row, list) for row in inputs):
         return _from_rows(inputs)
-    raise InputsRefused(
-        "inputs_unknown_shape",
-        f"`inputs` is a list of {_kinds(inputs)}; it must be {SHAPES}.",
-    )
+    raise _unknown_shape(f"`inputs` is a list of {_kinds(inputs)}; it must be {SHAPES}.")
+
+
+def _unknown_shape(detail: str) -> InputsRefused:
+    return InputsRefused("inputs_unknown_shape", detail, [("inputs", detail)])
+
+
+def _empty(detail: str) -> InputsRefused:
+    return InputsRefused("inputs_empty", detail, [("inputs", detail)])
 
 
 def _from_columns(inputs: dict[str, Any]) -> Table:
     if not inputs:
-        raise InputsRefused("inputs_empty", "`inputs` is empty: send at least one column.")
+        raise _empty("`inputs` is empty: send at least one column.")
     single = [name for name, values in inputs.items() if not isinstance(values, list)]
     if single:
         raise InputsRefused(
@@ -101,20 +106,20 @@ def _from_columns(inputs: dict[str, Any]) -> Table:
         raise InputsRefused(
             "inputs_ragged",
             "The columns of `inputs` differ in length: "
-            + _listed([f"{name} {length}" for name, length in lengths.items()])
+            + _listed([f"{name} has {length}" for name, length in lengths.items()])
             + ".",
-            [(f"inputs.{name}", f"{length} values") for name, length in lengths.items()],
+            [(f"inputs.{name}", _values(length)) for name, length in lengths.items()],
         )
     rows = next(iter(lengths.values()))
     if rows == 0:
-        raise InputsRefused("inputs_empty", "The columns of `inputs` are empty: send at least one.")
+        raise _empty("The columns of `inputs` are empty: send at least one row.")
     return Table(names=tuple(inputs), columns=list(inputs.values()), rows=rows)
 
 
 def _from_records(inputs: list[dict[str, Any]]) -> Table:
     names = tuple(inputs[0])
     if not names:
-        raise InputsRefused("inputs_empty", "The records of `inputs` have no fields.")
+        raise _empty("The records of `inputs` have no fields: send at least one.")
     wanted = set(names)
     errors = [
         (f"inputs[{index}]", _difference(names, record))
@@ -135,19 +140,19 @@ def _from_records(inputs: list[dict[str, Any]]) -> Table:
 def _from_rows(inputs: list[list[Any]]) -> Table:
     width = len(inputs[0])
     errors = [
-        (f"inputs[{index}]", f"{len(row)} values")
+        (f"inputs[{index}]", _values(len(row)))
         for index, row in enumerate(inputs)
         if len(row) != width
     ]
     if errors:
         raise InputsRefused(
             "inputs_ragged",
-            f"The rows of `inputs` differ in length: row 0 has {width} values, "
+            f"The rows of `inputs` differ in length: row 0 has {_values(width)}, "
             f"row {errors[0][0][7:-1]} has {errors[0][1]}.",
             errors,
         )
     if width == 0:
-        raise InputsRefused("inputs_empty", "The rows of `inputs` are empty.")
+        raise _empty("The rows of `inputs` are empty: send at least one value in each.")
     return Table(
         names=None, columns=[list(column) for column in zip(*inputs, strict=True)], rows=len(inputs)
     )
@@ -333,10 +338,14 @@ def _shown(cell: Any) -> str:
     return text if len(text) <= TEXT_SHOWN else f"{text[:TEXT_SHOWN]}…"
 
 
+def _values(count: int) -> str:
+    return "1 value" if count == 1 else f"{count} values"
+
+
 def _kind(value: Any) -> str:
     names = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
 
 def _kinds(values: Iterable[Any]) -> str:
-    return " and ".join(sorted({_kind(value) for value in values}))
+    return " and ".join(sorted({f"{_kind(value)}s" for value in values}))

@@ -184,6 +184,12 @@ def test_every_problem_of_a_request_is_in_one_answer(registry: Registry) -> None
     ]
 
 
+def test_a_misspelt_field_is_named(registry: Registry) -> None:
+    answered = alone({**REQUEST, "return_probabilites": True})
+    assert answered.status == 400
+    assert [error["field"] for error in answered.document["errors"]] == ["return_probabilites"]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"inputs": NaN}', b"\xff"])
 def test_a_body_that_is_no_json_object_is_a_400(registry: Registry, body: bytes) -> None:
     answered = alone(body)
@@ -197,6 +203,33 @@ def test_an_unknown_version_has_the_contracts_sentence(registry: Registry, versi
     assert answered.document["detail"] == f"Model my_model version {version} not found"
     assert answered.document["instance"] == "/mlops/inference"
     assert not ModelServer.objects.exists()
+
+
+def test_a_version_that_is_empty_is_a_wrong_field(registry: Registry) -> None:
+    answered = alone({**REQUEST, "model_version": " "})
+    assert answered.status == 400
+    assert [error["field"] for error in answered.document["errors"]] == ["model_version"]
+    assert "model_version: Expected a version number" in answered.document["detail"]
+
+
+def test_while_the_registry_is_away_the_version_that_was_the_latest_goes_on_answering(
+    registry: Registry, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway, "LATEST_FRESH_SECONDS", 0)
+
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        asked = {"model_name": "churn", "inputs": [[1]]}
+        assert (await ask(road, asked)).status == 200
+        registry.available = False
+        answered = await ask(road, asked)
+        assert (answered.status, answered.document["model_version"]) == (200, "2")
+        registry.available = True
+        registry.sources.clear()
+        assert (await ask(road, asked)).status == 404
+        await worker.container.stop()
+
+    run(story)
 
 
 def test_a_registry_that_is_down_is_a_503_with_a_time_to_come_back(registry: Registry) -> None:
@@ -224,7 +257,7 @@ def test_a_cold_model_is_started_and_answers_with_the_contracts_fields(
         ]
         assert answered.document["model_version"] == "1"
         assert answered.document["inference_time_ms"] == 15.3
-        assert answered.document["timestamp"].endswith("Z")
+        datetime.strptime(answered.document["timestamp"], "%Y-%m-%dT%H:%M:%SZ")
         assert worker.container.asked[0]["return_probabilities"] is True
 
     run(story)

@@ -153,7 +153,16 @@ def test_missing_and_unexpected_columns_are_both_named(served_pipeline: ServedMo
 def test_what_is_no_table_is_refused_with_its_reason(
     served_forest: ServedModel, inputs: Any, code: str
 ) -> None:
-    assert refusal(served_forest, inputs).code == code
+    refused = refusal(served_forest, inputs)
+    assert refused.code == code
+    assert refused.errors
+    assert all(error["field"].startswith("inputs") for error in refused.errors)
+
+
+def test_one_value_is_not_called_values(served_forest: ServedModel) -> None:
+    refused = refusal(served_forest, [[1, 2], [1]])
+    assert "row 0 has 2 values, row 1 has 1 value." in refused.detail
+    assert "is a list of numbers" in refusal(served_forest, [1, 2]).detail
 
 
 def test_text_where_a_number_belongs_is_named_with_column_row_and_value(

@@ -317,3 +317,19 @@ def test_json_that_is_no_object_is_refused(body):
 def test_a_hostile_body_is_refused_and_never_an_error_of_ours(body):
     with pytest.raises(UploadRejected):
         read(body)
+
+
+def test_the_sentence_alone_says_what_is_wrong():
+    """A client of the contract may know nothing of `errors`."""
+    with pytest.raises(UploadRejected) as refused:
+        read(a_body(timeout=59, script_name="a/b.py"))
+    sentence = str(refused.value.detail)
+    assert "timeout: 59 is below 60." in sentence
+    assert "script_name: 'a/b.py' is not a name for a script." in sentence
+
+
+def test_a_sentence_about_very_many_fields_stays_one_that_can_be_read():
+    with pytest.raises(UploadRejected) as refused:
+        read(a_body(**{f"unknown_{number}": 1 for number in range(9)}))
+    assert str(refused.value.detail).endswith("And 4 more.")
+    assert len(refused.value.errors) == 9

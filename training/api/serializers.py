@@ -106,9 +106,11 @@ class JobSerializer(JobAcceptedSerializer):
     attempt = serializers.IntegerField(
         allow_null=True, help_text="Which try this is; null while the first one waits."
     )
-    run_id = serializers.CharField(allow_null=True, help_text="The MLflow run.")
+    run_id = serializers.CharField(
+        allow_null=True, help_text="The MLflow run; null when there is none."
+    )
     model_version = serializers.CharField(
-        allow_null=True, help_text="The version that the model was registered as."
+        allow_null=True, help_text="The version that the model was registered as; null until then."
     )
     logs = serializers.CharField(help_text="Everything printed so far.")
     error = serializers.CharField(allow_null=True, help_text="Why the job failed, in one sentence.")
@@ -118,8 +120,12 @@ class JobSerializer(JobAcceptedSerializer):
         help_text="Why the job ended, for programs.",
     )
     hint = serializers.CharField(allow_null=True, help_text="What to do about a failure.")
-    started_at = serializers.DateTimeField(allow_null=True, help_text="UTC.")
-    completed_at = serializers.DateTimeField(allow_null=True, help_text="UTC.")
+    started_at = serializers.DateTimeField(
+        allow_null=True, help_text="When work on it began, UTC; installing requirements counts."
+    )
+    completed_at = serializers.DateTimeField(
+        allow_null=True, help_text="When it completed or failed, UTC."
+    )
     duration_seconds = serializers.FloatField(
         allow_null=True, help_text="From `started_at` to `completed_at`."
     )

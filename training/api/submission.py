@@ -68,6 +68,8 @@ BASE64_MIN_CHARACTERS = 24
 NOT_IN_SCRIPTS = re.compile(r"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 REPEATABLE = frozenset({"requirements", "environment_vars", "tags"})
 UNKNOWN_FIELDS_NAMED = 20
+# How many problems are told in the sentence too, for a client that reads nothing but `detail`.
+ERRORS_TOLD = 5
 FIELD_NAME_SHOWN = 80
 WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
 # `int` refuses thousands of digits with an error that looks like broken JSON.
@@ -329,10 +331,12 @@ class _Check:
     def raise_if_any(self) -> None:
         if not self._errors:
             return
-        fields = list(dict.fromkeys(error["field"] for error in self._errors))
-        count = len(fields)
-        sentence = "1 field is not valid" if count == 1 else f"{count} fields are not valid"
-        raise UploadRejected(f"{sentence}: {', '.join(fields)}.", errors=self._errors)
+        told = " ".join(
+            f"{error['field']}: {error['detail']}" for error in self._errors[:ERRORS_TOLD]
+        )
+        more = len(self._errors) - ERRORS_TOLD
+        rest = f" And {more} more." if more > 0 else ""
+        raise UploadRejected(f"The request is not valid. {told}{rest}", errors=self._errors)
 
     def unknown_fields(self, known: frozenset[str]) -> None:
         unknown = [field for field in self._fields if field not in known]
@@ -431,7 +435,9 @@ class _Check:
         if isinstance(value, bool) or not isinstance(value, int):
             self._wrong("timeout", "This field must be a whole number.", hint)
         elif not bounds["minimum"] <= value <= bounds["maximum"]:
-            self._wrong("timeout", f"{value} is out of range.", hint)
+            bound = "below" if value < bounds["minimum"] else "above"
+            limit = bounds["minimum"] if value < bounds["minimum"] else bounds["maximum"]
+            self._wrong("timeout", f"{value} is {bound} {limit}.", hint)
         else:
             return value
         return bounds["default"]

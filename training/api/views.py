@@ -4,7 +4,7 @@ import uuid
 
 from django.conf import settings
 from django.http import HttpResponse
-from drf_spectacular.utils import OpenApiExample, extend_schema
+from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotFound
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
@@ -64,6 +64,51 @@ JOB_EXAMPLE = {
 }
 
 
+FAILED_EXAMPLE = {
+    **JOB_EXAMPLE,
+    "status": "failed",
+    "run_id": None,
+    "model_version": None,
+    "logs": "Resolving 1 requirement\nTraceback (most recent call last): ...",
+    "error": "ModuleNotFoundError: No module named 'xgboost'",
+    "reason": "module_missing",
+    "hint": "Add the package to `requirements` and send the job again.",
+}
+INVALID_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Bad Request",
+    "status": 400,
+    "detail": "The request is not valid. timeout: 30 is below 60.",
+    "instance": "/mlops/training/upload",
+    "code": "invalid_upload",
+    "errors": [
+        {
+            "field": "timeout",
+            "detail": "30 is below 60.",
+            "hint": "Send a whole number of seconds from 60 to 3600.",
+        }
+    ],
+}
+NO_JOB_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "Job abc-123-def not found",
+    "instance": "/mlops/training/jobs/abc-123-def",
+    "code": "job_not_found",
+}
+
+
+def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
+    return OpenApiExample(
+        name,
+        value=value,
+        response_only=True,
+        status_codes=[code],
+        media_type="application/problem+json",
+    )
+
+
 class JobNotFound(NotFound):
     default_code = "job_not_found"
 
@@ -79,6 +124,7 @@ class AnyBodyParser(BaseParser):
 
 class UploadView(APIView):
     parser_classes = [AnyBodyParser]
+    problem_codes = ("400", "413", "415")
 
     @extend_schema(
         operation_id="upload_training_script",
@@ -92,7 +138,9 @@ class UploadView(APIView):
             "application/json": UploadSerializer,
             "multipart/form-data": UploadFormSerializer,
         },
-        responses={202: JobAcceptedSerializer},
+        responses={
+            202: OpenApiResponse(JobAcceptedSerializer, description="Job queued successfully")
+        },
         examples=[
             OpenApiExample(
                 "Script",
@@ -103,6 +151,7 @@ class UploadView(APIView):
             OpenApiExample(
                 "Accepted", value=ACCEPTED_EXAMPLE, response_only=True, status_codes=["202"]
             ),
+            _problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
         ],
     )
     def post(self, request: Request) -> Response:
@@ -123,14 +172,23 @@ class UploadView(APIView):
 
 
 class JobView(APIView):
+    problem_codes = ("400", "404", "503")
+
     @extend_schema(
         operation_id="get_training_job",
         summary="Look at a training job",
+        description="What the job is doing, and what it has printed so far.",
         tags=["Training"],
         parameters=follow.JOB_PARAMETERS,
-        responses={200: JobSerializer},
+        responses={200: OpenApiResponse(JobSerializer, description="Request successful")},
         examples=[
-            OpenApiExample("Completed", value=JOB_EXAMPLE, response_only=True, status_codes=["200"])
+            OpenApiExample(
+                "Completed", value=JOB_EXAMPLE, response_only=True, status_codes=["200"]
+            ),
+            OpenApiExample(
+                "Failed", value=FAILED_EXAMPLE, response_only=True, status_codes=["200"]
+            ),
+            _problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
         ],
     )
     def get(self, request: Request, job_id: str) -> HttpResponse:

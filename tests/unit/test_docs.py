@@ -1,0 +1,37 @@
+"""The documents: links lead somewhere, and every setting has its line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).parents[2]
+DOCUMENTS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")]
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
+VARIABLE = re.compile(r'"(MLOPS_[A-Z_]+|PORT|MLFLOW_TRACKING_URI)"')
+# Passed from `make run` to one command, and of no use to anybody else.
+PRIVATE = {"MLOPS_ADMIN_PASSWORD"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file(document: Path):
+    links = LINK.findall(document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_guide_that_the_contract_names_is_there():
+    for name in (
+        "SCRIPT_TRAINING_INFERENCE",
+        "API_CLEANUP_SUMMARY",
+        "SCRIPT_TRAINING_IMPLEMENTATION",
+    ):
+        assert (CHECKOUT / "docs" / f"{name}.md").is_file()
+
+
+def test_every_setting_has_a_line_in_the_table_and_every_line_a_setting():
+    table = (CHECKOUT / "docs" / "settings.md").read_text()
+    told = set(re.findall(r"`((?:MLOPS|MLFLOW|PORT)[A-Z_]*)`", table))
+    read = set(VARIABLE.findall((CHECKOUT / "mlops_site" / "settings.py").read_text()))
+    assert read - PRIVATE - told == set()
+    elsewhere = {"MLOPS_BIND", "MLOPS_BUILD_HTTP_PROXY", "MLOPS_BUILD_UV_DEFAULT_INDEX"}
+    assert told - read - elsewhere == set()

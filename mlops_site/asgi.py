@@ -12,7 +12,7 @@ from a2wsgi import WSGIMiddleware
 from django.conf import settings
 
 from mlops_site.wsgi import application as django_application
-from registry.rawhttp.asgi import Receive, Scope, Send
+from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
 
 # After Django's set-up: the handlers read models.
 from inference import gateway  # isort: skip
@@ -99,13 +99,7 @@ def _too_large(scope: Scope) -> dict[str, Any]:
 
 async def _send_problem(document: dict[str, Any], send: Send) -> None:
     content = json.dumps(document).encode()
-    headers = [
-        (b"content-type", CONTENT_TYPE.encode()),
-        (b"content-length", str(len(content)).encode()),
-    ]
-    start = {"type": "http.response.start", "status": document["status"], "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": content})
+    await send_answer(send, (document["status"], {"content-type": CONTENT_TYPE}, content))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -20,6 +20,11 @@ PROBLEMS = {
         "A body of type application/xml cannot be read; "
         "send JSON with the header Content-Type: application/json.",
     ),
+    "416": (
+        "The range begins behind the end of the log",
+        "range_not_satisfiable",
+        "The log has 120 bytes so far.",
+    ),
     "500": ("Internal error", "internal_error", INTERNAL_DETAIL),
     "503": (
         "Not possible now: `Retry-After` says in how many seconds to try again",

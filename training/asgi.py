@@ -171,7 +171,6 @@ class _Conversation:
 
     async def hold(self) -> None:
         """Raises Refused, and TimeoutError when the client takes nothing."""
-        following.check_host(self._asked)
         found = PATHS.match(self._asked.path)
         assert found is not None  # noqa: S101 - `is_followed` said so
         job_id, what = found["job_id"], found["what"]

@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
-from django.conf import settings
-from django.http.request import split_domain_port, validate_host
 from rest_framework.renderers import JSONRenderer
 
 from registry.rawhttp.asgi import Asked
@@ -89,17 +87,6 @@ class LogQuestion:
     def is_whole(self) -> bool:
         begins = self.offset == 0 and self.length is None and self.tail is None
         return begins and self.choice.is_everything
-
-
-def check_host(asked: Asked) -> None:
-    """As Django's middleware does: a page of another site may not read us by a name of its own.
-
-    Raises Refused.
-    """
-    host = split_domain_port(asked.headers.get("host", ""))[0]
-    if not validate_host(host, settings.ALLOWED_HOSTS):
-        detail = "The request cannot be read."
-        raise Refused(problem(400, "bad_request", detail, instance=asked.path))
 
 
 def wait_of(asked: Asked) -> Wait | None:

@@ -76,8 +76,9 @@ def take_the_rest(attempt: Attempt, engine: Engine) -> None:
             to_skip = max(0, to_skip - len(data))
     except EngineError:
         log.warning("job.log_not_read_to_its_end", extra={"attempt": attempt.pk})
-    for offset, data in intake.take():
-        append(attempt, part, offset=offset, data=data)
+    finally:
+        for offset, data in intake.take():
+            append(attempt, part, offset=offset, data=data)
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,6 @@ RENEW_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 20.0
 LAUNCH_AGAIN_SECONDS = 5.0
 MLFLOW_SECONDS = 1.0
-# Beyond the time of a build: its worker stops and removes it first.
-BUILD_SLACK_SECONDS = 60.0
 MIB = 1024 * 1024
 
 
@@ -57,7 +55,6 @@ class JobSupervisor:
         self._followers: dict[int, LogFollower] = {}
         self._asked_at: dict[int, float] = {}
         self._renewed_at = 0.0
-        self._builds_seen_at: dict[str, float] = {}
         self._launch_asked: tuple[uuid.UUID | None, float] = (None, 0.0)
         self._usage = UsageSampler(engine)
         labels = {"mlops.installation": settings.INSTALLATION_ID}
@@ -87,7 +84,6 @@ class JobSupervisor:
         for attempt in self._held():
             self._with_care(self._find_silent_end, attempt)
         self._remove_leftovers()
-        self._remove_builds()
         self._remove_folders()
         finish.delete_users_left_behind()
 
@@ -231,19 +227,6 @@ class JobSupervisor:
         alive = _open_attempts(_attempt_numbers(found))
         for state in found:
             if state.labels.get("mlops.attempt", "") not in alive:
-                self._remove(state.id)
-
-    def _remove_builds(self) -> None:
-        """Installers whose worker was killed; an alive one ends and removes its own in time."""
-        labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "build"}
-        found = self._engine.find(labels)
-        now = time.monotonic()
-        self._builds_seen_at = {
-            state.id: self._builds_seen_at.get(state.id, now) for state in found
-        }
-        for state in found:
-            patience = settings.ENVIRONMENT_BUILD_SECONDS if state.running else 0
-            if now - self._builds_seen_at[state.id] > patience + BUILD_SLACK_SECONDS:
                 self._remove(state.id)
 
     def _remove(self, container_id: str) -> None:

@@ -316,10 +316,6 @@ def test_a_parameter_that_is_wrong_is_named(job: Job, rest: str, name: str):
     assert [error["field"] for error in answered.document["errors"]] == [name]
 
 
-def test_a_name_of_another_site_is_not_answered(job: Job):
-    assert ask(path_of(job, "/logs"), host="evil.example").status == 400
-
-
 def test_an_error_that_nobody_foresaw_stays_anonymous(job: Job, monkeypatch: pytest.MonkeyPatch):
     def broken(*_: Any) -> None:
         raise RuntimeError("the password is hunter2")

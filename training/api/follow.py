@@ -151,6 +151,7 @@ class AnyAccept(BaseContentNegotiation):
 
 class LogsView(APIView):
     content_negotiation_class = AnyAccept
+    problem_codes = ("400", "404", "416", "503")
 
     @extend_schema(
         operation_id="get_training_job_logs",
@@ -194,6 +195,7 @@ class LogsView(APIView):
 
 class EventsView(APIView):
     content_negotiation_class = AnyAccept
+    problem_codes = ("400", "404", "503")
 
     @extend_schema(
         operation_id="list_training_job_events",

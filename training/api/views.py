@@ -172,7 +172,7 @@ class UploadView(APIView):
 
 
 class JobView(APIView):
-    problem_codes = ("404",)
+    problem_codes = ("400", "404", "503")
 
     @extend_schema(
         operation_id="get_training_job",

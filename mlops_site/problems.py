@@ -40,8 +40,12 @@ def problem_body(
     instance: str,
     errors: list[dict[str, str]] | None = None,
     hint: str = "",
+    limit: str = "",
 ) -> dict[str, Any]:
-    """The members of a problem document; `detail` is the contract's own field."""
+    """The members of a problem document; `detail` is the contract's own field.
+
+    `limit` names the limit that stopped the request, as `GET /mlops/training/limits` does.
+    """
     body: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -52,6 +56,8 @@ def problem_body(
     }
     if hint:
         body["hint"] = hint
+    if limit:
+        body["limit"] = limit
     if errors:
         body["errors"] = errors
     return body
@@ -85,6 +91,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             instance=path,
             errors=_field_errors(error),
             hint=getattr(error, "hint", ""),
+            limit=getattr(error, "limit", ""),
         ),
         headers=_headers(error),
     )

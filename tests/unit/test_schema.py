@@ -6,7 +6,9 @@ import pytest
 from drf_spectacular.generators import SchemaGenerator
 
 CONTRACT = {
-    ("/mlops/training/upload", "post"): {"202", "400", "413", "415", "500"},
+    ("/mlops/training/upload", "post"): {
+        *("202", "400", "409", "413", "415", "422", "429", "500", "503"),
+    },
     ("/mlops/training/jobs/{job_id}", "get"): {"200", "404", "500"},
     ("/mlops/inference", "post"): {"200", "400", "404", "413", "500", "503"},
     ("/mlops/registry", "post"): {"201", "400", "404", "413", "415", "500", "503"},

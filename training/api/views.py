@@ -1,6 +1,7 @@
 """The HTTP of jobs: each view reads the request, calls one service, and answers."""
 
 import uuid
+from dataclasses import replace
 
 from django.conf import settings
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -10,6 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from training.api import idempotency
 from training.api.serializers import (
     CancelSerializer,
     JobAcceptedSerializer,
@@ -22,7 +24,8 @@ from training.api.serializers import (
 from training.api.submission import UploadLimits, parse_upload
 from training.models import Job
 from training.services.cancel import cancel
-from training.services.submit import Client, submit
+from training.services.submit import Client, NoSpace, submit
+from training.states import Status
 
 UPLOAD_EXAMPLE = {
     "script_name": "my_training.py",
@@ -60,6 +63,30 @@ JOB_EXAMPLE = {
     "started_at": "2025-10-23T10:00:05Z",
     "completed_at": "2025-10-23T10:05:30Z",
     "duration_seconds": 325.5,
+    "owner": "127.0.0.1",
+    "priority": "normal",
+    "position": None,
+    "waiting_for": None,
+    "requirements": ["scikit-learn", "pandas"],
+    "timeout": 600,
+    "tags": {"version": "1.0"},
+    "rerun_of": None,
+    "reruns": [],
+    "attempts": [
+        {
+            "number": 1,
+            "started_at": "2025-10-23T10:00:05Z",
+            "ended_at": "2025-10-23T10:05:30Z",
+            "reason": "succeeded",
+            "exit_code": 0,
+        }
+    ],
+    "usage": {
+        "peak_memory_bytes": 412090368,
+        "cpu_seconds": 301.2,
+        "phase_seconds": {"waiting": 5.0, "building_environment": 2.1, "training": 321.9},
+        "log_bytes": 2048,
+    },
 }
 
 
@@ -70,7 +97,7 @@ FAILED_EXAMPLE = {
     "model_version": None,
     "logs": "Resolving 1 requirement\nTraceback (most recent call last): ...",
     "error": "ModuleNotFoundError: No module named 'xgboost'",
-    "reason": "module_missing",
+    "reason": "missing_module",
     "hint": "Add the package to `requirements` and send the job again.",
 }
 INVALID_EXAMPLE = {
@@ -98,6 +125,62 @@ NO_JOB_EXAMPLE = {
 }
 
 
+IN_FLIGHT_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Conflict",
+    "status": 409,
+    "detail": "The first request with this Idempotency-Key is still being answered.",
+    "instance": "/mlops/training/upload",
+    "code": "idempotency_key_in_flight",
+    "hint": "Send it again in a moment; the answer will be that of the first one.",
+}
+TOO_MANY_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Too Many Requests",
+    "status": 429,
+    "detail": "1000 jobs of yours are waiting or running, and no more are accepted.",
+    "instance": "/mlops/training/upload",
+    "code": "too_many_jobs",
+    "hint": "Wait until some have ended; the limit is user_jobs.",
+    "limit": "user_jobs",
+}
+NO_SPACE_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": NoSpace.default_detail,
+    "instance": "/mlops/training/upload",
+    "code": "disk_short",
+    "hint": NoSpace.hint,
+    "limit": "disk",
+}
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[202], description="The path of the job."
+)
+REPLAYED = OpenApiParameter(
+    idempotency.REPLAYED,
+    str,
+    OpenApiParameter.HEADER,
+    response=[202],
+    description="`true` when an earlier request with this key made the job.",
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    idempotency.HEADER,
+    str,
+    OpenApiParameter.HEADER,
+    description=(
+        f"Your own name for this request: 1 to {idempotency.KEY_MAX_CHARACTERS} printable ASCII "
+        "characters. With another body it is refused (422), and while the first request is still "
+        "being answered too (409)."
+    ),
+    examples=[
+        OpenApiExample(
+            "A key", value="churn-2025-10-23", parameter_only=(idempotency.HEADER, "header")
+        )
+    ],
+)
+
+
 def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
     return OpenApiExample(
         name,
@@ -123,16 +206,18 @@ class AnyBodyParser(BaseParser):
 
 class UploadView(APIView):
     parser_classes = [AnyBodyParser]
-    problem_codes = ("400", "413", "415")
+    problem_codes = ("400", "409", "413", "415", "422", "429", "503")
 
     @extend_schema(
         operation_id="upload_training_script",
         summary="Upload a training script",
         description=(
             "The script runs in a container of its own with the requirements it asks for. "
-            "Answers at once; ask for the job to follow it."
+            "Answers at once; ask for the job to follow it. With an `Idempotency-Key`, the same "
+            "request sent again within 24 hours makes no second job: it gets the first answer."
         ),
         tags=["Training"],
+        parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED],
         request={
             "application/json": UploadSerializer,
             "multipart/form-data": UploadFormSerializer,
@@ -151,23 +236,29 @@ class UploadView(APIView):
                 "Accepted", value=ACCEPTED_EXAMPLE, response_only=True, status_codes=["202"]
             ),
             _problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
+            _problem_example("The first one is being answered", IN_FLIGHT_EXAMPLE, "409"),
+            _problem_example("Too many jobs", TOO_MANY_EXAMPLE, "429"),
+            _problem_example("No space left", NO_SPACE_EXAMPLE, "503"),
         ],
     )
     def post(self, request: Request) -> Response:
-        limits = UploadLimits(
-            script_max_bytes=settings.SCRIPT_MAX_BYTES,
-            allow_urls=settings.ALLOW_URL_REQUIREMENTS,
-            timeout=settings.JOB_TIMEOUT_SECONDS,
+        body, content_type = request._request.body, request.headers.get("Content-Type", "")
+        key = idempotency.key_of(request.headers)
+        submission = parse_upload(body, content_type, limits=upload_limits())
+        client = replace(
+            client_of(request),
+            idempotency_key=key,
+            body_hash=idempotency.hash_of(body, content_type),
         )
-        django_request = request._request
-        submission = parse_upload(
-            django_request.body, django_request.headers.get("Content-Type", ""), limits=limits
-        )
-        job = submit(submission, client=client_of(request)).job
-        headers = {"Location": f"/mlops/training/jobs/{job.pk}"}
+        accepted = submit(submission, client=client)
+        headers = {"Location": job_path(accepted.job)}
         if submission.warnings:
             headers["Warning"] = ", ".join(f'299 - "{text}"' for text in submission.warnings)
-        return Response(accepted_document(job), status=202, headers=headers)
+        if accepted.replayed:
+            headers[idempotency.REPLAYED] = "true"
+        # What the first answer said: the job may have gone on since.
+        document = {**accepted_document(accepted.job), "status": Status.QUEUED}
+        return Response(document, status=202, headers=headers)
 
 
 class JobView(APIView):
@@ -216,6 +307,19 @@ class CancelView(APIView):
         return Response(document, status=200 if cancelling.final else 202)
 
 
+def upload_limits() -> UploadLimits:
+    """What the operator allows, from the settings."""
+    return UploadLimits(
+        script_max_bytes=settings.SCRIPT_MAX_BYTES,
+        allow_urls=settings.ALLOW_URL_REQUIREMENTS,
+        timeout=settings.JOB_TIMEOUT_SECONDS,
+    )
+
+
+def job_path(job: Job) -> str:
+    return f"/mlops/training/jobs/{job.pk}"
+
+
 def client_of(request: Request) -> Client:
     """Whose job it is: the address that it came from, until the API knows users."""
     return Client(owner=str(request.META.get("REMOTE_ADDR", "")))
@@ -223,6 +327,7 @@ def client_of(request: Request) -> Client:
 
 def _job(job_id: str) -> Job:
     try:
-        return Job.objects.get(pk=uuid.UUID(job_id))
+        # The two long columns are read where they are asked for.
+        return Job.objects.defer("script", "environment_lock").get(pk=uuid.UUID(job_id))
     except (ValueError, Job.DoesNotExist):
         raise JobNotFound(job_id) from None

@@ -1,7 +1,10 @@
 """Who is next: by priority, then by turns of the users, then by age, as far as there is room."""
 
+import uuid
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -44,6 +47,16 @@ class Room:
         if job.memory_mb > self.memory_mb:
             return "memory"
         return "cpus" if job.cpus > self.cpus else ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A place in the queue, 1 for the first, and what the job waits for: what `Room.why_not` says,
+    `retry` (it is tried again later), `turn`, `builders` (all are busy), or nothing at all.
+    """
+
+    position: int
+    waiting_for: str
 
 
 def room_left(engine: str = LOCAL_ENGINE) -> Room:
@@ -132,6 +145,46 @@ def position_in_queue(job: Job) -> int:
     waiting = Job.objects.filter(status=Status.QUEUED)
     ahead = Q(priority__gt=job.priority) | Q(priority=job.priority, created_at__lt=job.created_at)
     return waiting.filter(ahead).count()
+
+
+def waiting_of(jobs: Sequence[Job]) -> dict[uuid.UUID, Waiting]:
+    """Where those of the jobs that are queued stand, and why they are not taken."""
+    queued = [job for job in jobs if job.status == Status.QUEUED]
+    if not queued:
+        return {}
+    ahead = _jobs_ahead(queued)
+    room, builders_busy, now = room_left(), _builders_busy(), timezone.now()
+    return {
+        job.pk: Waiting(
+            position=ahead[job.pk] + 1,
+            waiting_for=_why_waiting(
+                job, room=room, first=ahead[job.pk] == 0, builders_busy=builders_busy, now=now
+            ),
+        )
+        for job in queued
+    }
+
+
+def _why_waiting(job: Job, *, room: Room, first: bool, builders_busy: bool, now: datetime) -> str:
+    if job.not_before is not None and job.not_before > now:
+        return "retry"
+    short = room.why_not(job)
+    if short:
+        return short
+    if not first:
+        return "turn"
+    return "builders" if builders_busy else ""
+
+
+def _jobs_ahead(queued: Sequence[Job]) -> dict[uuid.UUID, int]:
+    """`position_in_queue` of each; the queue is read once, however many are asked for."""
+    if len(queued) == 1:
+        return {queued[0].pk: position_in_queue(queued[0])}
+    waiting = Job.objects.filter(status=Status.QUEUED)
+    ranks = sorted(
+        (-priority, at) for priority, at in waiting.values_list("priority", "created_at")
+    )
+    return {job.pk: bisect_left(ranks, (-job.priority, job.created_at)) for job in queued}
 
 
 def _whose_turn(first_waiting: dict[str, float]) -> str:

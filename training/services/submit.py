@@ -46,6 +46,7 @@ class NoSpace(APIException):
     default_detail = "The platform's disk is nearly full: no job is accepted until there is room."
     wait = RETRY_AFTER_SECONDS
     hint = "Try again later; the operator sees it on the status page."
+    limit = "disk"
 
 
 class KeyInFlight(APIException):
@@ -138,15 +139,23 @@ def _submit_once(submission: Submission, client: Client) -> Accepted:
             key = IdempotencyKey.objects.create(**mine, body_hash=client.body_hash, created_at=now)
     except IntegrityError:
         return _earlier(mine, client.body_hash)
+    job: Job | None = None
     try:
-        with transaction.atomic():
-            job = _keep(submission, client=client)
-            IdempotencyKey.objects.filter(pk=key.pk).update(job=job)
-    except APIException:
-        # A refused request may be sent again with the same key.
-        key.delete()
-        raise
+        job = _keep_with_key(submission, client=client, key=key)
+    finally:
+        if job is None:
+            # A request that made no job may be sent again with the same key, at once.
+            IdempotencyKey.objects.filter(pk=key.pk).delete()
     return Accepted(job)
+
+
+def _keep_with_key(submission: Submission, *, client: Client, key: IdempotencyKey) -> Job:
+    """Both or none: a key that was given up meanwhile may belong to another request's job."""
+    with transaction.atomic():
+        job = _keep(submission, client=client)
+        if not IdempotencyKey.objects.filter(pk=key.pk, job=None).update(job=job):
+            raise KeyInFlight
+    return job
 
 
 def _earlier(mine: Mapping[str, str], body_hash: str) -> Accepted:

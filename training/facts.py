@@ -61,8 +61,8 @@ def facts_of(jobs: Sequence[Job]) -> dict[uuid.UUID, JobFacts]:
 def seconds_by_phase(moments: Sequence[Moment], *, until: datetime) -> dict[str, float]:
     """How long a job was in each phase, over all attempts; the last moment lasts until now."""
     seconds: dict[str, float] = defaultdict(float)
-    ends = [at for at, _ in moments[1:]] + [until]
-    for (at, phase), end in zip(moments, ends, strict=True):
+    ends = [*(at for at, _ in moments[1:]), until]
+    for (at, phase), end in zip(moments, ends, strict=False):
         if phase != Phase.ENDED:
             seconds[phase] += max(0.0, (end - at).total_seconds())
     return {phase: round(value, 3) for phase, value in seconds.items()}

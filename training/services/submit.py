@@ -218,7 +218,7 @@ def _check_caps(submission: Submission, *, owner: str) -> None:
 
 def _terms(job: Job) -> set[str]:
     texts = [job.script_name, job.experiment_name, job.model_name, job.owner, *job.tags.values()]
-    words = {f"word:{word}" for text in texts for word in words_of(text)}
+    words = {word_term(word) for text in texts for word in words_of(text)}
     tags = {tag_term(name, value) for name, value in job.tags.items()}
     return words | tags
 
@@ -226,6 +226,10 @@ def _terms(job: Job) -> set[str]:
 def words_of(text: str) -> list[str]:
     """What a text search looks for: words in lower case; `churn_v2.py` is found by `churn`."""
     return [word[:200] for word in WORD.findall(text.lower().replace("_", " "))]
+
+
+def word_term(word: str) -> str:
+    return f"word:{word}"
 
 
 def tag_term(name: str, value: str) -> str:

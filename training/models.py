@@ -144,7 +144,8 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering = ["job", "number"]
+        # Not by "job": that would read every job there is, since jobs have an order of their own.
+        ordering = ["id"]
         indexes = [
             models.Index(
                 fields=["lease_owner"], condition=Q(finished_at=None), name="attempt_open"
@@ -181,7 +182,7 @@ class LogChunk(models.Model):
     data = models.BinaryField()
 
     class Meta:
-        ordering = ["attempt", "part", "offset"]
+        ordering = ["attempt_id", "part", "offset"]
         constraints = [
             models.UniqueConstraint(fields=["attempt", "part", "offset"], name="log_chunk_once")
         ]

@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Count, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
@@ -15,7 +16,7 @@ from training.api.submission import Submission
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import room_left
-from training.states import TERMINAL, Priority, Status
+from training.states import Priority, Status
 
 WORD = re.compile(r"\w+")
 TERM_MAX = 300
@@ -171,7 +172,7 @@ def _earlier(mine: Mapping[str, str], body_hash: str) -> Accepted:
 
 def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None) -> Job:
     with transaction.atomic():
-        _check_caps(submission, owner=client.owner)
+        check_caps(owner=client.owner, experiment=submission.experiment_name)
         now = timezone.now()
         job = Job.objects.create(
             script_name=submission.script_name,
@@ -196,24 +197,33 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
     return job
 
 
-def _check_caps(submission: Submission, *, owner: str) -> None:
-    """Raises TooManyJobs, NoSpace."""
+def check_caps(*, owner: str, experiment: str) -> None:
+    """Whether one more job would be accepted now. Raises TooManyJobs, NoSpace."""
     if room_left().short_of == "disk":
         raise NoSpace
-    alive = Job.objects.exclude(status__in=TERMINAL)
-    caps = (
-        (alive.filter(status=Status.QUEUED), "queue_jobs", "are waiting already"),
-        (alive.filter(owner=owner), "user_jobs", "of yours are waiting or running"),
-        (
-            alive.filter(experiment_name=submission.experiment_name),
-            "experiment_jobs",
-            f"of the experiment {submission.experiment_name} are waiting or running",
-        ),
-    )
-    for jobs, limit, words in caps:
+    words = {
+        "queue_jobs": "are waiting already",
+        "user_jobs": "of yours are waiting or running",
+        "experiment_jobs": f"of the experiment {experiment} are waiting or running",
+    }
+    for limit, used in jobs_alive(owner=owner, experiment=experiment).items():
         maximum = settings.JOB_CAPS[limit]
-        if jobs.count() >= maximum:
-            raise TooManyJobs(limit, f"{maximum} jobs {words}, and no more are accepted.")
+        if used >= maximum:
+            detail = f"{maximum} jobs {words[limit]}, and no more are accepted."
+            raise TooManyJobs(limit, detail)
+
+
+def jobs_alive(*, owner: str, experiment: str) -> dict[str, int]:
+    """How much of each cap is used.
+
+    One look at the jobs that are alive: counting those of an owner by the owner's index would read
+    everything that they ever sent.
+    """
+    return Job.objects.filter(status__in=[Status.QUEUED, Status.RUNNING]).aggregate(
+        queue_jobs=Count("pk", filter=Q(status=Status.QUEUED)),
+        user_jobs=Count("pk", filter=Q(owner=owner)),
+        experiment_jobs=Count("pk", filter=Q(experiment_name=experiment)),
+    )
 
 
 def _terms(job: Job) -> set[str]:

@@ -133,6 +133,33 @@ NO_SPACE_EXAMPLE = {
 }
 
 
+EDITS_EXAMPLE = {
+    "environment_vars": {"N_ESTIMATORS": "400", "DEBUG": None},
+    "requirements": ["scikit-learn==1.5.2"],
+    "timeout": 600,
+}
+RERUN_EXAMPLE = {**ACCEPTED_EXAMPLE, "job_id": "def-456-abc", "rerun_of": "abc-123-def"}
+CANCELLED_EXAMPLE = {
+    **ACCEPTED_EXAMPLE,
+    "status": "cancelled",
+    "detail": "The job was cancelled while it waited.",
+}
+CANCELLING_EXAMPLE = {
+    **ACCEPTED_EXAMPLE,
+    "status": "running",
+    "detail": "The script is asked to end, and killed if it still runs after 10 s.",
+}
+NO_LOCK_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "The job's requirements are not resolved yet.",
+    "instance": "/mlops/training/jobs/abc-123-def/environment",
+    "code": "environment_not_resolved",
+    "hint": "Ask again when the job is starting.",
+}
+
+
 def problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
     return OpenApiExample(
         name,

@@ -104,6 +104,36 @@ class JobAcceptedSerializer(serializers.Serializer):
     created_at = serializers.DateTimeField(help_text="When the job was accepted, UTC.")
 
 
+class EditsSerializer(serializers.Serializer):
+    """Documents what a rerun may change; `submission.parse_edits` reads it."""
+
+    requirements = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="In place of those of the job."
+    )
+    environment_vars = serializers.DictField(
+        child=serializers.CharField(allow_null=True),
+        required=False,
+        help_text="These are set, null removes one, all others stay as they were.",
+    )
+    timeout = serializers.IntegerField(
+        required=False,
+        min_value=settings.JOB_TIMEOUT_SECONDS["minimum"],
+        max_value=settings.JOB_TIMEOUT_SECONDS["maximum"],
+        help_text="How many seconds the script may run.",
+    )
+    tags = serializers.DictField(
+        child=serializers.CharField(allow_null=True),
+        required=False,
+        help_text="These are set, null removes one, all others stay as they were.",
+    )
+
+
+class RerunSerializer(JobAcceptedSerializer):
+    """What a rerun answers: a job of its own."""
+
+    rerun_of = serializers.CharField(help_text="The job that runs again.")
+
+
 class CancelSerializer(JobAcceptedSerializer):
     """What a cancel answers."""
 

@@ -2,11 +2,18 @@
 
 from django.urls import re_path
 
-from training.api import list_view, views
+from training.api import list_view, reference_views, views
+
+JOB = r"^jobs/(?P<job_id>[^/]+)"
 
 urlpatterns = [
     re_path(r"^upload/?$", views.UploadView.as_view(), name="upload"),
+    re_path(r"^reasons/?$", reference_views.ReasonsView.as_view(), name="reasons"),
+    re_path(r"^limits/?$", reference_views.LimitsView.as_view(), name="limits"),
     re_path(r"^jobs/?$", list_view.JobListView.as_view(), name="jobs"),
-    re_path(r"^jobs/(?P<job_id>[^/]+)/?$", views.JobView.as_view(), name="job"),
-    re_path(r"^jobs/(?P<job_id>[^/]+)/cancel/?$", views.CancelView.as_view(), name="cancel"),
+    re_path(JOB + r"/?$", views.JobView.as_view(), name="job"),
+    re_path(JOB + r"/cancel/?$", views.CancelView.as_view(), name="cancel"),
+    re_path(JOB + r"/rerun/?$", views.RerunView.as_view(), name="rerun"),
+    re_path(JOB + r"/script/?$", views.ScriptView.as_view(), name="script"),
+    re_path(JOB + r"/environment/?$", views.EnvironmentView.as_view(), name="environment"),
 ]

@@ -1,44 +1,54 @@
 """The HTTP of jobs: each view reads the request, calls one service, and answers."""
 
-import uuid
 from dataclasses import replace
 
-from django.conf import settings
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotFound
-from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from training.api import idempotency
+from training.api.client import AnyBodyParser, client_of, job_of, job_path, upload_limits
 from training.api.examples import (
     ACCEPTED_EXAMPLE,
+    CANCELLED_EXAMPLE,
+    CANCELLING_EXAMPLE,
+    EDITS_EXAMPLE,
     FAILED_EXAMPLE,
     IN_FLIGHT_EXAMPLE,
     INVALID_EXAMPLE,
     JOB_EXAMPLE,
     NO_JOB_EXAMPLE,
+    NO_LOCK_EXAMPLE,
     NO_SPACE_EXAMPLE,
+    RERUN_EXAMPLE,
     TOO_MANY_EXAMPLE,
     UPLOAD_EXAMPLE,
     problem_example,
 )
 from training.api.serializers import (
     CancelSerializer,
+    EditsSerializer,
     JobAcceptedSerializer,
     JobSerializer,
+    RerunSerializer,
     UploadFormSerializer,
     UploadSerializer,
     accepted_document,
     job_document,
 )
-from training.api.submission import UploadLimits, parse_upload
+from training.api.submission import parse_edits, parse_upload
 from training.models import Job
 from training.services.cancel import cancel
-from training.services.submit import Client, submit
-from training.states import Status
+from training.services.submit import rerun, submit
+from training.states import TERMINAL, Status
 
+JOB_ID = OpenApiParameter(
+    "job_id", str, OpenApiParameter.PATH, description="From the upload's answer."
+)
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The path of the job."
 )
@@ -64,19 +74,6 @@ IDEMPOTENCY_KEY = OpenApiParameter(
         )
     ],
 )
-
-
-class JobNotFound(NotFound):
-    default_code = "job_not_found"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} not found")
-
-
-class AnyBodyParser(BaseParser):
-    """Leaves the body as it came: `submission` reads JSON, pasted JSON and forms itself."""
-
-    media_type = "*/*"
 
 
 class UploadView(APIView):
@@ -144,11 +141,7 @@ class JobView(APIView):
         summary="Look at a training job",
         description="What the job is doing, and what it has printed so far.",
         tags=["Training"],
-        parameters=[
-            OpenApiParameter(
-                "job_id", str, OpenApiParameter.PATH, description="From the upload's answer."
-            )
-        ],
+        parameters=[JOB_ID],
         responses={200: OpenApiResponse(JobSerializer, description="Request successful")},
         examples=[
             OpenApiExample(
@@ -161,10 +154,12 @@ class JobView(APIView):
         ],
     )
     def get(self, request: Request, job_id: str) -> Response:
-        return Response(job_document(_job(job_id)))
+        return Response(job_document(job_of(job_id)))
 
 
 class CancelView(APIView):
+    problem_codes = ("404", "409")
+
     @extend_schema(
         operation_id="cancel_training_job",
         summary="Cancel a training job",
@@ -173,36 +168,147 @@ class CancelView(APIView):
             "gone. Asking twice is harmless; a job that has ended answers 409 and says how."
         ),
         tags=["Training"],
+        parameters=[JOB_ID],
         request=None,
-        responses={202: CancelSerializer, 200: CancelSerializer},
+        responses={
+            200: OpenApiResponse(CancelSerializer, description="The job is cancelled"),
+            202: OpenApiResponse(CancelSerializer, description="The job is being stopped"),
+        },
+        examples=[
+            OpenApiExample(
+                "It waited", value=CANCELLED_EXAMPLE, response_only=True, status_codes=["200"]
+            ),
+            OpenApiExample(
+                "It runs", value=CANCELLING_EXAMPLE, response_only=True, status_codes=["202"]
+            ),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+        ],
     )
     def post(self, request: Request, job_id: str) -> Response:
-        cancelling = cancel(_job(job_id).pk, actor=client_of(request).owner)
+        cancelling = cancel(job_of(job_id).pk, actor=client_of(request).owner)
         document = {**accepted_document(cancelling.job), "detail": cancelling.detail}
         return Response(document, status=200 if cancelling.final else 202)
 
 
-def upload_limits() -> UploadLimits:
-    """What the operator allows, from the settings."""
-    return UploadLimits(
-        script_max_bytes=settings.SCRIPT_MAX_BYTES,
-        allow_urls=settings.ALLOW_URL_REQUIREMENTS,
-        timeout=settings.JOB_TIMEOUT_SECONDS,
+class RerunView(APIView):
+    parser_classes = [AnyBodyParser]
+    problem_codes = ("400", "404", "413", "415", "429", "503")
+
+    @extend_schema(
+        operation_id="rerun_training_job",
+        summary="Run a training job again",
+        description=(
+            "The same script once more, as a job of its own; in whatever state the first one is. "
+            "The body may be empty, or a JSON merge patch (RFC 7396) of variables, requirements, "
+            "timeout and tags, checked as an upload is."
+        ),
+        tags=["Training"],
+        parameters=[JOB_ID, LOCATION],
+        request=EditsSerializer,
+        responses={202: OpenApiResponse(RerunSerializer, description="Job queued successfully")},
+        examples=[
+            OpenApiExample("Edits", value=EDITS_EXAMPLE, request_only=True),
+            OpenApiExample(
+                "Accepted", value=RERUN_EXAMPLE, response_only=True, status_codes=["202"]
+            ),
+            problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+            problem_example("Too many jobs", TOO_MANY_EXAMPLE, "429"),
+            problem_example("No space left", NO_SPACE_EXAMPLE, "503"),
+        ],
     )
+    def post(self, request: Request, job_id: str) -> Response:
+        first = job_of(job_id)
+        edits = parse_edits(
+            request._request.body,
+            request.headers.get("Content-Type", ""),
+            variables=first.environment,
+            tags=first.tags,
+            limits=upload_limits(),
+        )
+        job = rerun(first, edits, client=client_of(request))
+        document = {**accepted_document(job), "rerun_of": str(first.pk)}
+        return Response(document, status=202, headers={"Location": job_path(job)})
 
 
-def job_path(job: Job) -> str:
-    return f"/mlops/training/jobs/{job.pk}"
+class ScriptView(APIView):
+    problem_codes = ("404",)
+
+    @extend_schema(
+        operation_id="download_training_script",
+        summary="Download a job's script",
+        description="Byte for byte as it was uploaded.",
+        tags=["Training"],
+        parameters=[JOB_ID],
+        responses={(200, "text/x-python"): OpenApiTypes.STR},
+        examples=[
+            OpenApiExample(
+                "Script",
+                value="import mlflow\n",
+                response_only=True,
+                status_codes=["200"],
+                media_type="text/x-python",
+            ),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+        ],
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        job = job_of(job_id)
+        return _attachment(job.script, name=job.script_name, content_type="text/x-python")
 
 
-def client_of(request: Request) -> Client:
-    """Whose job it is: the address that it came from, until the API knows users."""
-    return Client(owner=str(request.META.get("REMOTE_ADDR", "")))
+class EnvironmentView(APIView):
+    problem_codes = ("404",)
+
+    @extend_schema(
+        operation_id="download_environment_lock",
+        summary="Download what was installed for a job",
+        description=(
+            "Every package with its exact version, as a requirements file. 404 until the job's "
+            "requirements are resolved."
+        ),
+        tags=["Training"],
+        parameters=[JOB_ID],
+        responses={(200, "text/plain"): OpenApiTypes.STR},
+        examples=[
+            OpenApiExample(
+                "Lock",
+                value="mlflow-skinny==3.13.0\nscikit-learn==1.5.2\n",
+                response_only=True,
+                status_codes=["200"],
+                media_type="text/plain",
+            ),
+            problem_example("Not resolved yet", NO_LOCK_EXAMPLE, "404"),
+        ],
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        job = job_of(job_id)
+        if not job.environment_lock:
+            raise NoLock(job)
+        return _attachment(job.environment_lock, name="requirements.txt", content_type="text/plain")
 
 
-def _job(job_id: str) -> Job:
-    try:
-        # The two long columns are read where they are asked for.
-        return Job.objects.defer("script", "environment_lock").get(pk=uuid.UUID(job_id))
-    except (ValueError, Job.DoesNotExist):
-        raise JobNotFound(job_id) from None
+class NoLock(NotFound):
+    """Nothing was resolved for the job, or not yet."""
+
+    default_code = "environment_not_resolved"
+
+    def __init__(self, job: Job) -> None:
+        ended = job.status in TERMINAL
+        super().__init__(
+            "The job ended before its requirements were resolved."
+            if ended
+            else "The job's requirements are not resolved yet."
+        )
+        self.hint = "Its `error` says why." if ended else "Ask again when the job is starting."
+
+
+def _attachment(text: str, *, name: str, content_type: str) -> HttpResponse:
+    """As a file: a browser saves it and never takes it for a page."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HttpResponse(
+        text.encode(), content_type=f"{content_type}; charset=utf-8", headers=headers
+    )

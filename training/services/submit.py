@@ -12,7 +12,7 @@ from django.db.models import Count, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
-from training.api.submission import Submission
+from training.api.submission import Edits, Submission
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import room_left
@@ -80,16 +80,6 @@ class Accepted:
 
     job: Job
     replayed: bool = False
-
-
-@dataclass(frozen=True)
-class Edits:
-    """What a rerun changes; None leaves a thing as it was."""
-
-    requirements: tuple[str, ...] | None = None
-    environment: tuple[tuple[str, str], ...] | None = None
-    timeout: int | None = None
-    tags: tuple[tuple[str, str], ...] | None = None
 
 
 def submit(submission: Submission, *, client: Client) -> Accepted:

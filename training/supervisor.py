@@ -22,7 +22,7 @@ from registry.mlflow_client import model_registry
 from sandbox.engine import ContainerState, Engine
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, observe, rows
+from training.services import claim, finish, launch, observe, resolve, rows, submit
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class JobSupervisor:
         self._note_usage(held)
         self._renew(held)
         self._launch_what_waits()
+        resolve.dispatch()
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row."""
@@ -77,6 +78,7 @@ class JobSupervisor:
         self._remove_folders()
         for attempt in finish.users_left_behind():
             finish.delete_user(attempt)
+        submit.forget_old_keys()
 
     def measure(self) -> None:
         """What the host has left decides how many jobs it takes. Raises EngineUnavailable."""

@@ -2,12 +2,13 @@
 
 from django.urls import re_path
 
-from training.api import list_view, reference_views, views
+from training.api import list_view, reference_views, validate_view, views
 
 JOB = r"^jobs/(?P<job_id>[^/]+)"
 
 urlpatterns = [
     re_path(r"^upload/?$", views.UploadView.as_view(), name="upload"),
+    re_path(r"^validate/?$", validate_view.ValidateView.as_view(), name="validate"),
     re_path(r"^reasons/?$", reference_views.ReasonsView.as_view(), name="reasons"),
     re_path(r"^limits/?$", reference_views.LimitsView.as_view(), name="limits"),
     re_path(r"^jobs/?$", list_view.JobListView.as_view(), name="jobs"),

@@ -12,12 +12,14 @@ from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 from django_q.tasks import async_task
 
-from training.models import Attempt, EngineCapacity, Job, QueueTurn
+from training.models import Attempt, EngineCapacity, Job, QueueTurn, Resolution
 from training.services import rows
 from training.states import Phase, Status
 
 LAUNCH_TASK = "training.tasks.launch"
 LOCAL_ENGINE = "local"
+# How long a worker may take to resolve requirements before another one is asked.
+RESOLVE_PATIENCE_SECONDS = 120
 # A measurement that is older says nothing about now.
 MEASUREMENT_FRESH_SECONDS = 60
 
@@ -96,7 +98,7 @@ def next_in_line() -> Job | None:
 def claimable() -> Job | None:
     """The next job, if it could be launched now."""
     job = next_in_line()
-    if job is None or not room_left().fits(job) or _builders_busy():
+    if job is None or not room_left().fits(job) or builders_busy():
         return None
     return job
 
@@ -153,19 +155,17 @@ def waiting_of(jobs: Sequence[Job]) -> dict[uuid.UUID, Waiting]:
     if not queued:
         return {}
     ahead = _jobs_ahead(queued)
-    room, builders_busy, now = room_left(), _builders_busy(), timezone.now()
+    room, busy, now = room_left(), builders_busy(), timezone.now()
     return {
         job.pk: Waiting(
             position=ahead[job.pk] + 1,
-            waiting_for=_why_waiting(
-                job, room=room, first=ahead[job.pk] == 0, builders_busy=builders_busy, now=now
-            ),
+            waiting_for=_why_waiting(job, room=room, first=ahead[job.pk] == 0, busy=busy, now=now),
         )
         for job in queued
     }
 
 
-def _why_waiting(job: Job, *, room: Room, first: bool, builders_busy: bool, now: datetime) -> str:
+def _why_waiting(job: Job, *, room: Room, first: bool, busy: bool, now: datetime) -> str:
     if job.not_before is not None and job.not_before > now:
         return "retry"
     short = room.why_not(job)
@@ -173,7 +173,7 @@ def _why_waiting(job: Job, *, room: Room, first: bool, builders_busy: bool, now:
         return short
     if not first:
         return "turn"
-    return "builders" if builders_busy else ""
+    return "builders" if busy else ""
 
 
 def _jobs_ahead(queued: Sequence[Job]) -> dict[uuid.UUID, int]:
@@ -206,10 +206,12 @@ def _whose_turn(first_waiting: dict[str, float]) -> str:
     )
 
 
-def _builders_busy() -> bool:
+def builders_busy() -> bool:
     """One worker always stays free of builds: what has ended must not wait for an installer."""
     building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT).count()
-    return building >= max(1, settings.QUEUE_WORKERS - 1)
+    since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
+    resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
+    return building + resolving.count() >= max(1, settings.QUEUE_WORKERS - 1)
 
 
 def _measured(engine: str) -> EngineCapacity | None:

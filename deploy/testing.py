@@ -55,6 +55,8 @@ def _pytest(home: Path, installation_id: str) -> int:
         "MLOPS_HOME": str(home),
         "MLOPS_INSTALLATION_ID": installation_id,
         "MLOPS_ENVIRONMENTS_DIR": str(ENVIRONMENTS),
+        # Each pytest closes the folder that all of them share to other accounts, ours included.
+        "PYTEST_DEBUG_TEMPROOT": str(home),
     }
     arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
     command = [sys.executable, "-m", "pytest", *arguments]

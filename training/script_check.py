@@ -17,7 +17,8 @@ from rest_framework.exceptions import APIException
 READER = Path(__file__).with_name("script_reader.py")
 SECONDS = 10.0
 AT_ONCE = 2
-WAIT_SECONDS = 15.0
+# A request that waits holds a thread of the web process.
+WAIT_SECONDS = 2.0
 _readers = threading.BoundedSemaphore(AT_ONCE)
 
 

@@ -345,6 +345,26 @@ def _remove_orphans(engine: Engine, found: list[ContainerState]) -> None:
             engine.remove(state.id)
 
 
+def end_all() -> int:
+    """The platform stops, and nobody works on servers any more: every row ends as stopped.
+
+    Returns how many. Their containers are removed by whoever stops the platform. The next request
+    starts a server again.
+    """
+    live = [Status.STARTING, Status.READY, Status.STOPPING]
+    return ModelServer.objects.filter(status__in=live).update(
+        status=Status.STOPPED,
+        phase="",
+        claim=uuid.uuid4(),
+        claim_expires_at=None,
+        queued_at=None,
+        container_id="",
+        address="",
+        token="",
+        **_now(),
+    )
+
+
 # -- claims and rows ----------------------------------------------------------------------------
 def _claim(server_id: int) -> uuid.UUID | None:
     """None when the server is not to be started, or another worker does so."""

@@ -11,7 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.http.request import split_domain_port, validate_host
 
-from mlops_site.problems import problem_body
+from mlops_site.problems import problem_document
 
 Scope = dict[str, Any]
 
@@ -27,7 +27,7 @@ def refusal(scope: Scope) -> dict[str, Any] | None:
     headers = dict(scope["headers"])
     host = headers.get(b"host", b"").decode("latin-1")
     if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
-        return problem_body(
+        return problem_document(
             status=400,
             detail="This platform does not answer under the name that the request was sent to.",
             code="unknown_host",
@@ -35,7 +35,7 @@ def refusal(scope: Scope) -> dict[str, Any] | None:
             hint="The operator lists the names that are answered in MLOPS_ALLOWED_HOSTS.",
         )
     if scope["method"] not in SAFE_METHODS and headers.get(b"sec-fetch-site") in OTHER_SITES:
-        return problem_body(
+        return problem_document(
             status=403,
             detail="A page of another site may not send this request.",
             code="cross_site",

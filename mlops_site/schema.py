@@ -6,7 +6,7 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
-from mlops_site.problems import INTERNAL_DETAIL, problem_body
+from mlops_site.problems import INTERNAL_DETAIL, problem_document
 
 PROBLEM_TYPE = "application/problem+json"
 # What a code means, and an answer that has it; a view's own example of a code comes first.
@@ -87,7 +87,8 @@ class ProblemAutoSchema(AutoSchema):
     def _problem(self, code: str) -> OpenApiResponse:
         description, name, detail = PROBLEMS[code]
         own = [example for example in self.get_examples() if code in (example.status_codes or ())]
-        body = problem_body(status=int(code), detail=detail, code=name, instance=_plain(self.path))
+        path = _plain(self.path)
+        body = problem_document(status=int(code), detail=detail, code=name, instance=path)
         example = OpenApiExample(
             str(body["title"]), value=body, response_only=True, status_codes=[code]
         )

@@ -32,6 +32,8 @@ ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 # -- Docker (worker and supervisor only) --------------------------------------------------------
 RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
 JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
+JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
+JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
@@ -56,6 +58,9 @@ JOB_SCRATCH_MB = _int("MLOPS_JOB_SCRATCH_MB", 1024)
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
 JOB_LOG_HARD_BYTES = _int("MLOPS_JOB_LOG_HARD_BYTES", 1024 * 1024 * 1024)
+# Clients that wait for or follow a job, in this process; and how long one stream may last.
+MAX_FOLLOWERS = _int("MLOPS_MAX_FOLLOWERS", 1000)
+FOLLOW_MAX_SECONDS = _int("MLOPS_FOLLOW_MAX_SECONDS", 900)
 JOB_MAX_ATTEMPTS = _int("MLOPS_JOB_MAX_ATTEMPTS", 3)
 JOB_CAPS = {
     "queue_jobs": _int("MLOPS_QUEUE_JOBS", 5000),
@@ -67,6 +72,12 @@ MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", 0)
 RESERVED_MEMORY_MB = _int("MLOPS_RESERVED_MEMORY_MB", 1024)
 MEMORY_FREE_MB = _int("MLOPS_MEMORY_FREE_MB", 512)
 DISK_FREE_MB = _int("MLOPS_DISK_FREE_MB", 2048)
+# Retention: 0 keeps for ever. What a registered model needs is kept whatever these say.
+KEEP_JOBS_DAYS = _int("MLOPS_KEEP_JOBS_DAYS", 365)
+KEEP_JOBS = _int("MLOPS_KEEP_JOBS", 100_000)
+KEEP_LOGS_DAYS = _int("MLOPS_KEEP_LOGS_DAYS", 90)
+KEEP_LOGS_OF_JOBS = _int("MLOPS_KEEP_LOGS_OF_JOBS", 10_000)
+KEEP_RUNS_DAYS = _int("MLOPS_KEEP_RUNS_DAYS", 90)
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
 ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
@@ -163,7 +174,8 @@ Q_CLUSTER = {
     "retry": ENVIRONMENT_BUILD_SECONDS + 900,
     "max_attempts": 3,
     "save_limit": 200,
-    # A schedule is a row that names any function, and whoever writes rows could have it run.
+    # A schedule is a row that names any function, and whoever writes rows could have it run; and a
+    # guard that reads schedules is one that a locked database can hold up.
     "scheduler": False,
     "catch_up": False,
     "label": "Queue",

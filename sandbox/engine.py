@@ -1,7 +1,9 @@
 """The only place that talks to Docker; errors of its SDK never leave it."""
 
 import contextlib
+import json
 import math
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +14,7 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
+from urllib3.exceptions import HTTPError
 
 from sandbox.spec import SandboxSpec
 
@@ -22,6 +25,7 @@ T = TypeVar("T")
 CALL_SECONDS = 60
 MIB = 1024 * 1024
 NEVER = "0001-01-01"
+BROKEN_OFF = (HTTPError, OSError, struct.error, json.JSONDecodeError)
 HARDENING_FIELDS = (
     "CapDrop",
     "SecurityOpt",
@@ -175,9 +179,19 @@ class Engine:
         return _guarded_stream(stream)
 
     @_mapped
-    def recorded_logs(self, container_id: str) -> Iterator[bytes]:
-        """What the engine has of the output now, from the first byte, without waiting for more."""
-        stream = self._api.logs(container_id, stdout=True, stderr=True, stream=True, follow=False)
+    def recorded_logs(self, container_id: str, *, last_lines: int | None = None) -> Iterator[bytes]:
+        """What the engine has of the output now, without waiting for more.
+
+        From the first byte that it kept, or only so many of the last lines.
+        """
+        stream = self._api.logs(
+            container_id,
+            stdout=True,
+            stderr=True,
+            stream=True,
+            follow=False,
+            tail=last_lines or "all",
+        )
         return _guarded_stream(stream)
 
     @_mapped
@@ -276,9 +290,10 @@ def _connect() -> docker.APIClient:
 
 
 def _guarded_stream(stream: Iterator[T]) -> Iterator[T]:
+    """The SDK reads streams below `requests`: an engine that dies breaks them off in the middle."""
     try:
         yield from stream
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, requests.RequestException, *BROKEN_OFF) as error:
         raise EngineUnavailable(str(error)) from error
 
 

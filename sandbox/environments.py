@@ -29,7 +29,7 @@ from packaging.utils import canonicalize_name
 
 from sandbox.engine import Engine
 from sandbox.images import base_of
-from sandbox.spec import BUILDER_UID, Limits, build_spec
+from sandbox.spec import BUILDER_UID, Kind, Limits, build_spec
 
 BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
 # From 3.14 the default format of scikit-learn models refuses most tree ensembles.
@@ -41,6 +41,9 @@ RESOLUTION_SECONDS = 7 * 24 * 3600
 END_SECONDS = 30
 WATCH_SECONDS = 0.5
 LOCK_SECONDS = 0.2
+# Between the making of a build's folder and its lock.
+YOUNG_SECONDS = 10.0
+BUILD_LABEL = "mlops.build"
 Output = Callable[[bytes], None]
 
 
@@ -184,6 +187,30 @@ class EnvironmentStore:
                 _publish(building / "environment", final)
         return final
 
+    def remove_abandoned(self) -> list[str]:
+        """Removes the containers and folders of builds whose process died; returns their names.
+
+        Raises EngineError, EngineUnavailable.
+        """
+        labels = {"mlops.installation": self._installation_id, "mlops.kind": str(Kind.BUILD)}
+        removed = set()
+        for state in self._engine.find(labels):
+            name = state.labels.get(BUILD_LABEL, "")
+            if not name or _is_abandoned(self._root / "building" / name):
+                self._engine.remove(state.id)
+                removed.add(name or state.name)
+        for folder in self._building():
+            if _is_abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.add(folder.name)
+        return sorted(removed)
+
+    def _building(self) -> list[Path]:
+        try:
+            return [path for path in (self._root / "building").iterdir() if path.is_dir()]
+        except FileNotFoundError:
+            return []
+
     def _build(
         self, requirements: Sequence[str], *, output: Output, stop: threading.Event
     ) -> Environment:
@@ -232,7 +259,7 @@ class EnvironmentStore:
             variables=_index_variables(),
             network=self._network,
             limits=BUILD_LIMITS,
-            labels={"mlops.installation": self._installation_id},
+            labels={"mlops.installation": self._installation_id, BUILD_LABEL: building.name},
         )
         text = bytearray()
         container = self._engine.create(spec)
@@ -284,11 +311,16 @@ class EnvironmentStore:
         """A folder below building/ that the builder may write; gone afterwards in any case."""
         self._prepare_root()
         folder = Path(tempfile.mkdtemp(dir=self._root / "building"))
+        # Held until the end, or the death, of this process: so a build that nobody waits for any
+        # more is told from one that goes on.
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_EX)
         try:
             _give_to_builder(folder)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
     def _prepare_root(self) -> None:
         for name in ("cache", "envs", "building", "resolved", "platform", "locks"):
@@ -340,6 +372,22 @@ def whole_set(requirements: Sequence[str]) -> list[str]:
     Raises EnvironmentFailed.
     """
     return sorted(_with_baseline(requirements)[0])
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether no living process builds in it; one that was made just now may not be held yet."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return True
+    try:
+        young = time.time() - os.fstat(handle).st_ctime < YOUNG_SECONDS
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return not young
 
 
 def _try_lock(handle: IO[str]) -> bool:

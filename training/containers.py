@@ -1,6 +1,7 @@
 """From an attempt to its container: the folder with the script, the variables, the spec."""
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,16 @@ def attempt_tag(attempt: Attempt) -> str:
 
 def job_labels(attempt: Attempt) -> dict[str, str]:
     return {"mlops.installation": settings.INSTALLATION_ID, "mlops.attempt": str(attempt.pk)}
+
+
+def user_prefix() -> str:
+    """What the names of all our MLflow users begin with; another installation has its own."""
+    return f"job-{settings.INSTALLATION_ID}-"
+
+
+def user_name(attempt: Attempt) -> str:
+    """A new name for the attempt's MLflow user."""
+    return f"{user_prefix()}{attempt.job_id.hex[:12]}-{attempt.number}-{secrets.token_hex(3)}"
 
 
 def script_folder(attempt: Attempt) -> Path:

@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 
 USAGE_SECONDS = 2.0
 RECONNECT_SECONDS = 1.0
+# A flood is cut to its newest bytes anyway, and all jobs share one writer of the database.
+FLOOD_BYTES = 256 * 1024
+FLOOD_STORE_SECONDS = 2.0
 
 
 class LogFollower:
@@ -29,8 +32,10 @@ class LogFollower:
         self._attempt_id = attempt.pk
         self._engine = engine
         self._wake = wake
-        self._to_skip = logs.stored_end(attempt, LogChunk.Part.RUN)
-        self._intake = logs.Intake(offset=self._to_skip)
+        self._mark = logs.resume_mark(attempt, LogChunk.Part.RUN)
+        self._intake = logs.Intake(offset=self._mark.end)
+        self._unwritten: list[tuple[int, bytes]] = []
+        self._stored_at = 0.0
         self._thread = threading.Thread(target=self._follow, name="log-follower", daemon=True)
         self._thread.start()
 
@@ -44,16 +49,33 @@ class LogFollower:
         return self._intake.end
 
     def store(self, attempt: Attempt) -> None:
-        """Writes what was read since the last call."""
-        offset, data = self._intake.take()
-        if data:
+        """Writes what was read since the last call; a flood less often than an epoch's line.
+
+        What could not be written comes first the next time.
+        """
+        self._write(attempt)
+        now = time.monotonic()
+        flood = self._intake.waiting > FLOOD_BYTES and not self.ended
+        if flood and now - self._stored_at < FLOOD_STORE_SECONDS:
+            return
+        self._stored_at = now
+        self._unwritten = self._intake.take()
+        self._write(attempt)
+
+    def _write(self, attempt: Attempt) -> None:
+        while self._unwritten:
+            offset, data = self._unwritten[0]
             logs.append(attempt, LogChunk.Part.RUN, offset=offset, data=data)
+            del self._unwritten[0]
 
     def _follow(self) -> None:
         try:
+            to_skip = self._mark.bytes_to_skip(
+                lambda: self._engine.recorded_logs(self._container_id)
+            )
             for data in self._engine.follow_logs(self._container_id):
-                self._intake.put(data[self._to_skip :])
-                self._to_skip = max(0, self._to_skip - len(data))
+                self._intake.put(data[to_skip:])
+                to_skip = max(0, to_skip - len(data))
         except (EngineError, EngineUnavailable):
             log.warning("job.log_broke_off", extra={"attempt": self._attempt_id})
         finally:

@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,10 +19,10 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from registry.mlflow_client import model_registry
-from sandbox.engine import ContainerState, Engine
+from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, observe, resolve, rows, submit
+from training.services import claim, finish, launch, observe, resolve, rows
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -38,10 +38,19 @@ class JobSupervisor:
     """One look at every job container at each `tick`; a look for leftovers at each `reconcile`.
 
     `wake` is set when a container's output ends, so that its end is not noticed a tick late.
+    `may_act` is called before anything is done to an attempt, and raises when another supervisor
+    may have taken over meanwhile.
     """
 
-    def __init__(self, *, engine: Engine, wake: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        wake: threading.Event | None = None,
+        may_act: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
+        self._may_act = may_act
         self._wake = wake or threading.Event()
         self._followers: dict[int, LogFollower] = {}
         self._asked_at: dict[int, float] = {}
@@ -63,7 +72,7 @@ class JobSupervisor:
         held = list(self._held())
         self._forget(keep={attempt.pk for attempt in held})
         for attempt in held:
-            self._observe(attempt)
+            self._with_care(self._observe, attempt)
         self._note_usage(held)
         self._renew(held)
         self._launch_what_waits()
@@ -71,18 +80,24 @@ class JobSupervisor:
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row."""
-        for attempt in self._expired():
-            self._recover(attempt)
-        self._find_silent_ends()
+        for attempt in observe.unattended():
+            self._with_care(self._recover, attempt)
+        for attempt in self._held():
+            self._with_care(self._find_silent_end, attempt)
         self._remove_leftovers()
         self._remove_folders()
-        for attempt in finish.users_left_behind():
-            finish.delete_user(attempt)
-        submit.forget_old_keys()
+        finish.delete_users_left_behind()
 
     def measure(self) -> None:
-        """What the host has left decides how many jobs it takes. Raises EngineUnavailable."""
-        capacity = self._engine.capacity()
+        """What the host has left decides how many jobs it takes; none while the engine is away.
+
+        Raises EngineUnavailable.
+        """
+        try:
+            capacity = self._engine.capacity()
+        except EngineUnavailable:
+            claim.note_short_of("engine")
+            raise
         free_memory, disk = _free_memory_mb(), shutil.disk_usage(settings.MLOPS_HOME).free // MIB
         observe.note_room(
             EngineCapacity(
@@ -98,13 +113,27 @@ class JobSupervisor:
 
     # -- running containers ------------------------------------------------------------------------
     def _held(self) -> QuerySet[Attempt]:
-        held = Attempt.objects.filter(finished_at=None, lease_owner=rows.SUPERVISOR)
+        held = Attempt.objects.filter(
+            finished_at=None, lease_owner=rows.SUPERVISOR, container_started_at__isnull=False
+        )
         return held.select_related("job").defer("job__script", "job__environment_lock")
 
     def _forget(self, *, keep: set[int]) -> None:
         for attempt_id in set(self._followers) - keep:
             del self._followers[attempt_id]
-            self._asked_at.pop(attempt_id, None)
+        # Not with the followers: a worker that gives an attempt back is not asked again at once.
+        oldest = time.monotonic() - ASK_AGAIN_SECONDS
+        self._asked_at = {pk: at for pk, at in self._asked_at.items() if at > oldest}
+
+    def _with_care(self, look: Callable[[Attempt], None], attempt: Attempt) -> None:
+        """An attempt that is somebody else's by now, or an error about it, stops no other one."""
+        self._may_act()
+        try:
+            look(attempt)
+        except rows.LeaseLost:
+            return
+        except EngineError:
+            log.exception("job.engine_failed", extra={"attempt": attempt.pk})
 
     def _observe(self, attempt: Attempt) -> None:
         follower = self._followers.get(attempt.pk)
@@ -113,13 +142,10 @@ class JobSupervisor:
             self._followers[attempt.pk] = follower
         output_ended = follower.ended
         follower.store(attempt)
-        try:
-            if output_ended:
-                self._look_at_end(attempt)
-            else:
-                self._enforce(attempt, printed=follower.printed)
-        except rows.LeaseLost:
-            return
+        if output_ended:
+            self._look_at_end(attempt)
+        else:
+            self._enforce(attempt, printed=follower.printed)
 
     def _look_at_end(self, attempt: Attempt) -> None:
         """The output is over: so is the container, unless the engine broke the stream off."""
@@ -178,30 +204,22 @@ class JobSupervisor:
         claim.ask_to_launch()
 
     # -- leftovers ---------------------------------------------------------------------------------
-    def _expired(self) -> Iterable[Attempt]:
-        expired = Attempt.objects.filter(finished_at=None, lease_expires_at__lt=timezone.now())
-        return list(expired.select_related("job"))
-
     def _recover(self, attempt: Attempt) -> None:
         """Whoever held this attempt is gone. What its container says decides how to go on."""
         state = self._engine.state(attempt.container_id) if attempt.container_id else None
-        try:
-            observe.take_over(attempt)
-            if attempt.container_started_at is not None:
-                return  # the tick observes it, or sees that its container is gone
-            if state is None or state.started_at is None:
-                observe.end_unstarted(attempt)
-            else:
-                launch.hand_over(attempt, started_at=state.started_at)
-        except rows.LeaseLost:
-            return
+        observe.take_over(attempt)
+        if attempt.container_started_at is not None:
+            return  # the tick observes it, or sees that its container is gone
+        if state is None or state.started_at is None:
+            observe.end_unstarted(attempt)
+        else:
+            launch.hand_over(attempt, started_at=state.started_at)
 
-    def _find_silent_ends(self) -> None:
+    def _find_silent_end(self, attempt: Attempt) -> None:
         """A container that was removed by somebody, or whose stream never ended."""
-        for attempt in self._held():
-            state = self._engine.state(attempt.container_id)
-            if state is None or not state.running:
-                self._ask_to_finish(attempt)
+        state = self._engine.state(attempt.container_id)
+        if state is None or not state.running:
+            self._ask_to_finish(attempt)
 
     def _remove_leftovers(self) -> None:
         """Containers that nothing will ever finish: their attempt is over or unknown."""

@@ -8,6 +8,7 @@ at last whether there is a model. An exit code alone tells little: the launcher'
 import re
 import signal
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from training.modules import missing_module, requirement_for
 from training.states import EndReason, Intent, Reason
@@ -23,6 +24,7 @@ SYNTAX_ERRORS = ("SyntaxError", "IndentationError", "TabError")
 EXCEPTION_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?P<words>: .*)?$")
 TRACEBACK = "Traceback (most recent call last):"
 NO_SPACE = "[Errno 28]"
+CONNECTION = "onnection"
 ERROR_MAX_CHARACTERS = 1000
 MIB = 1024 * 1024
 
@@ -41,6 +43,7 @@ class ExitFacts:
     timeout_seconds: int
     grace_seconds: int
     log_tail: str
+    tracking_uri: str = ""
     memory_mb: int = 0
     peak_memory_bytes: int = 0
 
@@ -67,6 +70,10 @@ def failure_of(facts: ExitFacts) -> EndReason | None:
     if _signal_of(facts.exit_code):
         return _ended_by_signal(_signal_of(facts.exit_code))
     line = last_exception_line(facts.log_tail)
+    if line is not None and _lost_mlflow(line, facts.tracking_uri):
+        return EndReason.of(
+            Reason.TRACKING_UNAVAILABLE, sentence="MLflow did not answer while the script ran."
+        )
     if line is None:
         sentence = f"The script ended with exit code {facts.exit_code}."
         return EndReason.of(Reason.SCRIPT_ERROR, sentence=sentence)
@@ -97,6 +104,20 @@ def _ran_out_of_time(facts: ExitFacts) -> bool:
     if facts.exit_code == DEADLINE_EXIT_CODE:
         return facts.seconds >= facts.timeout_seconds
     return facts.seconds > facts.timeout_seconds + facts.grace_seconds
+
+
+def _lost_mlflow(line: str, tracking_uri: str) -> bool:
+    """The script's own client could not reach MLflow, which is ours to keep running.
+
+    The words are those of MLflow's client and of the one below it; a script that prints them gets
+    no more than the tries that a job has anyway.
+    """
+    server = urlsplit(tracking_uri)
+    words = (
+        f"API request to {tracking_uri}",
+        f"(host='{server.hostname}', port={server.port})",
+    )
+    return bool(server.hostname) and any(one in line for one in words) and CONNECTION in line
 
 
 def _out_of_memory(facts: ExitFacts) -> EndReason:

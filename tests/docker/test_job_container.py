@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.trial import wait_for
 from sandbox.engine import Engine, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
 from tests.fixtures.engine import JobRunner
-from tests.fixtures.waiting import wait_for
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """How jobs fail on the whole platform: with a reason, in words, with what to do."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,9 +9,8 @@ import pytest
 import requests
 
 from deploy.accounts import CHECKOUT
+from deploy.trial import Platform, wait_for
 from sandbox.engine import Engine
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
 
 WAITS = "import threading\nprint('up')\nthreading.Event().wait()\n"
 
@@ -106,7 +107,7 @@ def test_a_killed_supervisor_loses_and_doubles_nothing(platform: Platform):
     job_id = platform.upload(script)
     platform.in_phase(job_id, "training")
     wait_for(lambda: "line 5\n" in platform.job(job_id)["logs"], seconds=20, what="output")
-    subprocess.run(["kill", "-KILL", str(platform.processes()["supervisor"])], check=True)
+    os.kill(platform.processes()["supervisor"], signal.SIGKILL)
     job = platform.ended(job_id)
     assert job["error"] == "RuntimeError: the end"
     lines = [line for line in job["logs"].splitlines() if line.startswith("line")]

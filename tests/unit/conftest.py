@@ -1,6 +1,5 @@
-"""A database in a file: threads of a test then wait for each other as processes do."""
+"""What tests of the API need: a client, and an engine that has been measured."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,16 +7,6 @@ from django.test import Client
 from django.utils import timezone
 
 from training.models import EngineCapacity
-
-
-@pytest.fixture(scope="session")
-def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from django.conf import settings  # noqa: PLC0415  (only when a test uses a database)
-
-    database = settings.DATABASES["default"]
-    if database["ENGINE"].endswith("sqlite3"):
-        folder: Path = tmp_path_factory.mktemp("db")
-        database["TEST"] = {**database.get("TEST", {}), "NAME": str(folder / "test.sqlite3")}
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from django.test import Client
 from django.utils import timezone
 
-from tests.fixtures.jobs import a_job, claimed, ended
+from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training.facts import seconds_by_phase
 from training.models import Attempt, Job
 from training.services import rows

@@ -10,7 +10,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from tests.fixtures.jobs import a_submission
+from tests.fixtures.sent_jobs import a_submission
 from training.api.idempotency import hash_of
 from training.models import IdempotencyKey, Job
 from training.services import submit as submitting

@@ -7,7 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
-from tests.fixtures.jobs import a_job, claimed, ended
+from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training.models import Job
 from training.states import Reason
 

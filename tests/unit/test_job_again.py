@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from tests.fixtures.jobs import SCRIPT, a_job, claimed, ended
+from tests.fixtures.sent_jobs import SCRIPT, a_job, claimed, ended
 from training.models import Job
 from training.states import Priority, Reason
 
@@ -42,6 +42,8 @@ def test_both_jobs_name_each_other(api: Client):
     second = made(again(api, first))
     told = api.get(f"/mlops/training/jobs/{first.pk}").json()
     assert (told["rerun_of"], told["reruns"]) == (None, [str(second.pk)])
+    # Who holds the first one's ETag is told of the change.
+    assert Job.objects.get(pk=first.pk).revision > first.revision
     told = api.get(f"/mlops/training/jobs/{second.pk}").json()
     assert (told["rerun_of"], told["reruns"]) == (str(first.pk), [])
 

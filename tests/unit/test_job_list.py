@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests.fixtures.jobs import a_job, claimed, ended
+from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training.api.queries import cursor_of, place_of
 from training.listing import JobFilter, Place, jobs_query
 from training.models import Job, JobTerm

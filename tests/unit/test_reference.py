@@ -3,7 +3,7 @@
 from django.core.management import call_command
 from django.test import Client
 
-from tests.fixtures.jobs import a_job, claimed
+from tests.fixtures.sent_jobs import a_job, claimed
 from training.states import ENDINGS, Reason
 
 

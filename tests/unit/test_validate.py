@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from sandbox.engine import EngineUnavailable
 from sandbox.environments import BuildStopped, EnvironmentFailed, EnvironmentLock
-from tests.fixtures.jobs import a_job
+from tests.fixtures.sent_jobs import a_job
 from training import script_check
 from training.models import Attempt, IdempotencyKey, Job, JobEvent, JobTerm, Resolution
 from training.modules import distributions_in, is_brought

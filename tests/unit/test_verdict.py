@@ -160,3 +160,20 @@ def test_every_reason_has_words_and_every_failure_a_hint():
 
 def test_an_ended_job_never_moves_again():
     assert all(TRANSITIONS[status] == frozenset() for status in TERMINAL)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mlflow.exceptions.MlflowException: API request to http://10.0.0.1:5000/api/2.0/mlflow/runs"
+        "/create failed with exception HTTPConnectionPool(host='10.0.0.1', port=5000): Max retries",
+        "requests.exceptions.ConnectionError: HTTPConnectionPool(host='10.0.0.1', port=5000): Max "
+        "retries exceeded with url: /api/2.0/mlflow-artifacts/artifacts/1",
+    ],
+)
+def test_a_script_that_could_not_reach_mlflow_is_not_to_blame(line: str):
+    log = f'Traceback (most recent call last):\n  File "x", line 1\n{line}\n'
+    found = failure_of(facts(exit_code=1, log_tail=log, tracking_uri="http://10.0.0.1:5000"))
+    assert found.reason is Reason.TRACKING_UNAVAILABLE
+    elsewhere = facts(exit_code=1, log_tail=log, tracking_uri="http://10.0.0.2:5000")
+    assert failure_of(elsewhere).reason is Reason.SCRIPT_ERROR

@@ -2,7 +2,7 @@
 
 from django.urls import re_path
 
-from training.api import list_view, reference_views, validate_view, views
+from training.api import follow, list_view, reference_views, validate_view, views
 
 JOB = r"^jobs/(?P<job_id>[^/]+)"
 
@@ -17,4 +17,6 @@ urlpatterns = [
     re_path(JOB + r"/rerun/?$", views.RerunView.as_view(), name="rerun"),
     re_path(JOB + r"/script/?$", views.ScriptView.as_view(), name="script"),
     re_path(JOB + r"/environment/?$", views.EnvironmentView.as_view(), name="environment"),
+    re_path(JOB + r"/logs/?$", follow.LogsView.as_view(), name="logs"),
+    re_path(JOB + r"/events/?$", follow.EventsView.as_view(), name="events"),
 ]

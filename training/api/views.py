@@ -10,7 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from training.api import idempotency
+from training.api import follow, idempotency
 from training.api.client import AnyBodyParser, client_of, job_of, job_path, upload_limits
 from training.api.examples import (
     ACCEPTED_EXAMPLE,
@@ -38,7 +38,6 @@ from training.api.serializers import (
     UploadFormSerializer,
     UploadSerializer,
     accepted_document,
-    job_document,
 )
 from training.api.submission import parse_edits, parse_upload
 from training.models import Job
@@ -46,9 +45,6 @@ from training.services.cancel import cancel
 from training.services.submit import rerun, submit
 from training.states import TERMINAL, Status
 
-JOB_ID = OpenApiParameter(
-    "job_id", str, OpenApiParameter.PATH, description="From the upload's answer."
-)
 LOCATION = OpenApiParameter(
     "Location", str, OpenApiParameter.HEADER, response=[202], description="The path of the job."
 )
@@ -141,7 +137,7 @@ class JobView(APIView):
         summary="Look at a training job",
         description="What the job is doing, and what it has printed so far.",
         tags=["Training"],
-        parameters=[JOB_ID],
+        parameters=follow.JOB_PARAMETERS,
         responses={200: OpenApiResponse(JobSerializer, description="Request successful")},
         examples=[
             OpenApiExample(
@@ -153,8 +149,8 @@ class JobView(APIView):
             problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
         ],
     )
-    def get(self, request: Request, job_id: str) -> Response:
-        return Response(job_document(job_of(job_id)))
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        return follow.job_response(request._request, job_id)
 
 
 class CancelView(APIView):
@@ -168,7 +164,7 @@ class CancelView(APIView):
             "gone. Asking twice is harmless; a job that has ended answers 409 and says how."
         ),
         tags=["Training"],
-        parameters=[JOB_ID],
+        parameters=[follow.JOB_ID],
         request=None,
         responses={
             200: OpenApiResponse(CancelSerializer, description="The job is cancelled"),
@@ -203,7 +199,7 @@ class RerunView(APIView):
             "timeout and tags, checked as an upload is."
         ),
         tags=["Training"],
-        parameters=[JOB_ID, LOCATION],
+        parameters=[follow.JOB_ID, LOCATION],
         request=EditsSerializer,
         responses={202: OpenApiResponse(RerunSerializer, description="Job queued successfully")},
         examples=[
@@ -239,7 +235,7 @@ class ScriptView(APIView):
         summary="Download a job's script",
         description="Byte for byte as it was uploaded.",
         tags=["Training"],
-        parameters=[JOB_ID],
+        parameters=[follow.JOB_ID],
         responses={(200, "text/x-python"): OpenApiTypes.STR},
         examples=[
             OpenApiExample(
@@ -268,7 +264,7 @@ class EnvironmentView(APIView):
             "requirements are resolved."
         ),
         tags=["Training"],
-        parameters=[JOB_ID],
+        parameters=[follow.JOB_ID],
         responses={(200, "text/plain"): OpenApiTypes.STR},
         examples=[
             OpenApiExample(

@@ -78,6 +78,11 @@ def room_left(engine: str = LOCAL_ENGINE) -> Room:
     )
 
 
+def note_short_of(what: str, engine: str = LOCAL_ENGINE) -> None:
+    """Nothing more is claimed until the next measurement: each job would lose an attempt."""
+    EngineCapacity.objects.filter(engine=engine).update(short_of=what)
+
+
 def next_in_line() -> Job | None:
     """The job that is to be taken next, whether there is room for it or not."""
     now = timezone.now()

@@ -17,7 +17,7 @@ from sandbox.environments import (
 )
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
-from training.services import resolve, rows
+from training.services import claim, resolve, rows
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
 
@@ -32,10 +32,14 @@ def launch(attempt: Attempt) -> None:
     """Raises LeaseLost; whatever else fails becomes the attempt's end."""
     stop = threading.Event()
     with rows.lease_kept(attempt, unwanted=stop.set):
-        reason = _launch_or_reason(attempt, stop)
-        if reason is not None:
-            clean_up(attempt)
-            end(attempt, reason)
+        try:
+            reason = _launch_or_reason(attempt, stop)
+            if reason is not None:
+                clean_up(attempt)
+                end(attempt, reason)
+        except rows.LeaseLost:
+            _remember_user(attempt)
+            raise
 
 
 def hand_over(attempt: Attempt, *, started_at: datetime) -> None:
@@ -62,11 +66,14 @@ def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | No
         log.error("job.sandbox_refused", extra={"differences": error.differences})
         rows.record(attempt.job, "sandbox_refused", str(error), actor=rows.WORKER, attempt=attempt)
         return EndReason.of(Reason.SANDBOX_REFUSED)
-    except (EngineError, EngineUnavailable):
+    except (EngineError, EngineUnavailable) as error:
         log.exception("job.engine_failed", extra={"job": str(attempt.job_id)})
+        if isinstance(error, EngineUnavailable):
+            claim.note_short_of("engine")
         return EndReason.of(Reason.ENGINE_UNAVAILABLE)
     except RegistryUnavailable:
         log.exception("job.tracking_unavailable", extra={"job": str(attempt.job_id)})
+        claim.note_short_of("mlflow")
         return EndReason.of(Reason.TRACKING_UNAVAILABLE)
     except RegistryRefused as error:
         return EndReason.of(Reason.EXPERIMENT_REFUSED, sentence=str(error.detail))
@@ -74,6 +81,13 @@ def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | No
         log.exception("job.host_failed", extra={"job": str(attempt.job_id)})
         return EndReason.of(Reason.INTERNAL_ERROR)
     return None
+
+
+def _remember_user(attempt: Attempt) -> None:
+    """Whoever took the attempt over may have looked for its MLflow user before we made it."""
+    if attempt.mlflow_username:
+        lost = Attempt.objects.filter(pk=attempt.pk)
+        lost.update(mlflow_username=attempt.mlflow_username)
 
 
 def _launch(attempt: Attempt, stop: threading.Event) -> None:
@@ -119,7 +133,7 @@ def _environment_for(
 def _open_tracking(attempt: Attempt) -> dict[str, str]:
     """The attempt's own MLflow user, who may write to its experiment and to nothing else."""
     registry = model_registry()
-    username = f"job-{attempt.job.pk.hex[:12]}-{attempt.number}-{secrets.token_hex(3)}"
+    username = containers.user_name(attempt)
     password = secrets.token_urlsafe(24)
     experiment_id = registry.ensure_experiment(attempt.job.experiment_name)
     # Before the user exists: a user that nobody remembers would never be deleted.

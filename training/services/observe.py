@@ -1,5 +1,8 @@
 """What the supervisor writes: leases renewed and taken over, decisions, what lost its holder."""
 
+import fcntl
+import logging
+import os
 import uuid
 from datetime import timedelta
 
@@ -8,12 +11,25 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from sandbox.engine import Engine
-from training import engine_room, logs
+from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
+from sandbox.engine import Engine, EngineError, EngineUnavailable
+from training import containers, engine_room, logs
 from training.models import Attempt, EngineCapacity, SupervisorLease
 from training.services import rows
-from training.services.finish import ask_to_finish, clean_up, end
+from training.services.finish import (
+    ask_to_finish,
+    clean_up,
+    clean_up_here,
+    end,
+    keep_exit_facts,
+    script_failure,
+)
 from training.states import EndReason, Intent, Phase, Reason
+
+log = logging.getLogger(__name__)
+
+LOCK_FLAGS = os.O_RDWR | os.O_CREAT
+_locks: dict[uuid.UUID, int] = {}
 
 INTENT_WORDS = {
     Intent.CANCEL: "somebody cancelled it",
@@ -23,13 +39,19 @@ INTENT_WORDS = {
 SUPERVISOR_LEASE_SECONDS = 15
 # Beyond the grace: the launcher in the container acts first; this is for when it cannot.
 DEADLINE_SLACK_SECONDS = 5
+# Between a kill and the engine's word that the container has ended.
+KILL_SECONDS = 10
 
 
 def hold_engine(engine: str, holder: uuid.UUID) -> bool:
-    """Whether this supervisor acts for the engine: it holds the lease, or takes a free one."""
+    """Whether this supervisor acts for the engine: it holds the lease, or takes a free one.
+
+    Whoever gets the lock file just now need not wait for the lease to run out: the kernel took it
+    from a holder that died. One that hangs keeps the lock, and loses the lease.
+    """
     now = timezone.now()
     expires = now + timedelta(seconds=SUPERVISOR_LEASE_SECONDS)
-    free = Q(holder=holder) | Q(expires_at__lt=now)
+    free = Q() if _lock_now(engine, holder) else Q(holder=holder) | Q(expires_at__lt=now)
     if SupervisorLease.objects.filter(free, engine=engine).update(
         holder=holder, expires_at=expires
     ):
@@ -45,6 +67,26 @@ def hold_engine(engine: str, holder: uuid.UUID) -> bool:
 def release_engine(engine: str, holder: uuid.UUID) -> None:
     """The next supervisor need not wait for the lease to run out."""
     SupervisorLease.objects.filter(engine=engine, holder=holder).delete()
+    handle = _locks.pop(holder, None)
+    if handle is not None:
+        os.close(handle)
+
+
+def _lock_now(engine: str, holder: uuid.UUID) -> bool:
+    """Whether this call took the lock of the engine's supervisor; False when we had it before."""
+    if holder in _locks:
+        return False
+    try:
+        handle = os.open(settings.MLOPS_HOME / f"supervisor-{engine}.lock", LOCK_FLAGS, 0o600)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return False
+    _locks[holder] = handle
+    return True
 
 
 def note_room(room: EngineCapacity) -> None:
@@ -85,26 +127,36 @@ def note_usage(attempt: Attempt, *, memory_bytes: int, cpu_seconds: float) -> No
     open_attempt.filter(cpu_seconds__lt=cpu_seconds).update(cpu_seconds=cpu_seconds)
 
 
-def take_over(attempt: Attempt) -> None:
-    """The supervisor takes a lease that has expired; the former holder's token is void.
+def unattended() -> list[Attempt]:
+    """Open attempts that nobody works on: the lease is over, or whoever held it died.
 
-    Raises LeaseLost.
+    Also what a supervisor had taken over when it was killed before it said how to go on.
     """
-    if not rows.take_lease(
-        attempt,
-        rows.SUPERVISOR,
-        lease_token=attempt.lease_token,
-        lease_expires_at__lt=timezone.now(),
-    ):
+    alive = Attempt.objects.select_related("job").filter(finished_at=None)
+    now = timezone.now()
+    abandoned = {"lease_owner": rows.SUPERVISOR, "container_started_at": None}
+    over = alive.filter(Q(lease_expires_at__lt=now) | Q(**abandoned))
+    held = alive.filter(lease_expires_at__gte=now).exclude(lease_owner=rows.SUPERVISOR)
+    return [*over, *(attempt for attempt in held if rows.is_gone(attempt.lease_owner))]
+
+
+def take_over(attempt: Attempt) -> None:
+    """The supervisor takes an unattended attempt; the former holder's token is void.
+
+    Raises LeaseLost when somebody else was faster, or the holder renewed its lease meanwhile.
+    """
+    seen = {
+        "lease_token": attempt.lease_token,
+        "lease_owner": attempt.lease_owner,
+        "lease_expires_at": attempt.lease_expires_at,
+    }
+    if not rows.take_lease(attempt, rows.SUPERVISOR, **seen):
         raise rows.LeaseLost(str(attempt))
 
 
 def end_unstarted(attempt: Attempt) -> None:
     """Whoever made the attempt ready is gone, and its script never ran. Raises LeaseLost."""
-    clean_up(attempt)
-    if attempt.job.cancel_requested_at is not None:
-        end(attempt, EndReason.of(Reason.CANCELLED))
-        return
+    clean_up_here(attempt)
     sentence = "The process that made the job ready died before the script started."
     end(attempt, EndReason.of(Reason.WORKER_LOST, sentence=sentence))
 
@@ -125,23 +177,58 @@ def end_overdue(engine: Engine) -> None:
             decide(attempt, Intent.DEADLINE)
         except rows.LeaseLost:
             continue
-        engine.kill(attempt.container_id)
+        try:
+            engine.kill(attempt.container_id)
+            if engine.state(attempt.container_id) is not None:
+                engine.wait(attempt.container_id, timeout_seconds=KILL_SECONDS)
+        except EngineError:
+            log.exception("job.not_killed", extra={"attempt": attempt.pk})
+            continue
         ask_to_finish(attempt.pk)
 
 
 def stop_everything() -> int:
     """The platform stops: what runs is given back to the queue. Returns how many attempts ended.
 
-    Nobody else works on them any more when this is called, so their leases are taken by force.
+    Nobody else works on them any more when this is called, so their leases are taken by force. A
+    script that has ended already is not run again: the next start registers its model. What cannot
+    be stopped now, since the engine is away, is found by the next start.
     """
     stopped = 0
     for attempt in Attempt.objects.select_related("job").filter(finished_at=None):
-        if rows.take_lease(attempt, rows.SUPERVISOR):
-            if attempt.container_id:
-                logs.take_the_rest(attempt, engine_room.engine())
-            clean_up(attempt)
-            cancelled = attempt.job.cancel_requested_at is not None
-            reason = Reason.CANCELLED if cancelled else Reason.PLATFORM_STOPPED
-            end(attempt, EndReason.of(reason))
-            stopped += 1
+        try:
+            stopped += _stop(attempt)
+        except (EngineError, EngineUnavailable, rows.LeaseLost):
+            log.exception("job.not_stopped", extra={"attempt": attempt.pk})
     return stopped
+
+
+def _stop(attempt: Attempt) -> bool:
+    """Whether this ended the attempt."""
+    if not rows.take_lease(attempt, rows.SUPERVISOR):
+        return False
+    if attempt.container_id:
+        if attempt.container_started_at is not None and _has_ended_by_itself(attempt):
+            return False
+        engine = engine_room.engine()
+        # Ended first: what it printed until then is then all there is to keep.
+        engine.kill(attempt.container_id)
+        logs.take_the_rest(attempt, engine)
+    _end_runs(attempt)
+    clean_up(attempt)
+    decided = script_failure(attempt) if attempt.intent else None
+    end(attempt, decided or EndReason.of(Reason.PLATFORM_STOPPED))
+    return True
+
+
+def _end_runs(attempt: Attempt) -> None:
+    """So that MLflow does not show runs that nobody runs; it may be away already."""
+    try:
+        model_registry().end_runs(containers.attempt_tag(attempt), succeeded=False)
+    except (RegistryUnavailable, RegistryRefused):
+        log.warning("job.runs_left_open", extra={"attempt": attempt.pk})
+
+
+def _has_ended_by_itself(attempt: Attempt) -> bool:
+    """Then its facts are in the row, whatever becomes of its container."""
+    return keep_exit_facts(attempt) and attempt.exit_code is not None

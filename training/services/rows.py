@@ -8,9 +8,10 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
@@ -34,6 +35,15 @@ class LeaseLost(Exception):
 def me() -> str:
     """Who holds a lease: this process on this host."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def is_gone(owner: str) -> bool:
+    """Whether a holder was a process of this host that is no more; its lease need not run out.
+
+    False for whatever cannot be known: another host, or an id that some other process has now.
+    """
+    host, _, pid = owner.rpartition(":")
+    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
 
 
 def update_attempt(attempt: Attempt, **values: Any) -> None:
@@ -114,30 +124,65 @@ def lease_kept(attempt: Attempt, *, unwanted: Callable[[], None] = lambda: None)
     """Renews the lease from a thread while the block works: a build may take minutes.
 
     `unwanted` is called once, from that thread, when the job is cancelled or the lease is lost.
+    When the block fails the lease is over at once, so that the supervisor need not wait for it.
     """
     done = threading.Event()
+    keeper = _LeaseKeeper(attempt, unwanted, done)
+    thread = threading.Thread(target=keeper.run, name="lease-keeper", daemon=True)
+    thread.start()
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        done.set()
+        thread.join()
+        if failed:
+            _release(attempt)
 
-    def keep() -> None:
-        renewed, told = timezone.now(), False
+
+class _LeaseKeeper:
+    """One look a second: is the lease due to be renewed, is the work still wanted?"""
+
+    def __init__(
+        self, attempt: Attempt, unwanted: Callable[[], None], done: threading.Event
+    ) -> None:
+        self._attempt = attempt
+        self._unwanted = unwanted
+        self._done = done
+        self._renewed_at = timezone.now()
+        self._told = False
+
+    def run(self) -> None:
         try:
-            while not done.wait(LOOK_SECONDS):
-                now = timezone.now()
-                if now - renewed >= timedelta(seconds=LEASE_RENEW_SECONDS):
-                    _renew(attempt)
-                    renewed = now
-                if not told and not _is_wanted(attempt):
-                    told = True
-                    unwanted()
+            while not self._done.wait(LOOK_SECONDS):
+                self._look_if_the_database_answers()
         finally:
             connection.close()
 
-    keeper = threading.Thread(target=keep, name="lease-keeper", daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        done.set()
-        keeper.join()
+    def _look_if_the_database_answers(self) -> None:
+        """A database that is locked for a while must not end the lease of a build of minutes."""
+        try:
+            self._look()
+        except DatabaseError:
+            log.warning("job.lease_not_renewed", extra={"attempt": self._attempt.pk})
+            connection.close()
+
+    def _look(self) -> None:
+        now = timezone.now()
+        if now - self._renewed_at >= timedelta(seconds=LEASE_RENEW_SECONDS):
+            _renew(self._attempt)
+            self._renewed_at = now
+        if not self._told and not _is_wanted(self._attempt):
+            self._told = True
+            self._unwanted()
+
+
+def _release(attempt: Attempt) -> None:
+    """If it is still ours; a database that does not answer leaves it to run out."""
+    held = Attempt.objects.filter(pk=attempt.pk, lease_token=attempt.lease_token, finished_at=None)
+    with contextlib.suppress(DatabaseError):
+        held.exclude(lease_owner=SUPERVISOR).update(lease_expires_at=timezone.now())
 
 
 def _renew(attempt: Attempt) -> None:

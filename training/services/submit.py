@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
@@ -183,6 +183,9 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
         terms = [JobTerm(job=job, term=term, created_at=now) for term in sorted(_terms(job))]
         JobTerm.objects.bulk_create(terms)
         detail = f"again, after {rerun_of.pk}" if rerun_of else ""
+        if rerun_of is not None:
+            # Its document names this job from now on.
+            Job.objects.filter(pk=rerun_of.pk).update(revision=F("revision") + 1)
         rows.record(job, "accepted", detail, actor=client.owner)
     return job
 

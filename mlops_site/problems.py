@@ -62,6 +62,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
             instance=path,
             errors=_field_errors(error),
             hint=getattr(error, "hint", ""),
+            limit=getattr(error, "limit", ""),
         ),
         headers=_headers(error),
     )

@@ -13,6 +13,11 @@ PROBLEM_TYPE = "application/problem+json"
 PROBLEMS = {
     "400": ("Invalid input", "bad_request", "The request cannot be read."),
     "404": ("Resource doesn't exist", "not_found", "There is nothing at this path."),
+    "409": (
+        "Not possible in this state",
+        "already_ended",
+        "The job has ended already: completed (succeeded). The model was registered.",
+    ),
     "413": ("Body too large", "body_too_large", "The body is larger than 16 MiB."),
     "415": (
         "Body of a type that cannot be read",
@@ -24,6 +29,16 @@ PROBLEMS = {
         "The range begins behind the end of the log",
         "range_not_satisfiable",
         "The log has 120 bytes so far.",
+    ),
+    "422": (
+        "The key belongs to another request",
+        "idempotency_key_reused",
+        "This Idempotency-Key was sent before, with another request.",
+    ),
+    "429": (
+        "A limit is reached; `limit` names it, `Retry-After` says when to try again",
+        "too_many_jobs",
+        "5000 jobs are waiting already, and no more are accepted.",
     ),
     "500": ("Internal error", "internal_error", INTERNAL_DETAIL),
     "503": (
@@ -53,6 +68,9 @@ class ProblemSerializer(serializers.Serializer):
     instance = serializers.CharField(help_text="The path that was asked for.")
     code = serializers.CharField(help_text="What is wrong, for a program.")
     hint = serializers.CharField(required=False, help_text="What to do about it.")
+    limit = serializers.CharField(
+        required=False, help_text="The limit that is reached; `/mlops/training/limits` has all."
+    )
     errors = FieldErrorSerializer(  # type: ignore[assignment]
         many=True, required=False, help_text="One entry a field."
     )

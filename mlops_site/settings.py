@@ -204,6 +204,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "/static/mlops_site/favicon.svg",
     "REDOC_DIST": "SIDECAR",
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
+    "ENUM_NAME_OVERRIDES": {
+        "JobStatusEnum": "training.states.Status",
+        "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
+    },
 }
 LOGGING = {
     "version": 1,

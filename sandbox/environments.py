@@ -56,6 +56,18 @@ class Environment:
     lock: str
 
 
+@dataclass(frozen=True)
+class EnvironmentLock:
+    """What a set of requirements resolves to: the key of its environment, and the pins in it.
+
+    `installed`: this host has the environment already.
+    """
+
+    key: str
+    lock: str
+    installed: bool
+
+
 class EnvironmentFailed(Exception):
     """The requirements cannot be installed; `reason` is a code, `detail` one sentence."""
 
@@ -126,6 +138,31 @@ class EnvironmentStore:
             found = self.find(requirements)
             return found or self._build(requirements, output=output, stop=wanted)
 
+    def resolve(
+        self,
+        requirements: Sequence[str],
+        *,
+        output: Output,
+        stop: threading.Event | None = None,
+    ) -> EnvironmentLock:
+        """What `build` would install, without installing it; no container for what is known.
+
+        Raises EnvironmentFailed, and BuildStopped when `stop` is set meanwhile. Waits for nobody:
+        two that resolve the same set at once cost a container more and disturb nothing.
+        """
+        found = self.find(requirements)
+        if found is not None:
+            return EnvironmentLock(key=found.key, lock=found.lock, installed=True)
+        with self._build_folder() as building:
+            lock = self._lock_of(
+                requirements, building, output=output, stop=stop or threading.Event()
+            )
+        key = self._key(lock)
+        installed = self.get(key) is not None
+        if installed:
+            self._remember(requirements, key)
+        return EnvironmentLock(key=key, lock=lock, installed=installed)
+
     def platform_folder(self) -> Path:
         """The folder to mount at /platform. Raises EnvironmentFailed when it was never made."""
         folder = self._platform_path()
@@ -182,11 +219,7 @@ class EnvironmentStore:
         noun = "requirement" if count == 1 else "requirements"
         output(f"Resolving {count} {noun}\n".encode())
         with self._build_folder() as building:
-            wanted, constraints = _with_baseline(requirements)
-            _hand_in(building / "requirements.in", wanted)
-            _hand_in(building / "constraints.in", constraints)
-            self._run_step("resolve", building, output=output, stop=stop)
-            lock = (building / "lock.txt").read_text()
+            lock = self._lock_of(requirements, building, output=output, stop=stop)
             key = self._key(lock)
             if self.get(key) is None:
                 self._run_step("install", building, output=output, stop=stop)
@@ -196,6 +229,20 @@ class EnvironmentStore:
         seconds = time.monotonic() - started
         output(f"Environment {key} ready in {seconds:.1f} s\n".encode())
         return Environment(key=key, path=self._root / "envs" / key, lock=lock)
+
+    def _lock_of(
+        self,
+        requirements: Sequence[str],
+        building: Path,
+        *,
+        output: Output,
+        stop: threading.Event,
+    ) -> str:
+        wanted, constraints = _with_baseline(requirements)
+        _hand_in(building / "requirements.in", wanted)
+        _hand_in(building / "constraints.in", constraints)
+        self._run_step("resolve", building, output=output, stop=stop)
+        return (building / "lock.txt").read_text()
 
     def _run_step(
         self, step: str, building: Path, *, output: Output, stop: threading.Event
@@ -317,6 +364,14 @@ class EnvironmentStore:
         if self._base is None:
             self._base = base_of(self._engine, self._image)
         return self._base
+
+
+def whole_set(requirements: Sequence[str]) -> list[str]:
+    """What is asked to be installed for these: normalised, sorted, with what every job needs.
+
+    Raises EnvironmentFailed.
+    """
+    return sorted(_with_baseline(requirements)[0])
 
 
 def _is_abandoned(folder: Path) -> bool:

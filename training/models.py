@@ -61,6 +61,7 @@ class Job(models.Model):
                 fields=["experiment_name", "-created_at", "-id"], name="job_by_experiment"
             ),
             models.Index(fields=["model_name", "-created_at", "-id"], name="job_by_model"),
+            models.Index(fields=["owner", "-created_at", "-id"], name="job_by_owner"),
             models.Index(
                 fields=["-priority", "owner", "created_at"],
                 condition=Q(status="queued"),
@@ -143,7 +144,8 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering = ["job", "number"]
+        # Not by "job": that would read every job there is, since jobs have an order of their own.
+        ordering = ["id"]
         indexes = [
             models.Index(
                 fields=["lease_owner"], condition=Q(finished_at=None), name="attempt_open"
@@ -180,7 +182,7 @@ class LogChunk(models.Model):
     data = models.BinaryField()
 
     class Meta:
-        ordering = ["attempt", "part", "offset"]
+        ordering = ["attempt_id", "part", "offset"]
         constraints = [
             models.UniqueConstraint(fields=["attempt", "part", "offset"], name="log_chunk_once")
         ]
@@ -265,3 +267,40 @@ class IdempotencyKey(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Resolution(models.Model):
+    """What a set of requirements would install: asked by the web process, answered by a worker.
+
+    `installed` says that an environment of this lock is there already.
+    """
+
+    class Status(models.TextChoices):
+        RESOLVING = "resolving"
+        RESOLVED = "resolved"
+        FAILED = "failed"
+
+    set_hash = models.CharField(max_length=64, unique=True)
+    requirements = models.JSONField(default=list)
+    status = models.CharField(max_length=20, choices=Status, default=Status.RESOLVING)
+    lock = models.TextField(blank=True, default="")
+    environment_key = models.CharField(max_length=64, blank=True, default="")
+    installed = models.BooleanField(default=False)
+    reason = models.CharField(max_length=40, choices=Reason, blank=True, default="")
+    detail = models.TextField(blank=True, default="")
+    hint = models.TextField(blank=True, default="")
+    asked_at = models.DateTimeField(db_index=True)
+    # When the supervisor asked a worker; none: nobody was asked yet.
+    queued_at = models.DateTimeField(null=True, blank=True)
+    answered_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["asked_at"], condition=Q(status="resolving"), name="resolution_open"
+            ),
+            models.Index(fields=["environment_key"], name="resolution_by_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{len(self.requirements)} requirements ({self.status})"

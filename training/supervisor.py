@@ -22,7 +22,7 @@ from registry.mlflow_client import model_registry
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, observe, rows
+from training.services import claim, finish, launch, observe, resolve, rows
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ class JobSupervisor:
         self._note_usage(held)
         self._renew(held)
         self._launch_what_waits()
+        resolve.dispatch()
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row."""

@@ -6,6 +6,7 @@ from training import engine_room
 from training.services import claim, observe, rows
 from training.services import finish as finishing
 from training.services import launch as launching
+from training.services import resolve as resolving
 
 log = logging.getLogger(__name__)
 
@@ -31,3 +32,8 @@ def finish(attempt_id: int) -> None:
         finishing.finish(attempt)
     except rows.LeaseLost:
         log.warning("job.lease_lost", extra={"attempt": attempt_id})
+
+
+def resolve(resolution_id: int) -> None:
+    """Finds out what a set of requirements would install; a second delivery finds nothing to do."""
+    resolving.answer(resolution_id)

@@ -19,8 +19,12 @@ def problem_document(
     instance: str,
     errors: Sequence[dict[str, str]] = (),
     hint: str = "",
+    limit: str = "",
 ) -> dict[str, Any]:
-    """The members of a problem document; `detail` is the contract's own field."""
+    """The members of a problem document; `detail` is the contract's own field.
+
+    `limit` names the limit that stopped the request, as `GET /mlops/training/limits` does.
+    """
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
@@ -31,6 +35,8 @@ def problem_document(
     }
     if hint:
         document["hint"] = hint
+    if limit:
+        document["limit"] = limit
     if errors:
         document["errors"] = list(errors)
     return document

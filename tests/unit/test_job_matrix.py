@@ -5,11 +5,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from enum import StrEnum
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
-from django.conf import settings
 from django.utils import timezone
 
 from sandbox.engine import EngineError
@@ -512,22 +510,3 @@ def test_a_supervisor_that_died_is_followed_at_once_and_one_that_hangs_after_its
     assert not observe.hold_engine("here", second)
     for holder in (second, third):
         observe.release_engine("here", holder)
-
-
-def test_an_installer_whose_worker_was_killed_is_removed_when_its_time_is_over(
-    world: World, monkeypatch
-):
-    label = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "build"}
-    spec = SimpleNamespace(name="build", labels=tuple(label.items()))
-    unstarted, running = world.engine.create(spec), world.engine.create(spec)
-    world.engine._change(running, running=True, status="running")
-    clock = [1000.0]
-    monkeypatch.setattr("training.supervisor.time.monotonic", lambda: clock[0])
-    world.reconcile()
-    assert set(world.engine.containers) == {unstarted, running}
-    clock[0] += 61
-    world.reconcile()
-    assert set(world.engine.containers) == {running}
-    clock[0] += settings.ENVIRONMENT_BUILD_SECONDS
-    world.reconcile()
-    assert not world.engine.containers

@@ -23,7 +23,7 @@ class AlreadyEnded(APIException):
     def __init__(self, job: Job) -> None:
         told = job.error or ENDINGS[Reason(job.reason)].sentence
         super().__init__(f"The job has ended already: {job.status} ({job.reason}). {told}")
-        self.hint = "Run it again with POST /mlops/training/jobs/{id}/rerun."
+        self.hint = f"Run it again with POST /mlops/training/jobs/{job.pk}/rerun."
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Who is next: by priority, then by turns of the users, then by age, as far as there is room."""
 
+import uuid
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
@@ -9,12 +12,14 @@ from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 from django_q.tasks import async_task
 
-from training.models import Attempt, EngineCapacity, Job, QueueTurn
+from training.models import Attempt, EngineCapacity, Job, QueueTurn, Resolution
 from training.services import rows
 from training.states import Phase, Status
 
 LAUNCH_TASK = "training.tasks.launch"
 LOCAL_ENGINE = "local"
+# How long a worker may take to resolve requirements before another one is asked.
+RESOLVE_PATIENCE_SECONDS = 120
 # A measurement that is older says nothing about now.
 MEASUREMENT_FRESH_SECONDS = 60
 
@@ -44,6 +49,16 @@ class Room:
         if job.memory_mb > self.memory_mb:
             return "memory"
         return "cpus" if job.cpus > self.cpus else ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A place in the queue, 1 for the first, and what the job waits for: what `Room.why_not` says,
+    `retry` (it is tried again later), `turn`, `builders` (all are busy), or nothing at all.
+    """
+
+    position: int
+    waiting_for: str
 
 
 def room_left(engine: str = LOCAL_ENGINE) -> Room:
@@ -88,7 +103,7 @@ def next_in_line() -> Job | None:
 def claimable() -> Job | None:
     """The next job, if it could be launched now."""
     job = next_in_line()
-    if job is None or not room_left().fits(job) or _builders_busy():
+    if job is None or not room_left().fits(job) or builders_busy():
         return None
     return job
 
@@ -139,6 +154,44 @@ def position_in_queue(job: Job) -> int:
     return waiting.filter(ahead).count()
 
 
+def waiting_of(jobs: Sequence[Job]) -> dict[uuid.UUID, Waiting]:
+    """Where those of the jobs that are queued stand, and why they are not taken."""
+    queued = [job for job in jobs if job.status == Status.QUEUED]
+    if not queued:
+        return {}
+    ahead = _jobs_ahead(queued)
+    room, busy, now = room_left(), builders_busy(), timezone.now()
+    return {
+        job.pk: Waiting(
+            position=ahead[job.pk] + 1,
+            waiting_for=_why_waiting(job, room=room, first=ahead[job.pk] == 0, busy=busy, now=now),
+        )
+        for job in queued
+    }
+
+
+def _why_waiting(job: Job, *, room: Room, first: bool, busy: bool, now: datetime) -> str:
+    if job.not_before is not None and job.not_before > now:
+        return "retry"
+    short = room.why_not(job)
+    if short:
+        return short
+    if not first:
+        return "turn"
+    return "builders" if busy else ""
+
+
+def _jobs_ahead(queued: Sequence[Job]) -> dict[uuid.UUID, int]:
+    """`position_in_queue` of each; the queue is read once, however many are asked for."""
+    if len(queued) == 1:
+        return {queued[0].pk: position_in_queue(queued[0])}
+    waiting = Job.objects.filter(status=Status.QUEUED)
+    ranks = sorted(
+        (-priority, at) for priority, at in waiting.values_list("priority", "created_at")
+    )
+    return {job.pk: bisect_left(ranks, (-job.priority, job.created_at)) for job in queued}
+
+
 def _whose_turn(first_waiting: dict[str, float]) -> str:
     """The owner with the fewest jobs running, then the one who had no turn for longest."""
     if len(first_waiting) == 1:
@@ -158,10 +211,12 @@ def _whose_turn(first_waiting: dict[str, float]) -> str:
     )
 
 
-def _builders_busy() -> bool:
+def builders_busy() -> bool:
     """One worker always stays free of builds: what has ended must not wait for an installer."""
     building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT).count()
-    return building >= max(1, settings.QUEUE_WORKERS - 1)
+    since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
+    resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
+    return building + resolving.count() >= max(1, settings.QUEUE_WORKERS - 1)
 
 
 def _measured(engine: str) -> EngineCapacity | None:

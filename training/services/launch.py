@@ -17,7 +17,7 @@ from sandbox.environments import (
 )
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
-from training.services import claim, rows
+from training.services import claim, resolve, rows
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
 
@@ -123,9 +123,11 @@ def _environment_for(
     rows.record(attempt.job, "environment_build_started", actor=rows.WORKER, attempt=attempt)
     output = logs.BufferedLog(attempt, LogChunk.Part.BUILD)
     try:
-        return store.build(requirements, output=output.write, stop=stop)
+        environment = store.build(requirements, output=output.write, stop=stop)
     finally:
         output.flush()
+    resolve.note_installed(environment.key)
+    return environment
 
 
 def _open_tracking(attempt: Attempt) -> dict[str, str]:

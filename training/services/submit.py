@@ -8,14 +8,15 @@ from http import HTTPStatus
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
+from django.db.models import Count, F, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
-from training.api.submission import Submission
+from training.api.submission import Edits, Submission
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import room_left
-from training.states import TERMINAL, Priority, Status
+from training.states import Priority, Status
 
 WORD = re.compile(r"\w+")
 TERM_MAX = 300
@@ -46,6 +47,7 @@ class NoSpace(APIException):
     default_detail = "The platform's disk is nearly full: no job is accepted until there is room."
     wait = RETRY_AFTER_SECONDS
     hint = "Try again later; the operator sees it on the status page."
+    limit = "disk"
 
 
 class KeyInFlight(APIException):
@@ -78,16 +80,6 @@ class Accepted:
 
     job: Job
     replayed: bool = False
-
-
-@dataclass(frozen=True)
-class Edits:
-    """What a rerun changes; None leaves a thing as it was."""
-
-    requirements: tuple[str, ...] | None = None
-    environment: tuple[tuple[str, str], ...] | None = None
-    timeout: int | None = None
-    tags: tuple[tuple[str, str], ...] | None = None
 
 
 def submit(submission: Submission, *, client: Client) -> Accepted:
@@ -138,15 +130,23 @@ def _submit_once(submission: Submission, client: Client) -> Accepted:
             key = IdempotencyKey.objects.create(**mine, body_hash=client.body_hash, created_at=now)
     except IntegrityError:
         return _earlier(mine, client.body_hash)
+    job: Job | None = None
     try:
-        with transaction.atomic():
-            job = _keep(submission, client=client)
-            IdempotencyKey.objects.filter(pk=key.pk).update(job=job)
-    except APIException:
-        # A refused request may be sent again with the same key.
-        key.delete()
-        raise
+        job = _keep_with_key(submission, client=client, key=key)
+    finally:
+        if job is None:
+            # A request that made no job may be sent again with the same key, at once.
+            IdempotencyKey.objects.filter(pk=key.pk).delete()
     return Accepted(job)
+
+
+def _keep_with_key(submission: Submission, *, client: Client, key: IdempotencyKey) -> Job:
+    """Both or none: a key that was given up meanwhile may belong to another request's job."""
+    with transaction.atomic():
+        job = _keep(submission, client=client)
+        if not IdempotencyKey.objects.filter(pk=key.pk, job=None).update(job=job):
+            raise KeyInFlight
+    return job
 
 
 def _earlier(mine: Mapping[str, str], body_hash: str) -> Accepted:
@@ -162,7 +162,7 @@ def _earlier(mine: Mapping[str, str], body_hash: str) -> Accepted:
 
 def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None) -> Job:
     with transaction.atomic():
-        _check_caps(submission, owner=client.owner)
+        check_caps(owner=client.owner, experiment=submission.experiment_name)
         now = timezone.now()
         job = Job.objects.create(
             script_name=submission.script_name,
@@ -183,33 +183,45 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
         terms = [JobTerm(job=job, term=term, created_at=now) for term in sorted(_terms(job))]
         JobTerm.objects.bulk_create(terms)
         detail = f"again, after {rerun_of.pk}" if rerun_of else ""
+        if rerun_of is not None:
+            # Its document names this job from now on.
+            Job.objects.filter(pk=rerun_of.pk).update(revision=F("revision") + 1)
         rows.record(job, "accepted", detail, actor=client.owner)
     return job
 
 
-def _check_caps(submission: Submission, *, owner: str) -> None:
-    """Raises TooManyJobs, NoSpace."""
+def check_caps(*, owner: str, experiment: str) -> None:
+    """Whether one more job would be accepted now. Raises TooManyJobs, NoSpace."""
     if room_left().short_of == "disk":
         raise NoSpace
-    alive = Job.objects.exclude(status__in=TERMINAL)
-    caps = (
-        (alive.filter(status=Status.QUEUED), "queue_jobs", "are waiting already"),
-        (alive.filter(owner=owner), "user_jobs", "of yours are waiting or running"),
-        (
-            alive.filter(experiment_name=submission.experiment_name),
-            "experiment_jobs",
-            f"of the experiment {submission.experiment_name} are waiting or running",
-        ),
-    )
-    for jobs, limit, words in caps:
+    words = {
+        "queue_jobs": "are waiting already",
+        "user_jobs": "of yours are waiting or running",
+        "experiment_jobs": f"of the experiment {experiment} are waiting or running",
+    }
+    for limit, used in jobs_alive(owner=owner, experiment=experiment).items():
         maximum = settings.JOB_CAPS[limit]
-        if jobs.count() >= maximum:
-            raise TooManyJobs(limit, f"{maximum} jobs {words}, and no more are accepted.")
+        if used >= maximum:
+            detail = f"{maximum} jobs {words[limit]}, and no more are accepted."
+            raise TooManyJobs(limit, detail)
+
+
+def jobs_alive(*, owner: str, experiment: str) -> dict[str, int]:
+    """How much of each cap is used.
+
+    One look at the jobs that are alive: counting those of an owner by the owner's index would read
+    everything that they ever sent.
+    """
+    return Job.objects.filter(status__in=[Status.QUEUED, Status.RUNNING]).aggregate(
+        queue_jobs=Count("pk", filter=Q(status=Status.QUEUED)),
+        user_jobs=Count("pk", filter=Q(owner=owner)),
+        experiment_jobs=Count("pk", filter=Q(experiment_name=experiment)),
+    )
 
 
 def _terms(job: Job) -> set[str]:
     texts = [job.script_name, job.experiment_name, job.model_name, job.owner, *job.tags.values()]
-    words = {f"word:{word}" for text in texts for word in words_of(text)}
+    words = {word_term(word) for text in texts for word in words_of(text)}
     tags = {tag_term(name, value) for name, value in job.tags.items()}
     return words | tags
 
@@ -217,6 +229,10 @@ def _terms(job: Job) -> set[str]:
 def words_of(text: str) -> list[str]:
     """What a text search looks for: words in lower case; `churn_v2.py` is found by `churn`."""
     return [word[:200] for word in WORD.findall(text.lower().replace("_", " "))]
+
+
+def word_term(word: str) -> str:
+    return f"word:{word}"
 
 
 def tag_term(name: str, value: str) -> str:

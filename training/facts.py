@@ -8,8 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-
-from django.utils import timezone
+from itertools import pairwise
 
 from training.models import Attempt, Job, JobEvent
 from training.services.claim import Waiting, waiting_of
@@ -46,11 +45,10 @@ def facts_of(jobs: Sequence[Job]) -> dict[uuid.UUID, JobFacts]:
     ids = [job.pk for job in jobs]
     attempts, moments, reruns = _attempts(ids), _moments(ids), _reruns(ids)
     waiting = waiting_of(jobs)
-    now = timezone.now()
     return {
         pk: JobFacts(
             attempts=tuple(attempts[pk]),
-            phase_seconds=seconds_by_phase(moments[pk], until=now),
+            phase_seconds=seconds_by_phase(moments[pk]),
             reruns=tuple(reruns[pk][:RERUNS_TOLD]),
             waiting=waiting.get(pk),
         )
@@ -58,11 +56,13 @@ def facts_of(jobs: Sequence[Job]) -> dict[uuid.UUID, JobFacts]:
     }
 
 
-def seconds_by_phase(moments: Sequence[Moment], *, until: datetime) -> dict[str, float]:
-    """How long a job was in each phase, over all attempts; the last moment lasts until now."""
+def seconds_by_phase(moments: Sequence[Moment]) -> dict[str, float]:
+    """How long a job was in each phase that is over, over all attempts.
+
+    The phase that lasts is left out: a job's document would differ each time that it is asked for.
+    """
     seconds: dict[str, float] = defaultdict(float)
-    ends = [*(at for at, _ in moments[1:]), until]
-    for (at, phase), end in zip(moments, ends, strict=False):
+    for (at, phase), (end, _) in pairwise(moments):
         if phase != Phase.ENDED:
             seconds[phase] += max(0.0, (end - at).total_seconds())
     return {phase: round(value, 3) for phase, value in seconds.items()}

@@ -165,7 +165,7 @@ class UsageSerializer(serializers.Serializer):
     )
     cpu_seconds = serializers.FloatField(help_text="CPU time of the container.")
     phase_seconds = serializers.DictField(
-        child=serializers.FloatField(), help_text="How long the job was in each phase."
+        child=serializers.FloatField(), help_text="How long the job was in each phase that is over."
     )
     log_bytes = serializers.IntegerField(help_text="What it printed, kept or not.")
 

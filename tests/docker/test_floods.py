@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from deploy.trial import wait_for
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
 from tests.fixtures.engine import JobRunner
-from tests.fixtures.waiting import wait_for
 from tests.unit.test_logs import a_job, an_attempt
 from training import logs
 from training.followers import LogFollower

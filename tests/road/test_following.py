@@ -12,8 +12,7 @@ import pytest
 import requests
 
 from deploy.accounts import CHECKOUT
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
+from deploy.trial import Platform, wait_for
 
 WAITERS = 100
 HELPER = str(CHECKOUT / "examples" / "upload_training_script.py")

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT
+from deploy.trial import wait_for
 from sandbox.engine import Engine, EngineUnavailable
-from tests.fixtures.waiting import wait_for
 
 NAMESPACES = ("--net", "--mount", "--pid", "--ipc", "--fork", "--kill-child", "--mount-proc")
 START_SECONDS = 60

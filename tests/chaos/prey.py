@@ -11,7 +11,7 @@ from pathlib import Path
 
 import requests
 
-from tests.fixtures.platform import Platform
+from deploy.trial import Platform
 
 SERVICES = ("web", "worker", "supervisor", "mlflow")
 KINDS = (*SERVICES, "guard", "worker_child")

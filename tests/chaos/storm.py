@@ -15,12 +15,11 @@ from unittest import mock
 
 import requests
 
+from deploy.trial import Platform, start_platform, stop_platform, wait_for
 from sandbox.engine import Engine
 from tests.chaos import truth
 from tests.chaos.own_engine import OwnEngine
 from tests.chaos.prey import Hunter
-from tests.fixtures.platform import Platform, start_platform, stop_platform
-from tests.fixtures.waiting import wait_for
 
 FAILS_WITH = 3
 # A job runs under the launcher: a script that ended by itself printed its last line.

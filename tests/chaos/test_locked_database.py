@@ -6,8 +6,7 @@ from contextlib import closing
 
 import requests
 
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
+from deploy.trial import Platform, wait_for
 
 LOCKED_SECONDS = 20
 LINES = 250

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.trial import Platform
 from sandbox.engine import Engine, EngineError, EngineUnavailable
-from tests.fixtures.platform import Platform
 
 RECONNECT_SECONDS = 0.2
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import requests
 
+from deploy.trial import Platform, wait_for
 from sandbox.engine import Engine
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
 
 WAITS = "import threading\nprint('up', flush=True)\nthreading.Event().wait()\n"
 SAYS = "import os\nprint('N is', os.environ['N'])\nraise SystemExit(int(os.environ['N']))\n"

@@ -79,7 +79,18 @@ class JobSupervisor:
         resolve.dispatch()
 
     def reconcile(self) -> None:
-        """Finds orphans in both directions: rows without a holder, containers without a row."""
+        """Finds orphans in both directions: rows without a holder, containers without a row.
+
+        An engine that goes says so first here: its events break off. Nothing is launched then, or
+        one outage would take a second attempt of every job that it ended. Raises EngineUnavailable.
+        """
+        try:
+            self._reconcile()
+        except EngineUnavailable:
+            claim.note_short_of("engine")
+            raise
+
+    def _reconcile(self) -> None:
         for attempt in observe.unattended():
             self._with_care(self._recover, attempt)
         for attempt in self._held():

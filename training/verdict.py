@@ -25,6 +25,8 @@ EXCEPTION_LINE = re.compile(r"^(?P<name>[A-Za-z_][\w.]*)(?P<words>: .*)?$")
 TRACEBACK = "Traceback (most recent call last):"
 NO_SPACE = "[Errno 28]"
 CONNECTION = "onnection"
+# MLflow's client says so of an experiment that it could not ask for; the cause stands above it.
+MASKED_BY_MLFLOW = "The provided MLFLOW_EXPERIMENT_ID environment variable value"
 ERROR_MAX_CHARACTERS = 1000
 MIB = 1024 * 1024
 
@@ -70,7 +72,7 @@ def failure_of(facts: ExitFacts) -> EndReason | None:
     if _signal_of(facts.exit_code):
         return _ended_by_signal(_signal_of(facts.exit_code))
     line = last_exception_line(facts.log_tail)
-    if line is not None and _lost_mlflow(line, facts.tracking_uri):
+    if line is not None and _lost_mlflow(line, facts):
         return EndReason.of(
             Reason.TRACKING_UNAVAILABLE, sentence="MLflow did not answer while the script ran."
         )
@@ -106,18 +108,20 @@ def _ran_out_of_time(facts: ExitFacts) -> bool:
     return facts.seconds > facts.timeout_seconds + facts.grace_seconds
 
 
-def _lost_mlflow(line: str, tracking_uri: str) -> bool:
+def _lost_mlflow(line: str, facts: ExitFacts) -> bool:
     """The script's own client could not reach MLflow, which is ours to keep running.
 
     The words are those of MLflow's client and of the one below it; a script that prints them gets
     no more than the tries that a job has anyway.
     """
-    server = urlsplit(tracking_uri)
-    words = (
-        f"API request to {tracking_uri}",
-        f"(host='{server.hostname}', port={server.port})",
-    )
-    return bool(server.hostname) and any(one in line for one in words) and CONNECTION in line
+    server = urlsplit(facts.tracking_uri)
+    if not server.hostname:
+        return False
+    request = f"API request to {facts.tracking_uri}"
+    address = f"(host='{server.hostname}', port={server.port})"
+    if MASKED_BY_MLFLOW in line:
+        return request in facts.log_tail
+    return CONNECTION in line and (request in line or address in line)
 
 
 def _out_of_memory(facts: ExitFacts) -> EndReason:

@@ -25,6 +25,8 @@ FAILS_WITH = 3
 # A job runs under the launcher: a script that ended by itself printed its last line.
 BY_ITSELF = (0, 1, FAILS_WITH)
 SETTLE_SECONDS = 60
+MAX_ATTEMPTS = 3
+OURS = ("engine_unavailable", "tracking_unavailable", "registry_unavailable", "worker_lost")
 LOOK_SECONDS = 1.0
 # No model server is started: each would take the time of a job, and is another story.
 SMALL = {
@@ -268,7 +270,8 @@ def _wrong_end(job: dict[str, Any], kind: str) -> list[str]:
     status, reason = expected.get(kind, ("cancelled", "cancelled"))
     if (job["status"], job["reason"]) == (status, reason):
         return [f"no version: {told}"] if kind == "model" and not job["model_version"] else []
-    return [told]
+    # Each of its attempts was hit: the end says so, and whose fault it is.
+    return [] if job["reason"] in OURS and job["attempts"] == MAX_ATTEMPTS else [told]
 
 
 def _wrong_attempt(attempt: truth.AttemptRow, starts: int) -> list[str]:

@@ -66,7 +66,10 @@ def unfinished(platform: Platform) -> list[dict[str, Any]]:
 
 
 def jobs(platform: Platform) -> list[dict[str, Any]]:
-    asked = "SELECT id, script_name, status, reason, error, model_version, created_at, completed_at"
+    asked = (
+        "SELECT id, script_name, status, reason, error, model_version, created_at, completed_at,"
+        " (SELECT count(*) FROM training_attempt a WHERE a.job_id = training_job.id) AS attempts"
+    )
     with database(platform.home / "db" / "platform.sqlite3") as rows:
         return [dict(row) for row in rows.execute(f"{asked} FROM training_job").fetchall()]
 

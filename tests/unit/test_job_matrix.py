@@ -407,6 +407,20 @@ def test_an_engine_that_is_away_costs_one_attempt_and_not_all(world: World):
     assert world.room().short_of == "engine"
 
 
+def test_an_engine_that_goes_takes_no_second_attempt(world: World):
+    """Its events break off, so the supervisor looks: before any worker launches again."""
+    job = world.submit()
+    world.launch()
+    world.engine_dies()
+    world.tick()
+    world.work_off()
+    world.engine.away = True
+    world.reconcile()
+    world.waits_are_over()
+    world.launch()
+    assert job.attempts.count() == 1
+
+
 def test_a_failure_after_a_cancel_is_a_cancel(world: World):
     job = world.submit()
     world.launch(

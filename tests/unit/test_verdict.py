@@ -177,3 +177,17 @@ def test_a_script_that_could_not_reach_mlflow_is_not_to_blame(line: str):
     assert found.reason is Reason.TRACKING_UNAVAILABLE
     elsewhere = facts(exit_code=1, log_tail=log, tracking_uri="http://10.0.0.2:5000")
     assert failure_of(elsewhere).reason is Reason.SCRIPT_ERROR
+
+
+def test_mlflows_own_word_for_a_lost_server_counts_when_its_cause_is_in_the_log():
+    uri = "http://10.0.0.1:5000"
+    words = "mlflow.exceptions.MlflowException: The provided MLFLOW_EXPERIMENT_ID environment "
+    end = f"Traceback (most recent call last):\n{words}variable value `1` does not exist\n"
+    cause = (
+        "Traceback (most recent call last):\nmlflow.exceptions.MlflowException: API request to "
+        f"{uri}/api/2.0/mlflow/experiments/get failed with exception x\n\n"
+    )
+    lost = failure_of(facts(exit_code=1, log_tail=cause + end, tracking_uri=uri))
+    assert lost.reason is Reason.TRACKING_UNAVAILABLE
+    deleted = failure_of(facts(exit_code=1, log_tail=end, tracking_uri=uri))
+    assert deleted.reason is Reason.SCRIPT_ERROR

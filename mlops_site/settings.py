@@ -163,7 +163,10 @@ APPEND_SLASH = False
 CSRF_FAILURE_VIEW = "mlops_site.problems.csrf_failure"
 
 # -- queue: short idempotent tasks only; the rows, not the queue, are the truth ------------------
-QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 3)
+QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 5)
+# Builds and starts of model servers may take a minute; so many of each at once, and a worker is
+# always left for what takes a moment: a job's start and its end.
+LONG_TASKS = max(1, (QUEUE_WORKERS - 1) // 2)
 Q_CLUSTER = {
     "name": "mlops",
     "orm": "default",

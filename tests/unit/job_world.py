@@ -343,7 +343,7 @@ class World:
                 MLOPS_HOME=folder,
                 JOBS_DIR=folder / "jobs",
                 JOB_MAX_ATTEMPTS=MAX_ATTEMPTS,
-                QUEUE_WORKERS=50,
+                LONG_TASKS=50,
                 DISK_FREE_MB=0,
                 MEMORY_FREE_MB=0,
             )

@@ -150,3 +150,23 @@ def test_daily_work_is_asked_for_once_until_it_was_done_a_day_ago(queued: list[t
     Heartbeat.objects.update(beaten_at=timezone.now() - timedelta(hours=25))
     DailyWork().ask()
     assert len(queued) == 2
+
+
+def test_only_some_servers_start_at_once_and_those_wanted_longest_first(queued: list[tuple]):
+    now = timezone.now()
+    servers = [
+        ModelServer.objects.create(
+            model_name="m",
+            version=str(number),
+            status="starting",
+            created_at=now,
+            changed_at=now - timedelta(seconds=number),
+        )
+        for number in range(1, 5)
+    ]
+    inference_services.dispatch()
+    inference_services.dispatch()
+    assert [pk for _, pk in queued] == [servers[3].pk, servers[2].pk]
+    ModelServer.objects.filter(pk=servers[3].pk).update(status="stopped")
+    inference_services.dispatch()
+    assert [pk for _, pk in queued][2:] == [servers[1].pk]

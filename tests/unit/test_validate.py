@@ -304,7 +304,7 @@ def test_a_lost_task_is_queued_again_and_one_is_resolved_at_a_time(db, tasks):
 
 
 def test_a_question_takes_no_worker_from_jobs(db, tasks, settings):
-    settings.QUEUE_WORKERS = 2
+    settings.LONG_TASKS = 1
     resolve.ask(["a"])
     a_job()
     Job.objects.update(status="running", phase="building_environment")

@@ -212,11 +212,11 @@ def _whose_turn(first_waiting: dict[str, float]) -> str:
 
 
 def builders_busy() -> bool:
-    """One worker always stays free of builds: what has ended must not wait for an installer."""
+    """What has ended must not wait for an installer: builds have their share of the workers."""
     building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT).count()
     since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
     resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
-    return building + resolving.count() >= max(1, settings.QUEUE_WORKERS - 1)
+    return building + resolving.count() >= settings.LONG_TASKS
 
 
 def _measured(engine: str) -> EngineCapacity | None:

@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second call finds it there.
-.PHONY: help run test lint bench clean
+.PHONY: help run test lint bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -25,6 +25,10 @@ lint: ## ruff, mypy, the walls between rooms, the OpenAPI schema, missing migrat
 bench: ## our figures beside their floors
 	@deploy/bootstrap.sh
 	@exec .venv/bin/python -m bench.road
+
+chaos: ## 200 jobs while everything is killed again and again; prints a table (CHAOS_ARGS="--jobs 50")
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m tests.chaos $(CHAOS_ARGS)
 
 clean: ## remove what was installed here; the state in MLOPS_HOME stays
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

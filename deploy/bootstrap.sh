@@ -58,6 +58,12 @@ install_uv() {
     .tools/bin/python -m pip install --quiet --disable-pip-version-check "uv==$version"
 }
 
+# uv trusts authorities of its own; a company's stands in the system's file.
+system_authorities=/etc/ssl/certs/ca-certificates.crt
+if [ -z "${SSL_CERT_FILE:-}" ] && [ -f "$system_authorities" ]; then
+    export SSL_CERT_FILE="$system_authorities"
+fi
+
 uv=$(find_uv) || { install_uv; uv=$PWD/.tools/bin/uv; }
 say "Installing the locked dependencies into .venv"
 "$uv" sync --frozen --quiet --python "$python"

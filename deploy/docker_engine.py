@@ -5,10 +5,12 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.report import Stop, step, timed_step
+from deploy.processes import DEATHS_TOLD, Backoff
+from deploy.report import Stop, step, timed_step, warn
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.images import base_is_present
 
@@ -17,12 +19,63 @@ POLL_SECONDS = 0.2
 STOP_SECONDS = 30
 
 
+class Daemon:
+    """A Docker Engine that we started: it is started again when it dies, and ended by us alone."""
+
+    def __init__(self, *, log: Path, command: Sequence[str] = ("dockerd",)) -> None:
+        self._command = command
+        self._log = log
+        self._backoff = Backoff()
+        self.process = self._launch()
+
+    def check(self) -> None:
+        """Starts it again when it has died and its turn has come; waits for nothing."""
+        if self._backoff.due:
+            self.process = self._launch()
+            self._backoff.started()
+        elif not self._backoff.waits and self.process.poll() is not None:
+            self._note_death()
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(timeout=STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def _note_death(self) -> None:
+        delay = self._backoff.died()
+        if self._backoff.deaths <= DEATHS_TOLD:
+            code = self.process.returncode
+            warn(
+                f"Docker ended with {code}; it is started again in {delay:.0f} s. "
+                f"{self._log} says why."
+            )
+
+    def _launch(self) -> "subprocess.Popen[bytes]":
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Out of reach of the terminal's Ctrl-C: it ends after everything that needs it.
+                start_new_session=True,
+            )
+
+
 @dataclass(frozen=True)
 class EngineHandle:
-    """An engine, and the daemon's process if it is one that we started."""
+    """An engine, and its daemon if it is one that we started."""
 
     engine: Engine
-    daemon: "subprocess.Popen[bytes] | None"
+    daemon: Daemon | None
+
+    def check(self) -> None:
+        """Starts a daemon of ours that has died again; somebody else's is theirs to mend."""
+        if self.daemon is not None:
+            self.daemon.check()
 
     def stop_daemon(self) -> None:
         """Ends a daemon that we started, unless somebody else's containers run on it by now."""
@@ -34,11 +87,7 @@ class EngineHandle:
                 return
         except (EngineError, EngineUnavailable):
             pass  # it is gone, or on its way
-        self.daemon.send_signal(signal.SIGTERM)
-        try:
-            self.daemon.wait(timeout=STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.daemon.kill()
+        self.daemon.stop()
 
 
 def ensure_engine(logs: Path) -> EngineHandle:
@@ -59,7 +108,7 @@ def ensure_engine(logs: Path) -> EngineHandle:
             "(apt-get install docker.io), or run make as root."
         )
     if shutil.which("dockerd") is None:
-        _apt_install("docker.io", "iptables")
+        apt_install("docker.io", "iptables")
     return _start_daemon(logs)
 
 
@@ -68,10 +117,11 @@ def ensure_image_tools(engine: Engine) -> None:
     if base_is_present(engine) or shutil.which("mmdebstrap"):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
-        _apt_install("mmdebstrap")
+        apt_install("mmdebstrap")
 
 
-def _apt_install(*packages: str) -> None:
+def apt_install(*packages: str) -> None:
+    """With a line that says so. Raises Stop with what went wrong."""
     if shutil.which("apt-get") is None:
         raise Stop(f"Install {' and '.join(packages)} with this system's package manager.")
     with timed_step(f"Installing {', '.join(packages)}"):
@@ -87,19 +137,14 @@ def _apt_install(*packages: str) -> None:
 
 def _start_daemon(logs: Path) -> EngineHandle:
     log = logs / "dockerd.log"
-    with timed_step("Starting Docker"), log.open("ab") as output:
-        daemon = subprocess.Popen(
-            ["dockerd"],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    with timed_step("Starting Docker"):
+        daemon = Daemon(log=log)
         deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline and daemon.poll() is None:
+        while time.monotonic() < deadline and daemon.process.poll() is None:
             try:
                 return EngineHandle(engine=Engine.connect(), daemon=daemon)
             except EngineUnavailable:
                 time.sleep(POLL_SECONDS)
-    daemon.kill()
+    daemon.process.kill()
+    daemon.process.wait()
     raise Stop(f"Docker did not start; {log} says why.")

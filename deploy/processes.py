@@ -1,5 +1,6 @@
 """Starts the platform's processes, keeps them running, and ends all of them together."""
 
+import contextlib
 import json
 import logging
 import os
@@ -9,20 +10,24 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, Account
 from deploy.report import warn
+from mlops_site.processes import kill_session
 
 LOG_BYTES = 5 * 1024 * 1024
 LOG_FILES = 3
 STOP_SECONDS = 15
-QUICK_DEATH_SECONDS = 20
-QUICK_DEATHS_MAX = 5
 LINES_SHOWN = 15
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 30.0
+HEALTHY_SECONDS = 180.0
+# So many deaths without health in between are told once, and end a platform that only starts.
+DEATHS_TOLD = 5
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,43 @@ class Service:
 
 
 class GaveUp(Exception):
-    """A process died again and again; the message has its last lines."""
+    """A process died again and again while the platform started; the message has its last lines."""
+
+
+class Backoff:
+    """How long to wait before something that died is started again: 1, 2, 4 … 30 s.
+
+    It forgets the deaths of what then ran for some minutes.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started_at = clock()
+        self._due_at: float | None = None
+        self.deaths = 0
+
+    @property
+    def waits(self) -> bool:
+        """Whether a death was noted after the last start."""
+        return self._due_at is not None
+
+    @property
+    def due(self) -> bool:
+        return self._due_at is not None and self._clock() >= self._due_at
+
+    def started(self) -> None:
+        self._started_at = self._clock()
+        self._due_at = None
+
+    def died(self) -> float:
+        """Returns the seconds until the next start is due."""
+        now = self._clock()
+        if now - self._started_at >= HEALTHY_SECONDS:
+            self.deaths = 0
+        delay = min(FIRST_DELAY_SECONDS * 2**self.deaths, LONGEST_DELAY_SECONDS)
+        self.deaths += 1
+        self._due_at = now + delay
+        return delay
 
 
 class _Running:
@@ -71,61 +112,89 @@ class _Running:
             self.last_lines.append(line)
             self._log.handle(logging.makeLogRecord({"msg": line}))
 
-    def signal_group(self, number: signal.Signals) -> None:
-        try:
-            os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            return
+    def terminate(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGTERM)
+
+    def kill(self) -> None:
+        """All that the process started: the groups below it are of its session too."""
+        kill_session(self.process.pid)
+        self.process.wait()
 
     def close(self) -> None:
         self._reader.join(timeout=2)
+        if not self._reader.is_alive() and self.process.stdout is not None:
+            self.process.stdout.close()
         self._log.close()
 
 
 class ProcessManager:
-    """Starts services, starts a died one again, stops them in the reverse order."""
+    """Starts services, starts a died one again, stops them in the reverse order.
 
-    def __init__(self, *, logs: Path) -> None:
+    Until `settled` is called a service that dies again and again ends the start; after that it is
+    tried for ever, since nobody may be there to start the platform again.
+    """
+
+    def __init__(self, *, logs: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._logs = logs
+        self._clock = clock
         self._running: dict[str, _Running] = {}
-        self._quick_deaths: dict[str, int] = {}
+        self._backoff: dict[str, Backoff] = {}
+        self._settled = False
 
     def start(self, service: Service) -> None:
-        self._running[service.name] = _Running(service, self._logs)
+        self._backoff[service.name] = Backoff(clock=self._clock)
+        self._start(service)
+
+    def settled(self) -> None:
+        """The platform has started: from here on nothing gives up."""
+        self._settled = True
 
     def check(self) -> None:
-        """Starts what has died again. Raises GaveUp when that has helped nothing for a while."""
-        for running in list(self._running.values()):
-            if running.process.poll() is not None:
-                self._restart(running)
+        """Starts what has died again, once its turn has come. Raises GaveUp until `settled`."""
+        for name, running in list(self._running.items()):
+            backoff = self._backoff[name]
+            if backoff.due:
+                self._start(running.service)
+            elif not backoff.waits and running.process.poll() is not None:
+                self._note_death(running, backoff)
 
-    def stop(self) -> None:
-        """SIGTERM to each group, and SIGKILL to what is left of it."""
-        for running in reversed(self._running.values()):
-            running.signal_group(signal.SIGTERM)
+    def stop(self, *, keep: Collection[str] = ()) -> None:
+        """SIGTERM to each, the last started first, and SIGKILL to what is left; not to `keep`."""
+        ending = [run for name, run in reversed(self._running.items()) if name not in keep]
+        for running in ending:
+            running.terminate()
         deadline = time.monotonic() + STOP_SECONDS
-        for running in reversed(self._running.values()):
+        for running in ending:
             try:
                 running.process.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 warn(f"{running.service.name} did not end in time and is killed.")
-            # Also what its main process left behind: a queue's guard may outlive its cluster.
-            running.signal_group(signal.SIGKILL)
-            running.process.wait()
+            running.kill()
             running.close()
-        self._running.clear()
+            del self._running[running.service.name]
 
-    def _restart(self, running: _Running) -> None:
+    def _start(self, service: Service) -> None:
+        self._running[service.name] = _Running(service, self._logs)
+        self._backoff[service.name].started()
+
+    def _note_death(self, running: _Running, backoff: Backoff) -> None:
         name = running.service.name
-        running.signal_group(signal.SIGKILL)
+        running.kill()
         running.close()
-        quick = time.monotonic() - running.started_at < QUICK_DEATH_SECONDS
-        self._quick_deaths[name] = self._quick_deaths.get(name, 0) + 1 if quick else 1
+        delay = backoff.died()
         said = "\n".join(f"    {line}" for line in running.last_lines)
-        if self._quick_deaths[name] >= QUICK_DEATHS_MAX:
+        if backoff.deaths >= DEATHS_TOLD and not self._settled:
             raise GaveUp(f"{name} ends again and again. Its last lines:\n{said}")
-        warn(f"{name} ended with {running.process.returncode}; it is started again.\n{said}")
-        self.start(running.service)
+        if backoff.deaths < DEATHS_TOLD:
+            code = running.process.returncode
+            warn(f"{name} ended with {code}; it is started again in {delay:.0f} s.\n{said}")
+        elif backoff.deaths == DEATHS_TOLD:
+            warn(
+                f"{name} ends again and again. It is tried at most every "
+                f"{LONGEST_DELAY_SECONDS:.0f} s from now on, and this is not said again. "
+                f"Its last lines:\n{said}"
+            )
 
 
 def _command(service: Service) -> list[str]:

@@ -29,6 +29,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOOPBACK_HOSTS = "localhost,127.0.0.1,[::1]"
 WATCH_SECONDS = 0.5
 BUILD_SECONDS = 900
+STOP_JOBS_SECONDS = 60
 # What every process may know of the operator's shell: words, certificates, our own settings.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
@@ -50,6 +51,19 @@ class Address:
     @property
     def probe_host(self) -> str:
         return "127.0.0.1" if self.bind in (*LOOPBACK, "0.0.0.0") else self.bind
+
+
+@dataclass
+class _Started:
+    """How far the start came: what is there is what has to be stopped."""
+
+    handle: EngineHandle | None = None
+    plan: "_Plan | None" = None
+
+    @property
+    def engine(self) -> Engine:
+        assert self.handle is not None  # noqa: S101 - nobody asks before there is one
+        return self.handle.engine
 
 
 def run() -> int:
@@ -80,13 +94,14 @@ def _interrupt(stopping: threading.Event) -> None:
 
 def _run(home: Home, address: Address, stopping: threading.Event) -> int:
     manager = ProcessManager(logs=home.folder("logs"))
-    handle: EngineHandle | None = None
+    started = _Started()
     code = 0
     try:
-        handle = ensure_engine(home.folder("logs"))
-        _start(home, address, handle.engine, manager)
+        started.handle = ensure_engine(home.folder("logs"))
+        _start(home, address, started, manager)
         while not stopping.wait(WATCH_SECONDS):
             manager.check()
+            started.handle.check()
     except KeyboardInterrupt:
         print(flush=True)
     except (Stop, GaveUp, ImageFailed) as stop:
@@ -100,11 +115,12 @@ def _run(home: Home, address: Address, stopping: threading.Event) -> int:
         code = 1
     finally:
         stopping.set()
-        _stop(home, manager, handle)
+        _stop(home, manager, started)
     return code
 
 
-def _start(home: Home, address: Address, engine: Engine, manager: ProcessManager) -> None:
+def _start(home: Home, address: Address, started: "_Started", manager: ProcessManager) -> None:
+    engine = started.engine
     ensure_image_tools(engine)
     accounts = ensure_accounts(home)
     networks = ensure_networks(engine, home.installation_id)
@@ -115,26 +131,44 @@ def _start(home: Home, address: Address, engine: Engine, manager: ProcessManager
     image = ensure_runner_image(engine, installation_id=home.installation_id, report=step)
     _ensure_platform_packages(home, engine, image.tag, networks)
     password = _prepare_rows(plan)
+    started.plan = plan
     _prepare_features(plan)
     for service in (plan.supervisor(), plan.worker(), plan.web()):
         manager.start(service)
     step("Waiting until every part answers")
     wait_until_ready(f"http://{address.probe_host}:{address.port}/mlops/ready", check=manager.check)
+    manager.settled()
     _greet(plan, password)
 
 
-def _stop(home: Home, manager: ProcessManager, handle: EngineHandle | None) -> None:
+def _stop(home: Home, manager: ProcessManager, started: "_Started") -> None:
+    """First who could start something, then what runs, then what that needs."""
     step("Stopping")
+    manager.stop(keep=("mlflow",))
+    if started.plan is not None:
+        _stop_jobs(started.plan)
     manager.stop()
-    if handle is None:
+    if started.handle is None:
         return
     try:
-        for state in handle.engine.find({"mlops.installation": home.installation_id}):
-            handle.engine.remove(state.id)
+        for state in started.engine.find({"mlops.installation": home.installation_id}):
+            started.engine.remove(state.id)
     except (EngineError, EngineUnavailable) as error:
         warn(f"Containers could not be removed: {error}")
-    handle.stop_daemon()
+    started.handle.stop_daemon()
     print("Stopped. Nothing that was started here runs any more.", flush=True)
+
+
+def _stop_jobs(plan: "_Plan") -> None:
+    """Running jobs go back to the queue, for the next start. It works without this too: then the
+    next start finds attempts whose containers are gone."""
+    try:
+        said = _manage("stop_jobs", plan.worker_environment(), seconds=STOP_JOBS_SECONDS).strip()
+    except (Stop, subprocess.TimeoutExpired) as error:
+        warn(f"Running jobs could not be given back to the queue: {error}")
+        return
+    if said:
+        step(said)
 
 
 def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: Networks) -> None:
@@ -175,8 +209,11 @@ def _prepare_features(plan: "_Plan") -> None:
     ensure_accounts(plan.home)
 
 
-def _manage(command: str, variables: Mapping[str, str]) -> str:
-    """Runs a management command; its words are shown only when it fails. Raises Stop."""
+def _manage(command: str, variables: Mapping[str, str], *, seconds: float | None = None) -> str:
+    """Runs a management command; its words are shown only when it fails.
+
+    Raises Stop, and TimeoutExpired when it takes longer than `seconds`.
+    """
     done = subprocess.run(
         [sys.executable, "manage.py", command],
         cwd=CHECKOUT,
@@ -184,6 +221,7 @@ def _manage(command: str, variables: Mapping[str, str]) -> str:
         capture_output=True,
         text=True,
         umask=0o007,
+        timeout=seconds,
     )
     if done.returncode:
         raise Stop(f"{command} failed:\n{done.stdout[-1000:]}{done.stderr[-2000:]}")
@@ -276,6 +314,8 @@ class _Plan:
         command += ["--host", self.address.bind, "--port", str(self.address.port)]
         command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
         command += ["--log-level", "warning"]
+        # Clients that follow a job would hold up the end; they come back to the next process.
+        command += ["--timeout-graceful-shutdown", "3"]
         environment = {
             **self._common_environment(),
             "MLOPS_SECRET_KEY": self.home.secrets["session_key"],
@@ -293,7 +333,7 @@ class _Plan:
         )
 
     def worker(self) -> Service:
-        return self._manage_service("worker", "qcluster")
+        return self._manage_service("worker", "work")
 
     def supervisor(self) -> Service:
         return self._manage_service("supervisor", "supervise")
@@ -328,6 +368,8 @@ class _Plan:
             "PORT": str(self.address.port),
             "MLOPS_INSTALLATION_ID": self.home.installation_id,
             "MLOPS_JOBS_NETWORK": self.networks.jobs,
+            "MLOPS_JOBS_SUBNET": self.networks.jobs_subnet,
+            "MLOPS_JOBS_GATEWAY": self.networks.jobs_gateway,
             "MLOPS_SERVERS_NETWORK": self.networks.servers,
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, remove_accounts
-from deploy.docker_engine import ensure_engine, ensure_image_tools
+from deploy.docker_engine import apt_install, ensure_engine, ensure_image_tools
 from deploy.report import Stop
 from sandbox.engine import Engine
 from sandbox.images import remove_runner_image
@@ -36,6 +36,7 @@ def test() -> int:
         return 1
     try:
         ensure_image_tools(handle.engine)
+        _ensure_test_tools()
         return _pytest(home, installation_id)
     except Stop as stop:
         print(stop, file=sys.stderr)
@@ -48,6 +49,15 @@ def test() -> int:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def _ensure_test_tools() -> None:
+    """The contract's quick start is walked as it is printed: with curl. Raises Stop."""
+    if shutil.which("curl"):
+        return
+    if os.geteuid() != 0:
+        raise Stop("The tests need curl: install it (apt-get install curl), or run make as root.")
+    apt_install("curl")
+
+
 def _pytest(home: Path, installation_id: str) -> int:
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
     environment = {
@@ -55,9 +65,13 @@ def _pytest(home: Path, installation_id: str) -> int:
         "MLOPS_HOME": str(home),
         "MLOPS_INSTALLATION_ID": installation_id,
         "MLOPS_ENVIRONMENTS_DIR": str(ENVIRONMENTS),
+        # Each pytest closes the common folder to other accounts, under the feet of those that run.
+        "PYTEST_DEBUG_TEMPROOT": str(home),
     }
     arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
-    command = [sys.executable, "-m", "pytest", *arguments]
+    # Not pytest's usual folder: another run closes that to the accounts of our processes.
+    own_folder = ["--basetemp", str(home / "pytest")]
+    command = [sys.executable, "-m", "pytest", *own_folder, *arguments]
     process = subprocess.Popen(command, cwd=CHECKOUT, env=environment)
     try:
         return process.wait()

@@ -7,6 +7,7 @@ request was refused or the platform does not answer, 130 left with Ctrl-C.
 
 import argparse
 import base64
+import http.client
 import json
 import os
 import sys
@@ -100,19 +101,109 @@ def pairs(items, option):
 
 def follow(job_url, base):
     """Prints the log as it grows and says how the job ended."""
-    printed, phase = 0, ""
     try:
-        while True:
-            job = poll(job_url)
-            if job.get("phase", "") != phase and job["status"] not in TERMINAL:
-                phase = job.get("phase", "")
-                say(f"[{phase.replace('_', ' ')}]", "dim")
-            printed = print_log(job["logs"], printed)
-            if job["status"] in TERMINAL:
-                return report(job, base)
-            time.sleep(POLL_SECONDS)
+        if not follow_live(job_url):
+            follow_by_asking(job_url)
+        return report(poll(job_url), base)
     except KeyboardInterrupt:
         return leave(job_url)
+
+
+def follow_live(job_url):
+    """Takes the log as a stream, which costs each byte once. False when the server has none.
+
+    A stream that breaks off, with the network or with the platform, goes on where it stopped.
+    """
+    screen, away_since = Screen(), None
+    while not screen.ended:
+        try:
+            with open_stream(job_url, screen.last_id) as answer:
+                if answer.headers.get_content_type() != "text/event-stream":
+                    return False
+                away_since = None
+                for event in events_of(answer):
+                    screen.show(*event)
+        except urllib.error.HTTPError as error:
+            if error.code in (404, 405, 406, 501):
+                return False
+            if error.code not in (502, 503, 504):
+                raise Refused(words_of(error)) from None
+            away_since = still_patient(away_since, words_of(error))
+        except (OSError, http.client.HTTPException) as error:
+            away_since = still_patient(away_since, f"No answer from {job_url}: {error}.")
+        if not screen.ended:
+            time.sleep(POLL_SECONDS)
+    return True
+
+
+def still_patient(away_since, words):
+    """Since when nothing answers. Raises Unreachable when that is too long."""
+    now = time.monotonic()
+    if away_since is None:
+        return now
+    if now - away_since > UNREACHABLE_PATIENCE_SECONDS:
+        raise Unreachable(words)
+    return away_since
+
+
+class Screen:
+    """What was shown of a job: its output, its phase, and where to go on."""
+
+    def __init__(self):
+        self.last_id, self.phase, self.ended = "", "", False
+
+    def show(self, kind, event_id, document):
+        self.last_id = event_id or self.last_id
+        if kind == "log":
+            cut = document.get("dropped")
+            sys.stdout.write(f"\n[... {cut} bytes cut ...]\n" if cut else "")
+            sys.stdout.write(document["text"])
+            sys.stdout.flush()
+        elif kind == "state" and document["status"] not in TERMINAL:
+            self.phase = say_phase(document["phase"], self.phase)
+        self.ended = self.ended or kind == "end"
+
+
+def say_phase(phase, before):
+    if phase != before:
+        say(f"[{phase.replace('_', ' ')}]", "dim")
+    return phase
+
+
+def open_stream(job_url, last_id):
+    headers = {"Accept": "text/event-stream"}
+    if last_id:
+        headers["Last-Event-ID"] = last_id
+    call = urllib.request.Request(f"{job_url}/logs", headers=headers)
+    # Longer than the silence between two signs of life.
+    return urllib.request.urlopen(call, timeout=REQUEST_SECONDS)
+
+
+def events_of(answer):
+    """(kind, id, document) of each complete event; one that breaks off is sent again."""
+    fields = {}
+    for raw in answer:
+        line = raw.decode().rstrip("\r\n")
+        if not line:
+            if "data" in fields:
+                yield fields.get("event", ""), fields.get("id", ""), json.loads(fields["data"])
+            fields = {}
+            continue
+        name, _, value = line.partition(":")
+        fields[name] = value.removeprefix(" ")
+
+
+def follow_by_asking(job_url):
+    """For a server without streams: the whole job again and again."""
+    printed, phase = 0, ""
+    while True:
+        job = poll(job_url)
+        if job["status"] not in TERMINAL:
+            phase = say_phase(job.get("phase", ""), phase)
+        printed = print_log(job["logs"], printed)
+        if job["status"] in TERMINAL:
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def print_log(text, printed):
@@ -150,10 +241,24 @@ def report(job, base):
 
 
 def leave(job_url):
-    """This program ends; the job does not."""
+    """This program ends; the job goes on, unless somebody at a terminal says otherwise."""
+    if wants_to_cancel():
+        answer = request(f"{job_url}/cancel", {})
+        say(answer.get("detail", "The job is being cancelled."), "yellow")
+        return 130
     say("\nStopped following. The job goes on; look at it with", "yellow")
     say(f"  curl {job_url}", "yellow")
     return 130
+
+
+def wants_to_cancel():
+    """Asks only where somebody can answer; Ctrl-C again, or nothing, leaves the job alone."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return False
+    try:
+        return input("\nCancel the job too? [y/N] ").strip().lower() in ("y", "yes")
+    except (KeyboardInterrupt, EOFError):
+        return False
 
 
 class Unreachable(Refused):

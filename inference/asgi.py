@@ -2,20 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from django.conf import settings
 
 from inference import gateway
 from inference.api.problems import Answer, problem
+from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
+from registry.rawhttp.problems import INTERNAL_DETAIL
 
 log = logging.getLogger(__name__)
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
 
 
 class Disconnected(Exception):
@@ -28,11 +23,7 @@ async def inference_app(scope: Scope, receive: Receive, send: Send) -> None:
         body = await _read(scope, receive)
     except Disconnected:
         return
-    status, headers, content = _too_large() if body is None else await _answer(body)
-    listed = [(name.encode(), value.encode()) for name, value in headers.items()]
-    listed.append((b"content-length", str(len(content)).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": listed})
-    await send({"type": "http.response.body", "body": content})
+    await send_answer(send, _too_large() if body is None else await _answer(body))
 
 
 async def _answer(body: bytes) -> Answer:

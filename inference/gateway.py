@@ -43,6 +43,8 @@ PREDICTION_SECONDS = 60
 SILENCE_SECONDS = 2
 THREADS = 4
 MAX_VERSION_DIGITS = 9
+FIELDS = frozenset({"model_name", "model_version", "inputs", "return_probabilities"})
+UNKNOWN_SHOWN = 5
 # A request that ends a server twice would end it a third time.
 TRIES = 2
 SHAPES = 'columns {"age": [25, 35]}, records [{"age": 25}, {"age": 35}], or rows [[25], [35]]'
@@ -350,6 +352,7 @@ def read_question(body: bytes) -> Question:
         *_version_errors(document),
         *_inputs_errors(document),
         *_probabilities_errors(document),
+        *_unknown_errors(document),
     ]
     if errors:
         raise Refused(
@@ -419,6 +422,13 @@ def _probabilities_errors(document: dict[str, Any]) -> list[dict[str, str]]:
     if isinstance(document.get("return_probabilities"), bool | None):
         return []
     return [_error("return_probabilities", "Expected true or false.")]
+
+
+def _unknown_errors(document: dict[str, Any]) -> list[dict[str, str]]:
+    """A misspelt field would be left out in silence."""
+    unknown = [field for field in document if field not in FIELDS][:UNKNOWN_SHOWN]
+    known = ", ".join(sorted(FIELDS))
+    return [_error(field[:80], f"There is no such field; known: {known}.") for field in unknown]
 
 
 def _error(field: str, detail: str) -> dict[str, str]:

@@ -290,16 +290,26 @@ def dispatch() -> None:
     """Queues a task for every server that is to start or stop and that nobody was asked for.
 
     Again after a while without a claim: the task was lost, or its worker was killed. The web
-    process cannot do this itself: it has no key to the queue.
+    process cannot do this itself: it has no key to the queue. A start waits for its model, so that
+    only some are under way at once, the longest wanted first: jobs need workers too.
     """
     now = timezone.now()
     late = Q(queued_at__lt=now - timedelta(seconds=TASK_PATIENCE_SECONDS))
     free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
     due = Q(queued_at=None) | (late & free)
-    for status, task in ((Status.STARTING, START_TASK), (Status.STOPPING, STOP_TASK)):
-        for server in ModelServer.objects.filter(due, status=status):
-            ModelServer.objects.filter(pk=server.pk, status=status).update(queued_at=now)
-            async_task(task, server.pk, save=False)
+    starting = ModelServer.objects.filter(status=Status.STARTING)
+    under_way = starting.exclude(due).count()
+    wanted = starting.filter(due).order_by("changed_at")
+    for server in wanted[: max(0, settings.LONG_TASKS - under_way)]:
+        _queue(server, START_TASK)
+    for server in ModelServer.objects.filter(due, status=Status.STOPPING):
+        _queue(server, STOP_TASK)
+
+
+def _queue(server: ModelServer, task: str) -> None:
+    queued = ModelServer.objects.filter(pk=server.pk, status=server.status)
+    queued.update(queued_at=timezone.now())
+    async_task(task, server.pk, save=False)
 
 
 def reconcile() -> None:
@@ -343,6 +353,26 @@ def _remove_orphans(engine: Engine, found: list[ContainerState]) -> None:
         if row is None or replaced:
             log.warning("server.orphan_removed", extra={"container": state.name})
             engine.remove(state.id)
+
+
+def end_all() -> int:
+    """The platform stops, and nobody works on servers any more: every row ends as stopped.
+
+    Returns how many. Their containers are removed by whoever stops the platform. The next request
+    starts a server again.
+    """
+    live = [Status.STARTING, Status.READY, Status.STOPPING]
+    return ModelServer.objects.filter(status__in=live).update(
+        status=Status.STOPPED,
+        phase="",
+        claim=uuid.uuid4(),
+        claim_expires_at=None,
+        queued_at=None,
+        container_id="",
+        address="",
+        token="",
+        **_now(),
+    )
 
 
 # -- claims and rows ----------------------------------------------------------------------------

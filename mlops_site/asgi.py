@@ -1,11 +1,10 @@
-"""The web process: predictions go to a raw ASGI handler, all else to Django in a thread pool.
+"""The web process: what may be held goes to raw ASGI handlers, all else to Django in threads.
 
 Django's own ASGI handler answers 4-5 times fewer requests than Django behind `a2wsgi`, and a raw
-handler lets a request wait for a cold model without holding a thread.
+handler lets a request wait, for a cold model or for a job, without holding a thread.
 """
 
 import json
-from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, cast
 
@@ -13,14 +12,14 @@ from a2wsgi import WSGIMiddleware
 from django.conf import settings
 
 from mlops_site.wsgi import application as django_application
+from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
 
-# After Django's set-up: the handler reads models.
+# After Django's set-up: the handlers read models.
+from inference import gateway  # isort: skip
 from inference.asgi import inference_app  # isort: skip
-from mlops_site.problems import CONTENT_TYPE, TooLarge, problem_body  # isort: skip
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from mlops_site.door import refusal  # isort: skip
+from mlops_site.problems import CONTENT_TYPE, TooLarge, problem_document  # isort: skip
+from training import asgi as following  # isort: skip
 
 DJANGO_THREADS = 8
 LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
@@ -40,12 +39,19 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         return
     if scope["type"] != "http":
         return
+    refused = refusal(scope)
+    if refused is not None:
+        await _send_problem(refused, send)
+        return
     if scope["method"] == "POST" and scope["path"].rstrip("/") == "/mlops/inference":
         await inference_app(scope, receive, send)
         return
+    if following.is_followed(scope):
+        await following.following_app(scope, receive, send)
+        return
     body = await _read(scope, receive)
     if body is Ending.TOO_LARGE:
-        await _refuse(scope, send)
+        await _send_problem(_too_large(scope), send)
     elif body is not Ending.DISCONNECTED:
         await _django(*_with_body(scope, body), send)  # type: ignore[arg-type]
 
@@ -80,28 +86,28 @@ def _with_body(scope: Scope, body: bytes) -> tuple[Scope, Receive]:
     return {**scope, "headers": headers}, replay
 
 
-async def _refuse(scope: Scope, send: Send) -> None:
+def _too_large(scope: Scope) -> dict[str, Any]:
     error = TooLarge()
-    document = problem_body(
+    return problem_document(
         status=error.status_code,
         detail=str(error.detail),
         code=error.default_code,
         instance=scope["path"],
         hint=error.hint,
     )
+
+
+async def _send_problem(document: dict[str, Any], send: Send) -> None:
     content = json.dumps(document).encode()
-    headers = [
-        (b"content-type", CONTENT_TYPE.encode()),
-        (b"content-length", str(len(content)).encode()),
-    ]
-    start = {"type": "http.response.start", "status": error.status_code, "headers": headers}
-    await send(start)
-    await send({"type": "http.response.body", "body": content})
+    await send_answer(send, (document["status"], {"content-type": CONTENT_TYPE}, content))
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await gateway.close()
+            await following.close()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

@@ -14,10 +14,10 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from registry.rawhttp.problems import CONTENT_TYPE, INTERNAL_DETAIL, problem_document
+
 log = logging.getLogger(__name__)
 
-CONTENT_TYPE = "application/problem+json"
-INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
 ERRORS_TOLD = 5
 NO_FIELD = "non_field_errors"
 
@@ -30,31 +30,6 @@ class TooLarge(exceptions.APIException):
     def __init__(self) -> None:
         megabytes = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // (1024 * 1024)
         super().__init__(f"The body is larger than {megabytes} MiB.")
-
-
-def problem_body(
-    *,
-    status: int,
-    detail: str,
-    code: str,
-    instance: str,
-    errors: list[dict[str, str]] | None = None,
-    hint: str = "",
-) -> dict[str, Any]:
-    """The members of a problem document; `detail` is the contract's own field."""
-    body: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": instance,
-        "code": code,
-    }
-    if hint:
-        body["hint"] = hint
-    if errors:
-        body["errors"] = errors
-    return body
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -73,18 +48,21 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
     if not isinstance(error, exceptions.APIException):
         log.error("api.unexpected_error", exc_info=error, extra={"path": path})
         return _response(
-            problem_body(status=500, detail=INTERNAL_DETAIL, code="internal_error", instance=path),
+            problem_document(
+                status=500, detail=INTERNAL_DETAIL, code="internal_error", instance=path
+            ),
             headers={},
         )
     set_rollback()
     return _response(
-        problem_body(
+        problem_document(
             status=error.status_code,
             detail=_sentence(error, context),
             code=_code(error),
             instance=path,
             errors=_field_errors(error),
             hint=getattr(error, "hint", ""),
+            limit=getattr(error, "limit", ""),
         ),
         headers=_headers(error),
     )
@@ -193,7 +171,7 @@ def method_not_allowed(request: HttpRequest, allowed: list[str]) -> HttpResponse
 def _answer(request: HttpRequest, *, status: int, detail: str, code: str) -> HttpResponse:
     """A page for a browser, a problem for every program and for every path of the API."""
     if _is_api(request) or "text/html" not in request.headers.get("Accept", ""):
-        body = problem_body(status=status, detail=detail, code=code, instance=request.path)
+        body = problem_document(status=status, detail=detail, code=code, instance=request.path)
         return JsonResponse(body, status=status, content_type=CONTENT_TYPE)
     title = HTTPStatus(status).phrase
     # Without the request: a page about an error must not need what may have failed.

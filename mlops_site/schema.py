@@ -6,19 +6,39 @@ from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse
 from rest_framework import serializers
 
-from mlops_site.problems import INTERNAL_DETAIL, problem_body
+from mlops_site.problems import INTERNAL_DETAIL, problem_document
 
 PROBLEM_TYPE = "application/problem+json"
 # What a code means, and an answer that has it; a view's own example of a code comes first.
 PROBLEMS = {
     "400": ("Invalid input", "bad_request", "The request cannot be read."),
     "404": ("Resource doesn't exist", "not_found", "There is nothing at this path."),
+    "409": (
+        "Not possible in this state",
+        "already_ended",
+        "The job has ended already: completed (succeeded). The model was registered.",
+    ),
     "413": ("Body too large", "body_too_large", "The body is larger than 16 MiB."),
     "415": (
         "Body of a type that cannot be read",
         "unsupported_media_type",
         "A body of type application/xml cannot be read; "
         "send JSON with the header Content-Type: application/json.",
+    ),
+    "416": (
+        "The range begins behind the end of the log",
+        "range_not_satisfiable",
+        "The log has 120 bytes so far.",
+    ),
+    "422": (
+        "The key belongs to another request",
+        "idempotency_key_reused",
+        "This Idempotency-Key was sent before, with another request.",
+    ),
+    "429": (
+        "A limit is reached; `limit` names it, `Retry-After` says when to try again",
+        "too_many_jobs",
+        "5000 jobs are waiting already, and no more are accepted.",
     ),
     "500": ("Internal error", "internal_error", INTERNAL_DETAIL),
     "503": (
@@ -48,6 +68,9 @@ class ProblemSerializer(serializers.Serializer):
     instance = serializers.CharField(help_text="The path that was asked for.")
     code = serializers.CharField(help_text="What is wrong, for a program.")
     hint = serializers.CharField(required=False, help_text="What to do about it.")
+    limit = serializers.CharField(
+        required=False, help_text="The limit that is reached; `/mlops/training/limits` has all."
+    )
     errors = FieldErrorSerializer(  # type: ignore[assignment]
         many=True, required=False, help_text="One entry a field."
     )
@@ -69,7 +92,8 @@ class ProblemAutoSchema(AutoSchema):
     def _problem(self, code: str) -> OpenApiResponse:
         description, name, detail = PROBLEMS[code]
         own = [example for example in self.get_examples() if code in (example.status_codes or ())]
-        body = problem_body(status=int(code), detail=detail, code=name, instance=_plain(self.path))
+        path = _plain(self.path)
+        body = problem_document(status=int(code), detail=detail, code=name, instance=path)
         example = OpenApiExample(
             str(body["title"]), value=body, response_only=True, status_codes=[code]
         )

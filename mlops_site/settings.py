@@ -32,6 +32,8 @@ ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 # -- Docker (worker and supervisor only) --------------------------------------------------------
 RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
 JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
+JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
+JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
@@ -55,7 +57,27 @@ JOB_PIDS = _int("MLOPS_JOB_PIDS", 256)
 JOB_SCRATCH_MB = _int("MLOPS_JOB_SCRATCH_MB", 1024)
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
-MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", max(1, os.cpu_count() or 1))
+JOB_LOG_HARD_BYTES = _int("MLOPS_JOB_LOG_HARD_BYTES", 1024 * 1024 * 1024)
+# Clients that wait for or follow a job, in this process; and how long one stream may last.
+MAX_FOLLOWERS = _int("MLOPS_MAX_FOLLOWERS", 1000)
+FOLLOW_MAX_SECONDS = _int("MLOPS_FOLLOW_MAX_SECONDS", 900)
+JOB_MAX_ATTEMPTS = _int("MLOPS_JOB_MAX_ATTEMPTS", 3)
+JOB_CAPS = {
+    "queue_jobs": _int("MLOPS_QUEUE_JOBS", 5000),
+    "user_jobs": _int("MLOPS_USER_JOBS", 1000),
+    "experiment_jobs": _int("MLOPS_EXPERIMENT_JOBS", 1000),
+}
+# How many jobs run at once is what fits into the engine's memory and CPUs; 0: no other bound.
+MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", 0)
+RESERVED_MEMORY_MB = _int("MLOPS_RESERVED_MEMORY_MB", 1024)
+MEMORY_FREE_MB = _int("MLOPS_MEMORY_FREE_MB", 512)
+DISK_FREE_MB = _int("MLOPS_DISK_FREE_MB", 2048)
+# Retention: 0 keeps for ever. What a registered model needs is kept whatever these say.
+KEEP_JOBS_DAYS = _int("MLOPS_KEEP_JOBS_DAYS", 365)
+KEEP_JOBS = _int("MLOPS_KEEP_JOBS", 100_000)
+KEEP_LOGS_DAYS = _int("MLOPS_KEEP_LOGS_DAYS", 90)
+KEEP_LOGS_OF_JOBS = _int("MLOPS_KEEP_LOGS_OF_JOBS", 10_000)
+KEEP_RUNS_DAYS = _int("MLOPS_KEEP_RUNS_DAYS", 90)
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
 ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
@@ -141,17 +163,22 @@ APPEND_SLASH = False
 CSRF_FAILURE_VIEW = "mlops_site.problems.csrf_failure"
 
 # -- queue: short idempotent tasks only; the rows, not the queue, are the truth ------------------
+QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 5)
+# Builds and starts of model servers may take a minute; so many of each at once, and a worker is
+# always left for what takes a moment: a job's start and its end.
+LONG_TASKS = max(1, (QUEUE_WORKERS - 1) // 2)
 Q_CLUSTER = {
     "name": "mlops",
     "orm": "default",
-    "workers": _int("MLOPS_QUEUE_WORKERS", 3),
+    "workers": QUEUE_WORKERS,
     "poll": 0.2,
     "queue_limit": 2,
     "timeout": ENVIRONMENT_BUILD_SECONDS + 300,
     "retry": ENVIRONMENT_BUILD_SECONDS + 900,
     "max_attempts": 3,
     "save_limit": 200,
-    # A schedule is a row that names any function, and whoever writes rows could have it run.
+    # A schedule is a row that names any function, and whoever writes rows could have it run; and a
+    # guard that reads schedules is one that a locked database can hold up.
     "scheduler": False,
     "catch_up": False,
     "label": "Queue",
@@ -180,6 +207,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "/static/mlops_site/favicon.svg",
     "REDOC_DIST": "SIDECAR",
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
+    "ENUM_NAME_OVERRIDES": {
+        "JobStatusEnum": "training.states.Status",
+        "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
+    },
 }
 LOGGING = {
     "version": 1,

@@ -1,7 +1,30 @@
-"""The queue's own proof of life: a task that a worker runs and that does nothing but say so."""
+"""The platform's own tasks: the queue's proof of life, and what is done once a day."""
 
-from mlops_site.models import Heartbeat
+import logging
+import time
+
+from mlops_site.models import RETENTION, WORKER, Heartbeat
+from registry.mlflow_client import RegistryUnavailable, model_registry
+from training.services.retention import Retention
+
+log = logging.getLogger(__name__)
+
+# A worker is not kept from its jobs for longer; the next call goes on.
+RETENTION_SECONDS = 300.0
 
 
 def worker_beat() -> None:
-    Heartbeat.beat("worker")
+    """Does nothing but say that a worker ran it."""
+    Heartbeat.beat(WORKER)
+
+
+def retention() -> None:
+    """Clears away what is old, and remembers when nothing old is left."""
+    deadline = time.monotonic() + RETENTION_SECONDS
+    try:
+        done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()
+    except RegistryUnavailable:
+        log.warning("retention.put_off: MLflow does not answer")
+        return
+    if done:
+        Heartbeat.beat(RETENTION)

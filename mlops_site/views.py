@@ -1,5 +1,6 @@
 """Status and readiness: true values, each dependency probed with a short time-out."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.models import Heartbeat
+from mlops_site.health import PROBE_SECONDS, parts_of_platform
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
-
-PROBE_SECONDS = 1.0
 
 
 class StatusSerializer(serializers.Serializer):
@@ -29,6 +28,16 @@ class StatusSerializer(serializers.Serializer):
     timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
+class PartSerializer(serializers.Serializer):
+    works = serializers.BooleanField(help_text="Whether the part works.")
+    age_seconds = serializers.FloatField(
+        allow_null=True,
+        help_text="How long ago it last showed that; null for what is asked just now, and for "
+        "what never did.",
+    )
+    detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
+
+
 class ReadySerializer(serializers.Serializer):
     """Whether the platform can work."""
 
@@ -36,11 +45,9 @@ class ReadySerializer(serializers.Serializer):
     parts = serializers.DictField(
         child=serializers.BooleanField(), help_text="Each part and whether it works."
     )
-
-
-def _ready_example(mlflow: bool) -> dict[str, Any]:
-    parts = {"worker": True, "supervisor": True, "mlflow": mlflow}
-    return {"ready": mlflow, "parts": parts}
+    details = serializers.DictField(
+        child=PartSerializer(), help_text="Each part, how long ago it worked, and what is wrong."
+    )
 
 
 STATUS_EXAMPLE = {
@@ -98,6 +105,27 @@ class StatusView(APIView):
         return Response(platform_status())
 
 
+WORKING = {
+    "worker": {"works": True, "age_seconds": 2.1, "detail": ""},
+    "supervisor": {"works": True, "age_seconds": 3.4, "detail": ""},
+    "engine": {"works": True, "age_seconds": 4.0, "detail": ""},
+    "mlflow": {"works": True, "age_seconds": None, "detail": ""},
+}
+READY: dict[str, Any] = {"ready": True, "parts": dict.fromkeys(WORKING, True), "details": WORKING}
+NOT_READY = {
+    "ready": False,
+    "parts": {**READY["parts"], "engine": False},
+    "details": {
+        **WORKING,
+        "engine": {
+            "works": False,
+            "age_seconds": 94.0,
+            "detail": "Docker was last measured 94 s ago: it does not answer.",
+        },
+    },
+}
+
+
 class ReadyView(APIView):
     @extend_schema(
         operation_id="platform_ready",
@@ -109,22 +137,18 @@ class ReadyView(APIView):
             503: OpenApiResponse(ReadySerializer, description="A part does not work"),
         },
         examples=[
+            OpenApiExample("Ready", value=READY, response_only=True, status_codes=["200"]),
             OpenApiExample(
-                "Ready", value=_ready_example(True), response_only=True, status_codes=["200"]
-            ),
-            OpenApiExample(
-                "MLflow is away",
-                value=_ready_example(False),
-                response_only=True,
-                status_codes=["503"],
+                "Docker is away", value=NOT_READY, response_only=True, status_codes=["503"]
             ),
         ],
     )
     def get(self, request: Request) -> Response:
-        parts = {
-            "worker": Heartbeat.is_fresh("worker"),
-            "supervisor": Heartbeat.is_fresh("supervisor"),
-            "mlflow": model_registry().available(timeout_seconds=PROBE_SECONDS),
+        parts = parts_of_platform()
+        ready = all(part.works for part in parts.values())
+        body = {
+            "ready": ready,
+            "parts": {name: part.works for name, part in parts.items()},
+            "details": {name: asdict(part) for name, part in parts.items()},
         }
-        ready = all(parts.values())
-        return Response({"ready": ready, "parts": parts}, status=200 if ready else 503)
+        return Response(body, status=200 if ready else 503)

@@ -20,10 +20,12 @@ from rest_framework.exceptions import APIException
 
 CALL_SECONDS = 15
 PAGE = 200
+# The latest ready version is nearly always the latest one.
+LATEST_PAGE = 5
 DOWNLOAD_BLOCK_BYTES = 1024 * 1024
 ARTIFACT_SCHEME = "mlflow-artifacts:"
 READY = "LOGGED_MODEL_READY"
-JOB_TAG = "job_id"
+ATTEMPT_TAG = "job_attempt"
 OLD_RUN = "RUNNING"
 
 
@@ -221,27 +223,56 @@ class ModelRegistry:
             if error.mlflow_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
 
-    # -- what a job made ---------------------------------------------------------------------
-    def runs_of_job(self, job_id: str) -> list[str]:
-        """Run ids, the newest first."""
-        return [run["info"]["run_id"] for run in self._runs_of_job(job_id)]
+    def user_names(self) -> list[str]:
+        """Everybody who may log in. Raises RegistryRefused by an MLflow that has no such list."""
+        return [user["username"] for user in self._get("users/list", {}).get("users", [])]
 
-    def end_runs(self, job_id: str, *, succeeded: bool) -> None:
-        """Ends the runs that the job left open; a killed script cannot."""
+    # -- what a job made ---------------------------------------------------------------------
+    def runs_of_attempt(self, attempt: str) -> list[str]:
+        """Run ids, the newest first."""
+        return [run["info"]["run_id"] for run in self._runs_of_attempt(attempt)]
+
+    def delete_runs_without_model(self, attempt: str) -> int:
+        """Deletes the attempt's runs, but for one that a registered model came from.
+
+        MLflow keeps a deleted run out of sight until `mlflow gc`. Returns how many were deleted.
+        """
+        deleted = 0
+        for run_id in self.runs_of_attempt(attempt):
+            if not any(self._versions(f"run_id = '{run_id}'")):
+                self._post("runs/delete", {"run_id": run_id})
+                deleted += 1
+        return deleted
+
+    def jobs_with_models(self) -> frozenset[str]:
+        """The ids of the jobs that any registered version came from, by us or by hand."""
+        asked = {"max_results": PAGE}
+        versions = self._pages("GET", "model-versions/search", asked, "model_versions")
+        found = (self._job_of_version(_version(version)) for version in versions)
+        return frozenset(job_id for job_id in found if job_id)
+
+    def _job_of_version(self, version: ModelVersion) -> str:
+        """Empty when no job of ours made it."""
+        if version.tags.get("mlops.job_id") or not version.run_id:
+            return version.tags.get("mlops.job_id", "")
+        try:
+            run = self._get("runs/get", {"run_id": version.run_id})["run"]
+        except RegistryRefused:
+            return ""
+        return _tags(run["data"]).get("job_id", "")
+
+    def end_runs(self, attempt: str, *, succeeded: bool) -> None:
+        """Ends the runs that the attempt left open; a killed script cannot."""
         now = int(datetime.now(UTC).timestamp() * 1000)
         status = "FINISHED" if succeeded else "FAILED"
-        for run in self._runs_of_job(job_id):
+        for run in self._runs_of_attempt(attempt):
             if run["info"]["status"] == OLD_RUN:
                 change = {"run_id": run["info"]["run_id"], "status": status, "end_time": now}
                 self._post("runs/update", change)
 
-    def logged_models(self, job_id: str) -> list[LoggedModel]:
-        """All that the job logged or began to log, the oldest first."""
-        return self._logged_models(f"tags.{JOB_TAG} = '{job_id}'")
-
-    def ready_models(self, *, job_id: str) -> list[LoggedModel]:
-        """Those that are wholly stored, the oldest first."""
-        return [model for model in self.logged_models(job_id) if model.ready]
+    def logged_models(self, attempt: str) -> list[LoggedModel]:
+        """All that the attempt logged or began to log, the oldest first."""
+        return self._logged_models(f"tags.{ATTEMPT_TAG} = '{attempt}'")
 
     # -- registering -------------------------------------------------------------------------
     def register_logged_model(
@@ -366,10 +397,10 @@ class ModelRegistry:
     def _experiment_ids(self) -> list[str]:
         return [str(experiment["experiment_id"]) for experiment in self._experiments()]
 
-    def _runs_of_job(self, job_id: str) -> list[dict[str, Any]]:
+    def _runs_of_attempt(self, attempt: str) -> list[dict[str, Any]]:
         body = {
             "experiment_ids": self._experiment_ids(),
-            "filter": f"tags.{JOB_TAG} = '{job_id}'",
+            "filter": f"tags.{ATTEMPT_TAG} = '{attempt}'",
             "order_by": ["attributes.start_time DESC"],
             "max_results": PAGE,
         }
@@ -396,9 +427,9 @@ class ModelRegistry:
         query = {"max_results": PAGE}
         return self._pages("GET", "registered-models/search", query, "registered_models")
 
-    def _versions(self, query: str) -> Iterator[ModelVersion]:
+    def _versions(self, query: str, *, page: int = PAGE) -> Iterator[ModelVersion]:
         """The newest first."""
-        asked = {"filter": query, "max_results": PAGE, "order_by": ["version_number DESC"]}
+        asked = {"filter": query, "max_results": page, "order_by": ["version_number DESC"]}
         found = self._pages("GET", "model-versions/search", asked, "model_versions")
         return (_version(version) for version in found)
 
@@ -414,10 +445,11 @@ class ModelRegistry:
         )
 
     def _latest_ready(self, name: str) -> ModelVersion:
-        self.model(name)
-        for version in self._versions(f"name = '{_quoted(name)}'"):
+        """One call where there is one: predictions without a version wait for it."""
+        for version in self._versions(f"name = '{_quoted(name)}'", page=LATEST_PAGE):
             if version.status == "READY":
                 return version
+        self.model(name)
         raise NoReadyVersion(name)
 
     def _artifact_path(self, version: ModelVersion) -> PurePosixPath:

@@ -2,7 +2,7 @@
 
 `python -m registry.mlflow_server --home FOLDER --host ADDRESS --port PORT`, with the password of
 the administrator in `MLOPS_MLFLOW_PASSWORD` and the key of its sessions in `MLOPS_MLFLOW_SECRET`.
-Replaces itself by MLflow, so that signals reach it.
+Replaces itself by MLflow (`mlflow_process`), so that signals reach it.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import os
 import sys
 from pathlib import Path
 
+PROCESS = Path(__file__).resolve().with_name("mlflow_process.py")
 # `READ` is what MLflow ships: then every job could read every other job's data.
 AUTH_SETTINGS = """\
 [mlflow]
@@ -42,10 +43,15 @@ def main() -> None:
         # Its job runner costs 2.5 GB and does nothing for us.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        # Its account cannot write beside the packages: without a place of its own for bytecode it
+        # compiles all of MLflow at each start.
+        "PYTHONPYCACHEPREFIX": str(home / "bytecode"),
+        "PYTHONDONTWRITEBYTECODE": "",
         "HOME": str(home),
     }
     os.chdir(home)
-    command = [sys.executable, "-m", "mlflow", "server"]
+    # -P: nothing that lies beside the script is taken for a package.
+    command = [sys.executable, "-P", str(PROCESS), "server"]
     command += ["--host", arguments.host, "--port", str(arguments.port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{home}/mlflow.db"]
     command += ["--artifacts-destination", str(home / "artifacts"), "--serve-artifacts"]

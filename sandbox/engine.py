@@ -1,7 +1,9 @@
 """The only place that talks to Docker; errors of its SDK never leave it."""
 
 import contextlib
+import json
 import math
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,14 +14,18 @@ import docker
 import requests
 from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
+from urllib3.exceptions import HTTPError
 
 from sandbox.spec import SandboxSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 CALL_SECONDS = 60
+MIB = 1024 * 1024
 NEVER = "0001-01-01"
+BROKEN_OFF = (HTTPError, OSError, struct.error, json.JSONDecodeError)
 HARDENING_FIELDS = (
     "CapDrop",
     "SecurityOpt",
@@ -70,6 +76,22 @@ class ContainerState:
     finished_at: datetime | None
     labels: Mapping[str, str]
     ip_address: str | None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a container uses: memory without the file cache that the kernel may take back."""
+
+    memory_bytes: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """Memory and processors of an engine's host."""
+
+    memory_mb: int
+    cpus: int
 
 
 def _mapped(call: Callable[P, R]) -> Callable[P, R]:
@@ -157,6 +179,44 @@ class Engine:
         return _guarded_stream(stream)
 
     @_mapped
+    def recorded_logs(self, container_id: str, *, last_lines: int | None = None) -> Iterator[bytes]:
+        """What the engine has of the output now, without waiting for more.
+
+        From the first byte that it kept, or only so many of the last lines.
+        """
+        stream = self._api.logs(
+            container_id,
+            stdout=True,
+            stderr=True,
+            stream=True,
+            follow=False,
+            tail=last_lines or "all",
+        )
+        return _guarded_stream(stream)
+
+    @_mapped
+    def usage(self, container_id: str) -> Usage | None:
+        """What the container uses now; None when it does not run."""
+        try:
+            stats = self._api.stats(container_id, stream=False, one_shot=True)
+        except NotFound:
+            return None
+        return _usage(stats)
+
+    @_mapped
+    def capacity(self) -> Capacity:
+        """What the engine's host has in all."""
+        info = self._api.info()
+        return Capacity(memory_mb=int(info["MemTotal"]) // MIB, cpus=int(info["NCPU"]))
+
+    @_mapped
+    def events(self, labels: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
+        """Starts, ends and removals of containers with these labels, as they happen."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        filters = {"type": "container", "label": wanted, "event": ["die", "destroy", "oom"]}
+        return _guarded_stream(self._api.events(decode=True, filters=filters))
+
+    @_mapped
     def read_logs(self, container_id: str) -> bytes:
         """What the engine has of a container's output and errors now."""
         return bytes(self._api.logs(container_id, stdout=True, stderr=True))
@@ -180,6 +240,17 @@ class Engine:
     def kill(self, container_id: str) -> None:
         try:
             self._api.kill(container_id)
+        except NotFound:
+            return
+        except APIError as error:
+            if error.status_code != 409:  # 409: it is not running any more
+                raise
+
+    @_mapped
+    def terminate(self, container_id: str) -> None:
+        """SIGTERM to the container's first process; it may take its time."""
+        try:
+            self._api.kill(container_id, signal="SIGTERM")
         except NotFound:
             return
         except APIError as error:
@@ -218,11 +289,23 @@ def _connect() -> docker.APIClient:
     return api
 
 
-def _guarded_stream(stream: Iterator[bytes]) -> Iterator[bytes]:
+def _guarded_stream(stream: Iterator[T]) -> Iterator[T]:
+    """The SDK reads streams below `requests`: an engine that dies breaks them off in the middle."""
     try:
         yield from stream
-    except (DockerException, requests.RequestException) as error:
+    except (DockerException, requests.RequestException, *BROKEN_OFF) as error:
         raise EngineUnavailable(str(error)) from error
+
+
+def _usage(stats: Mapping[str, Any]) -> Usage | None:
+    """An ended container answers with empty parts. Cache: `inactive_file`, as `docker stats`."""
+    memory = stats.get("memory_stats") or {}
+    if "usage" not in memory:
+        return None
+    details = memory.get("stats") or {}
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    nanoseconds = stats["cpu_stats"]["cpu_usage"]["total_usage"]
+    return Usage(memory_bytes=max(0, memory["usage"] - cache), cpu_seconds=nanoseconds / 1e9)
 
 
 def _state(inspect: Mapping[str, Any]) -> ContainerState:

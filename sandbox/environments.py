@@ -22,13 +22,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from sandbox.engine import Engine
 from sandbox.images import base_of
-from sandbox.spec import BUILDER_UID, Limits, build_spec
+from sandbox.spec import BUILDER_UID, Kind, Limits, build_spec
 
 BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
 # From 3.14 the default format of scikit-learn models refuses most tree ensembles.
@@ -38,6 +39,11 @@ BUILD_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=256, scratch_mb=512)
 RESOLUTION_SECONDS = 7 * 24 * 3600
 # Between the end of a container's output and its own.
 END_SECONDS = 30
+WATCH_SECONDS = 0.5
+LOCK_SECONDS = 0.2
+# Between the making of a build's folder and its lock.
+YOUNG_SECONDS = 10.0
+BUILD_LABEL = "mlops.build"
 Output = Callable[[bytes], None]
 
 
@@ -50,6 +56,18 @@ class Environment:
     lock: str
 
 
+@dataclass(frozen=True)
+class EnvironmentLock:
+    """What a set of requirements resolves to: the key of its environment, and the pins in it.
+
+    `installed`: this host has the environment already.
+    """
+
+    key: str
+    lock: str
+    installed: bool
+
+
 class EnvironmentFailed(Exception):
     """The requirements cannot be installed; `reason` is a code, `detail` one sentence."""
 
@@ -58,6 +76,10 @@ class EnvironmentFailed(Exception):
         self.reason = reason
         self.detail = detail
         self.hint = hint
+
+
+class BuildStopped(Exception):
+    """Whoever asked for the environment does not want it any more."""
 
 
 class EnvironmentStore:
@@ -99,14 +121,47 @@ class EnvironmentStore:
         except FileNotFoundError:
             return None
 
-    def build(self, requirements: Sequence[str], *, output: Output) -> Environment:
+    def build(
+        self,
+        requirements: Sequence[str],
+        *,
+        output: Output,
+        stop: threading.Event | None = None,
+    ) -> Environment:
         """Finds the environment or builds it; the build's lines go to `output` as they come.
 
-        Raises EnvironmentFailed. Two builds of the same set wait for each other; the second finds
-        what the first made.
+        Raises EnvironmentFailed, and BuildStopped when `stop` is set meanwhile. Two builds of the
+        same set wait for each other; the second finds what the first made.
         """
-        with self._locked(self._set_hash(requirements)):
-            return self.find(requirements) or self._build(requirements, output=output)
+        wanted = stop or threading.Event()
+        with self._locked(self._set_hash(requirements), stop=wanted):
+            found = self.find(requirements)
+            return found or self._build(requirements, output=output, stop=wanted)
+
+    def resolve(
+        self,
+        requirements: Sequence[str],
+        *,
+        output: Output,
+        stop: threading.Event | None = None,
+    ) -> EnvironmentLock:
+        """What `build` would install, without installing it; no container for what is known.
+
+        Raises EnvironmentFailed, and BuildStopped when `stop` is set meanwhile. Waits for nobody:
+        two that resolve the same set at once cost a container more and disturb nothing.
+        """
+        found = self.find(requirements)
+        if found is not None:
+            return EnvironmentLock(key=found.key, lock=found.lock, installed=True)
+        with self._build_folder() as building:
+            lock = self._lock_of(
+                requirements, building, output=output, stop=stop or threading.Event()
+            )
+        key = self._key(lock)
+        installed = self.get(key) is not None
+        if installed:
+            self._remember(requirements, key)
+        return EnvironmentLock(key=key, lock=lock, installed=installed)
 
     def platform_folder(self) -> Path:
         """The folder to mount at /platform. Raises EnvironmentFailed when it was never made."""
@@ -122,29 +177,52 @@ class EnvironmentStore:
     def ensure_platform(self, *, output: Output) -> Path:
         """Builds the platform folder unless it is there. Raises EnvironmentFailed."""
         final = self._platform_path()
-        with self._locked(f"platform-{final.name}"):
+        stop = threading.Event()
+        with self._locked(f"platform-{final.name}", stop=stop):
             if final.is_dir():
                 return final
             with self._build_folder() as building:
                 _hand_in(building / "requirements.in", PLATFORM)
-                self._run_step("platform", building, output=output)
+                self._run_step("platform", building, output=output, stop=stop)
                 _publish(building / "environment", final)
         return final
 
-    def _build(self, requirements: Sequence[str], *, output: Output) -> Environment:
+    def remove_abandoned(self) -> list[str]:
+        """Removes the containers and folders of builds whose process died; returns their names.
+
+        Raises EngineError, EngineUnavailable.
+        """
+        labels = {"mlops.installation": self._installation_id, "mlops.kind": str(Kind.BUILD)}
+        removed = set()
+        for state in self._engine.find(labels):
+            name = state.labels.get(BUILD_LABEL, "")
+            if not name or _is_abandoned(self._root / "building" / name):
+                self._engine.remove(state.id)
+                removed.add(name or state.name)
+        for folder in self._building():
+            if _is_abandoned(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.add(folder.name)
+        return sorted(removed)
+
+    def _building(self) -> list[Path]:
+        try:
+            return [path for path in (self._root / "building").iterdir() if path.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def _build(
+        self, requirements: Sequence[str], *, output: Output, stop: threading.Event
+    ) -> Environment:
         started = time.monotonic()
         count = len(requirements)
         noun = "requirement" if count == 1 else "requirements"
         output(f"Resolving {count} {noun}\n".encode())
         with self._build_folder() as building:
-            wanted, constraints = _with_baseline(requirements)
-            _hand_in(building / "requirements.in", wanted)
-            _hand_in(building / "constraints.in", constraints)
-            self._run_step("resolve", building, output=output)
-            lock = (building / "lock.txt").read_text()
+            lock = self._lock_of(requirements, building, output=output, stop=stop)
             key = self._key(lock)
             if self.get(key) is None:
-                self._run_step("install", building, output=output)
+                self._run_step("install", building, output=output, stop=stop)
                 shutil.copyfile(building / "lock.txt", building / "environment" / "lock.txt")
                 _publish(building / "environment", self._root / "envs" / key)
         self._remember(requirements, key)
@@ -152,7 +230,23 @@ class EnvironmentStore:
         output(f"Environment {key} ready in {seconds:.1f} s\n".encode())
         return Environment(key=key, path=self._root / "envs" / key, lock=lock)
 
-    def _run_step(self, step: str, building: Path, *, output: Output) -> None:
+    def _lock_of(
+        self,
+        requirements: Sequence[str],
+        building: Path,
+        *,
+        output: Output,
+        stop: threading.Event,
+    ) -> str:
+        wanted, constraints = _with_baseline(requirements)
+        _hand_in(building / "requirements.in", wanted)
+        _hand_in(building / "constraints.in", constraints)
+        self._run_step("resolve", building, output=output, stop=stop)
+        return (building / "lock.txt").read_text()
+
+    def _run_step(
+        self, step: str, building: Path, *, output: Output, stop: threading.Event
+    ) -> None:
         """One locked-down container that does one step; its output is passed on line by line."""
         command = ["python3", "-u", "/opt/mlops/build_environment.py", step]
         command.append(f"/store/building/{building.name}")
@@ -165,15 +259,17 @@ class EnvironmentStore:
             variables=_index_variables(),
             network=self._network,
             limits=BUILD_LIMITS,
-            labels={"mlops.installation": self._installation_id},
+            labels={"mlops.installation": self._installation_id, BUILD_LABEL: building.name},
         )
         text = bytearray()
         container = self._engine.create(spec)
         try:
-            timed_out = self._follow(container, output=output, text=text)
+            timed_out = self._follow(container, output=output, text=text, stop=stop)
             state = self._engine.state(container)
         finally:
             self._engine.remove(container)
+        if stop.is_set():
+            raise BuildStopped
         if timed_out:
             raise EnvironmentFailed(
                 reason="environment_build_timeout",
@@ -184,25 +280,30 @@ class EnvironmentStore:
         if code != 0:
             raise _failure(code, text.decode(errors="replace"))
 
-    def _follow(self, container: str, *, output: Output, text: bytearray) -> bool:
-        """Returns whether the time was over; a timer kills, since a silent stream wakes nobody."""
-        timed_out = threading.Event()
+    def _follow(
+        self, container: str, *, output: Output, text: bytearray, stop: threading.Event
+    ) -> bool:
+        """Whether the time was over. A watcher kills, since a silent stream wakes nobody."""
+        over, timed_out = threading.Event(), threading.Event()
+        deadline = time.monotonic() + self._build_seconds
 
-        def end() -> None:
-            timed_out.set()
-            self._engine.kill(container)
+        def watch() -> None:
+            while not over.wait(WATCH_SECONDS):
+                if time.monotonic() > deadline:
+                    timed_out.set()
+                if timed_out.is_set() or stop.is_set():
+                    self._engine.kill(container)
+                    return
 
         self._engine.start(container)
-        timer = threading.Timer(self._build_seconds, end)
-        timer.daemon = True
-        timer.start()
+        threading.Thread(target=watch, name="build-watcher", daemon=True).start()
         try:
             for data in self._engine.follow_logs(container):
                 text += data
                 output(data)
             self._engine.wait(container, timeout_seconds=END_SECONDS)
         finally:
-            timer.cancel()
+            over.set()
         return timed_out.is_set()
 
     @contextlib.contextmanager
@@ -210,11 +311,16 @@ class EnvironmentStore:
         """A folder below building/ that the builder may write; gone afterwards in any case."""
         self._prepare_root()
         folder = Path(tempfile.mkdtemp(dir=self._root / "building"))
+        # Held until the end, or the death, of this process: so a build that nobody waits for any
+        # more is told from one that goes on.
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(held, fcntl.LOCK_EX)
         try:
             _give_to_builder(folder)
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
 
     def _prepare_root(self) -> None:
         for name in ("cache", "envs", "building", "resolved", "platform", "locks"):
@@ -226,11 +332,16 @@ class EnvironmentStore:
             _give_to_builder(self._root / name)
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """One builder at a time for each set; the kernel frees the lock of a killed one."""
+    def _locked(self, name: str, *, stop: threading.Event) -> Iterator[None]:
+        """One builder at a time for each set; the kernel frees the lock of a killed one.
+
+        Raises BuildStopped when `stop` is set while somebody else builds.
+        """
         self._prepare_root()
         with (self._root / "locks" / name).open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            while not _try_lock(handle):
+                if stop.wait(LOCK_SECONDS):
+                    raise BuildStopped
             yield
 
     def _remember(self, requirements: Sequence[str], key: str) -> None:
@@ -253,6 +364,38 @@ class EnvironmentStore:
         if self._base is None:
             self._base = base_of(self._engine, self._image)
         return self._base
+
+
+def whole_set(requirements: Sequence[str]) -> list[str]:
+    """What is asked to be installed for these: normalised, sorted, with what every job needs.
+
+    Raises EnvironmentFailed.
+    """
+    return sorted(_with_baseline(requirements)[0])
+
+
+def _is_abandoned(folder: Path) -> bool:
+    """Whether no living process builds in it; one that was made just now may not be held yet."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return True
+    try:
+        young = time.time() - os.fstat(handle).st_ctime < YOUNG_SECONDS
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return not young
+
+
+def _try_lock(handle: IO[str]) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _with_baseline(requirements: Sequence[str]) -> tuple[list[str], list[str]]:

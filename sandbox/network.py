@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from docker.errors import APIError
+from docker.types import IPAMConfig, IPAMPool
 
 from sandbox.engine import Engine, EngineError, _mapped
 
@@ -13,22 +14,42 @@ ISOLATED = {"com.docker.network.bridge.enable_icc": "false"}
 class Networks:
     """`jobs` reaches the package index and data sources; `servers` reaches nothing.
 
-    `jobs_gateway` is the host's address on the jobs network, where MLflow listens.
+    `jobs_gateway` is the host's address on the jobs network, where MLflow listens, `jobs_subnet`
+    what it is part of.
     """
 
     jobs: str
     servers: str
     jobs_gateway: str
+    jobs_subnet: str
 
 
 @_mapped
-def ensure_networks(engine: Engine, installation_id: str) -> Networks:
-    """Makes what is missing. Raises EngineError when a network has the name but not the shape."""
+def ensure_networks(
+    engine: Engine, installation_id: str, *, jobs_subnet: str = "", jobs_gateway: str = ""
+) -> Networks:
+    """Makes what is missing. Raises EngineError when a network has the name but not the shape.
+
+    A jobs network that is made again while the platform runs needs the addresses it had: MLflow
+    listens at one of them. EngineError also when they belong to another network by now.
+    """
     jobs = f"mlops-{installation_id}-jobs"
     servers = f"mlops-{installation_id}-servers"
-    gateway = _ensure(engine, jobs, installation_id=installation_id, internal=False)
+    pool = IPAMPool(subnet=jobs_subnet, gateway=jobs_gateway or None) if jobs_subnet else None
+    made = _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool)
     _ensure(engine, servers, installation_id=installation_id, internal=True)
-    return Networks(jobs=jobs, servers=servers, jobs_gateway=gateway)
+    return Networks(
+        jobs=jobs, servers=servers, jobs_gateway=made["Gateway"], jobs_subnet=made["Subnet"]
+    )
+
+
+@_mapped
+def missing_networks(engine: Engine, installation_id: str) -> list[str]:
+    """The names of those networks that somebody removed."""
+    label = f"mlops.installation={installation_id}"
+    there = {network["Name"] for network in engine.api.networks(filters={"label": [label]})}
+    wanted = (f"mlops-{installation_id}-jobs", f"mlops-{installation_id}-servers")
+    return [name for name in wanted if name not in there]
 
 
 @_mapped
@@ -43,18 +64,26 @@ def remove_networks(engine: Engine, installation_id: str) -> None:
                 raise
 
 
-def _ensure(engine: Engine, name: str, *, installation_id: str, internal: bool) -> str:
-    """Returns the gateway's address."""
+def _ensure(
+    engine: Engine,
+    name: str,
+    *,
+    installation_id: str,
+    internal: bool,
+    pool: IPAMPool | None = None,
+) -> dict[str, str]:
+    """Returns the network's addresses: `Subnet`, `Gateway`."""
     if not engine.api.networks(names=[f"^{name}$"]):
         engine.api.create_network(
             name,
             driver="bridge",
             internal=internal,
             options=ISOLATED,
+            ipam=IPAMConfig(pool_configs=[pool]) if pool else None,
             labels={"mlops.installation": installation_id},
             check_duplicate=True,
         )
     network = engine.api.inspect_network(name)
     if network["Internal"] != internal or network["Options"].get(next(iter(ISOLATED))) != "false":
         raise EngineError(f"The network {name} exists but is not isolated; remove it.")
-    return str(network["IPAM"]["Config"][0]["Gateway"])
+    return dict(network["IPAM"]["Config"][0])

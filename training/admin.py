@@ -1,18 +1,34 @@
-"""Jobs for operators: to be read, searched and understood; nothing here changes a state."""
+"""Jobs for operators: to be read, searched and understood; actions call services.
 
+Nothing here writes a row: a job cannot be changed by hand.
+"""
+
+import uuid
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.auth import get_user
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from rest_framework.exceptions import APIException
 
 from training import logs
+from training.api.submission import Edits
 from training.models import Attempt, Job, JobEvent
+from training.services.cancel import cancel
+from training.services.submit import Client, rerun
 from training.states import Status
 
 LOG_SHOWN_CHARACTERS = 200_000
+LINKS_SHOWN = 20
+
+
+def _link(job_id: uuid.UUID) -> SafeString:
+    address = reverse("admin:training_job_change", args=[job_id])
+    return format_html('<a href="{}">{}</a>', address, job_id)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):
@@ -41,7 +57,7 @@ class ReadOnlyInline(admin.TabularInline):
 
 class EventInline(ReadOnlyInline):
     model = JobEvent
-    fields = ["at", "name", "detail"]
+    fields = ["at", "name", "attempt", "actor", "reason", "detail"]
 
 
 class AttemptInline(ReadOnlyInline):
@@ -52,6 +68,8 @@ class AttemptInline(ReadOnlyInline):
         "engine",
         "container_id",
         "container_started_at",
+        "finished_at",
+        "reason",
         "exit_code",
         "out_of_memory",
     ]
@@ -69,16 +87,32 @@ class JobAdmin(ReadOnlyAdmin):
         "state",
         "reason",
         "registered",
+        "owner",
+        "priority",
         "created_at",
         "duration",
     ]
-    list_filter = ["status", "reason"]
+    list_filter = ["status", "priority", "reason"]
+    actions = ["cancel_jobs", "run_again"]
     search_fields = ["id", "script_name", "experiment_name", "model_name", "run_id", "error"]
     show_full_result_count = False
     inlines = [AttemptInline, EventInline]
     fieldsets = [
         (None, {"fields": ["id", "state", "phase", "reason", "error", "hint"]}),
-        ("Asked for", {"fields": ["script_name", "experiment_name", "model_name"]}),
+        (
+            "Asked for",
+            {
+                "fields": [
+                    "script_name",
+                    "experiment_name",
+                    "model_name",
+                    "owner",
+                    "priority",
+                    "first_job",
+                    "later_jobs",
+                ]
+            },
+        ),
         ("Made", {"fields": ["run_id", "model_version", "environment_key"]}),
         ("Times (UTC)", {"fields": ["created_at", "started_at", "completed_at", "duration"]}),
         ("Output", {"fields": ["output"]}),
@@ -109,6 +143,44 @@ class JobAdmin(ReadOnlyAdmin):
         if job.status == Status.RUNNING:
             name = f"{name}: {job.get_phase_display().lower()}"
         return format_html("<span class='mlops-status mlops-{}'>{}</span>", job.status, name)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
+        """A list of a hundred jobs need not read a hundred scripts."""
+        return super().get_queryset(request).defer("script", "environment_lock")
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change jobs may end them and run them again, which the services do."""
+        return request.user.has_perm("training.change_job")
+
+    @admin.action(description="Cancel", permissions=["act"])
+    def cancel_jobs(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        for job in jobs.only("pk", "script_name", "status"):
+            try:
+                told = cancel(job.pk, actor=get_user(request).get_username()).detail
+            except APIException as refused:
+                messages.warning(request, f"{job}: {refused.detail}")
+            else:
+                messages.success(request, f"{job}: {told}")
+
+    @admin.action(description="Run again", permissions=["act"])
+    def run_again(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
+        client = Client(owner=get_user(request).get_username())
+        for job in jobs:
+            try:
+                again = rerun(job, Edits(), client=client)
+            except APIException as refused:
+                messages.warning(request, f"{job}: {refused.detail}")
+            else:
+                messages.success(request, f"{job} runs again as {again.pk}.")
+
+    @admin.display(description="Runs again")
+    def first_job(self, job: Job) -> SafeString | str:
+        return "–" if job.rerun_of_id is None else _link(job.rerun_of_id)
+
+    @admin.display(description="Run again as")
+    def later_jobs(self, job: Job) -> SafeString | str:
+        later = job.reruns.order_by("created_at").values_list("pk", flat=True)[:LINKS_SHOWN]
+        return format_html_join(", ", "{}", ((_link(pk),) for pk in later)) or "–"
 
     @admin.display(description="Duration")
     def duration(self, job: Job) -> str:
@@ -145,7 +217,15 @@ class JobEventAdmin(ReadOnlyAdmin):
 
 @admin.register(Attempt)
 class AttemptAdmin(ReadOnlyAdmin):
-    list_display = ["job", "number", "engine", "lease_owner", "exit_code", "finished_at"]
+    list_display = [
+        "job",
+        "number",
+        "engine",
+        "lease_owner",
+        "reason",
+        "exit_code",
+        "finished_at",
+    ]
     search_fields = ["job__id", "container_id"]
     list_select_related = ["job"]
     exclude = ["lease_token", "mlflow_username"]

@@ -1,6 +1,7 @@
 """From an attempt to its container: the folder with the script, the variables, the spec."""
 
 import json
+import secrets
 import shutil
 from pathlib import Path
 
@@ -8,14 +9,29 @@ from django.conf import settings
 
 from sandbox.environments import Environment
 from sandbox.spec import Limits, SandboxSpec, job_spec
-from training.models import Attempt, Job
+from training.models import Attempt
 
 MLFLOW_RETRIES = 3
 MLFLOW_REQUEST_SECONDS = 20
 
 
+def attempt_tag(attempt: Attempt) -> str:
+    """What MLflow's runs and models of this attempt, and of no other, are tagged with."""
+    return f"{attempt.job_id}/{attempt.number}"
+
+
 def job_labels(attempt: Attempt) -> dict[str, str]:
     return {"mlops.installation": settings.INSTALLATION_ID, "mlops.attempt": str(attempt.pk)}
+
+
+def user_prefix() -> str:
+    """What the names of all our MLflow users begin with; another installation has its own."""
+    return f"job-{settings.INSTALLATION_ID}-"
+
+
+def user_name(attempt: Attempt) -> str:
+    """A new name for the attempt's MLflow user."""
+    return f"{user_prefix()}{attempt.job_id.hex[:12]}-{attempt.number}-{secrets.token_hex(3)}"
 
 
 def script_folder(attempt: Attempt) -> Path:
@@ -68,14 +84,18 @@ def spec_of(
     )
 
 
-def job_variables(job: Job, *, experiment_id: str, username: str, password: str) -> dict[str, str]:
+def job_variables(
+    attempt: Attempt, *, experiment_id: str, username: str, password: str
+) -> dict[str, str]:
     """What the script finds in `os.environ`: the user's own, and what points it to MLflow.
 
-    `MLFLOW_RUN_CONTEXT` tags every run and model with the job. `MLFLOW_RUN_ID` is never set: it
-    crashes scripts that call `set_experiment`. Requirements are not inferred, which takes MLflow
-    4 to 8 seconds: the job's environment is known exactly.
+    `MLFLOW_RUN_CONTEXT` tags every run and model with job and attempt. `MLFLOW_RUN_ID` is never
+    set: it crashes scripts that call `set_experiment`. Requirements are not inferred, which takes
+    MLflow 4 to 8 seconds: the job's environment is known exactly.
     """
+    job = attempt.job
     threads = str(max(1, round(job.cpus)))
+    tags = {**job.tags, "job_id": str(job.pk), "job_attempt": attempt_tag(attempt)}
     return {
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
@@ -84,7 +104,7 @@ def job_variables(job: Job, *, experiment_id: str, username: str, password: str)
         "MLFLOW_TRACKING_USERNAME": username,
         "MLFLOW_TRACKING_PASSWORD": password,
         "MLFLOW_EXPERIMENT_ID": experiment_id,
-        "MLFLOW_RUN_CONTEXT": json.dumps({**job.tags, "job_id": str(job.pk)}),
+        "MLFLOW_RUN_CONTEXT": json.dumps(tags),
         "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "0",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(MLFLOW_RETRIES),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(MLFLOW_REQUEST_SECONDS),

@@ -1,81 +1,119 @@
-"""A job's output: stored in pieces as it comes, kept within a quota, read as one text.
+"""A job's output: stored in pieces as it comes, kept within a quota, read by byte.
 
-Over the quota the head and the tail stay and the middle goes; the gap between two pieces says how
-much was cut.
+One stream a job: of each attempt first the build, then the run. Offsets count every byte that was
+printed. Over the quota the head and the tail of a part stay and the middle goes; the gap between
+two pieces says how much was cut.
 """
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Max, Sum
+from django.db.models import F, QuerySet
 
+from sandbox.engine import Engine, EngineError
 from training.models import Attempt, Job, LogChunk
+
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 1024
 FLUSH_SECONDS = 0.3
+# Beside the head of the quota; one flood may hold so much memory between two stores.
+BUFFER_BYTES = 4 * 1024 * 1024
+# By so many bytes stored output is recognised in what the engine still has.
+MARK_BYTES = 4096
+LAST_LINES = 20
 
 
+# -- writing -------------------------------------------------------------------------------------
 def stored_end(attempt: Attempt, part: str) -> int:
-    """How many bytes of the stream have been taken over so far (kept or cut)."""
+    """How many bytes of the part have been taken over so far (kept or cut)."""
     last = attempt.log_chunks.filter(part=part).order_by("-offset").values("offset", "size").first()
     return 0 if last is None else int(last["offset"]) + int(last["size"])
 
 
 def append(attempt: Attempt, part: str, *, offset: int, data: bytes) -> None:
-    """Stores `data`, which begins at byte `offset` of the stream. Storing it twice is harmless."""
-    pieces = [
-        LogChunk(
-            attempt=attempt,
-            part=part,
-            offset=offset + start,
-            size=len(data[start : start + CHUNK_BYTES]),
-            data=data[start : start + CHUNK_BYTES],
-        )
-        for start in range(0, len(data), CHUNK_BYTES)
-    ]
+    """Stores `data`, which begins at byte `offset` of the part.
+
+    What is stored already is not stored again, so that two may hand in the same bytes. Late news of
+    an attempt that is over is dropped: the offsets of the next attempt count on its length.
+    """
     with transaction.atomic():
-        LogChunk.objects.bulk_create(pieces, ignore_conflicts=True)
-        _keep_quota(attempt, part)
+        # Waits for whoever stores at this moment.
+        held = Attempt.objects.select_for_update().filter(pk=attempt.pk, finished_at=None)
+        if not held.values_list("pk").first():
+            return
+        end = stored_end(attempt, part)
+        fresh = data[max(0, end - offset) :]
+        if not fresh:
+            return
+        start = offset + len(data) - len(fresh)
+        LogChunk.objects.bulk_create(_chunks(attempt, part, offset=start, data=fresh))
+        grown = start + len(fresh) - end
+        Attempt.objects.filter(pk=attempt.pk).update(log_bytes=F("log_bytes") + grown)
+        _keep_quota(attempt, part, end=start + len(fresh))
 
 
-def text_of(job: Job) -> str:
-    """Everything the job printed so far, with a mark where something was cut."""
-    return b"".join(_pieces(job)).decode(errors="replace")
+def take_the_rest(attempt: Attempt, engine: Engine) -> None:
+    """What a container that has ended printed and nobody has stored yet.
+
+    A follower that was killed leaves it; the engine has it until the container is removed. Raises
+    EngineUnavailable: what cannot be read now must not be removed.
+    """
+    part = LogChunk.Part.RUN
+    mark = resume_mark(attempt, part)
+    intake = Intake(offset=mark.end)
+    try:
+        if _flood_is_stored(mark, engine, attempt):
+            return
+        to_skip = mark.bytes_to_skip(lambda: engine.recorded_logs(attempt.container_id))
+        for data in engine.recorded_logs(attempt.container_id):
+            intake.put(data[to_skip:])
+            to_skip = max(0, to_skip - len(data))
+    except EngineError:
+        log.warning("job.log_not_read_to_its_end", extra={"attempt": attempt.pk})
+    finally:
+        for offset, data in intake.take():
+            append(attempt, part, offset=offset, data=data)
 
 
-def tail_of(attempt: Attempt, *, size: int) -> str:
-    """The last `size` bytes (about) that the script printed."""
-    chunks = attempt.log_chunks.filter(part=LogChunk.Part.RUN).order_by("-offset")
-    pieces: list[bytes] = []
-    for chunk in chunks.iterator(chunk_size=8):
-        pieces.insert(0, bytes(chunk.data))
-        if sum(map(len, pieces)) >= size:
-            break
-    return b"".join(pieces)[-size:].decode(errors="replace")
+@dataclass(frozen=True)
+class ResumeMark:
+    """Where the stored part ends, and how it is found again in the engine's record.
+
+    The engine keeps the newest part of a very long output only, so that its first byte need not be
+    the output's first.
+    """
+
+    end: int
+    head: bytes
+    tail: bytes
+
+    def bytes_to_skip(self, record: Callable[[], Iterator[bytes]]) -> int:
+        """How much of the engine's record is stored already; `record` begins to read it.
+
+        Nothing, when the record no longer reaches back to what is stored.
+        """
+        if self.end == 0:
+            return 0
+        if self.head and _begins_with(record(), self.head):
+            return self.end
+        return _end_of_first(self.tail, record())
 
 
-def _pieces(job: Job) -> Iterator[bytes]:
-    chunks = LogChunk.objects.filter(attempt__job=job)
-    expected, stream = 0, None
-    for chunk in chunks.order_by("attempt__number", "part", "offset"):
-        if stream != (chunk.attempt_id, chunk.part):
-            stream, expected = (chunk.attempt_id, chunk.part), 0
-        if chunk.offset > expected:
-            yield f"\n[... {chunk.offset - expected} bytes cut ...]\n".encode()
-        yield bytes(chunk.data)
-        expected = chunk.offset + chunk.size
-
-
-def _keep_quota(attempt: Attempt, part: str) -> None:
-    chunks = attempt.log_chunks.filter(part=part)
-    seen = chunks.aggregate(end=Max("offset"), kept=Sum("size"))
-    if (seen["kept"] or 0) <= settings.JOB_LOG_MAX_BYTES:
-        return
-    half = settings.JOB_LOG_MAX_BYTES // 2
-    chunks.filter(offset__gte=half, offset__lt=(seen["end"] or 0) - half).delete()
+def resume_mark(attempt: Attempt, part: str) -> ResumeMark:
+    """From the stored chunks of the part."""
+    chunks = attempt.log_chunks.filter(part=part).order_by("offset")
+    first, last = chunks.first(), chunks.last()
+    if first is None or last is None:
+        return ResumeMark(end=0, head=b"", tail=b"")
+    head = bytes(first.data)[:MARK_BYTES] if first.offset == 0 else b""
+    tail = bytes(last.data)[-MARK_BYTES:]
+    return ResumeMark(end=last.offset + last.size, head=head, tail=tail)
 
 
 class BufferedLog:
@@ -109,3 +147,308 @@ class BufferedLog:
             self._offset += len(self._waiting)
             self._waiting.clear()
         self._stored_at = self._clock()
+
+
+class Intake:
+    """What a reader has read and nobody has stored yet; bounded, whatever is printed.
+
+    Bytes that belong to the head of the quota are never dropped. Behind it the newest stay when the
+    reader is faster than the store.
+    """
+
+    def __init__(self, *, offset: int) -> None:
+        self._lock = threading.Lock()
+        self._head_end = settings.JOB_LOG_MAX_BYTES // 2
+        self._head = bytearray()
+        self._head_start = offset
+        self._newest = bytearray()
+        self._end = offset
+
+    @property
+    def end(self) -> int:
+        """The offset behind the last byte that was read."""
+        with self._lock:
+            return self._end
+
+    @property
+    def waiting(self) -> int:
+        """How many bytes are held."""
+        with self._lock:
+            return len(self._head) + len(self._newest)
+
+    def put(self, data: bytes) -> None:
+        with self._lock:
+            room = max(0, self._head_end - self._end)
+            self._head += data[:room]
+            self._newest += data[room:]
+            self._end += len(data)
+            excess = len(self._newest) - BUFFER_BYTES
+            if excess > 0:
+                del self._newest[:excess]
+
+    def take(self) -> list[tuple[int, bytes]]:
+        """Everything, in runs without a gap, each with the offset of its first byte."""
+        with self._lock:
+            runs = [
+                (self._head_start, bytes(self._head)),
+                (self._end - len(self._newest), bytes(self._newest)),
+            ]
+            self._head.clear()
+            self._newest.clear()
+            self._head_start = self._end
+        return [(offset, data) for offset, data in runs if data]
+
+
+def _flood_is_stored(mark: ResumeMark, engine: Engine, attempt: Attempt) -> bool:
+    """Whether a log that was cut already ends in the engine's last words.
+
+    To read such a record as a whole takes the engine half a minute, which nobody should wait for.
+    """
+    if mark.end <= settings.JOB_LOG_MAX_BYTES:
+        return False
+    last = b"".join(engine.recorded_logs(attempt.container_id, last_lines=LAST_LINES))
+    length = min(len(last), len(mark.tail))
+    return length > 0 and last[-length:] == mark.tail[-length:]
+
+
+def _begins_with(stream: Iterator[bytes], head: bytes) -> bool:
+    seen = bytearray()
+    for data in stream:
+        seen += data
+        if len(seen) >= len(head):
+            break
+    return bytes(seen[: len(head)]) == head
+
+
+def _end_of_first(wanted: bytes, stream: Iterator[bytes]) -> int:
+    """How many bytes of the stream come up to the end of `wanted`; 0 when it is not there."""
+    window, before = bytearray(), 0
+    for data in stream:
+        window += data
+        place = window.find(wanted)
+        if place >= 0:
+            return before + place + len(wanted)
+        passed = max(0, len(window) - len(wanted) + 1)
+        del window[:passed]
+        before += passed
+    return 0
+
+
+def _chunks(attempt: Attempt, part: str, *, offset: int, data: bytes) -> list[LogChunk]:
+    return [
+        LogChunk(
+            attempt=attempt,
+            part=part,
+            offset=offset + start,
+            size=len(data[start : start + CHUNK_BYTES]),
+            data=data[start : start + CHUNK_BYTES],
+        )
+        for start in range(0, len(data), CHUNK_BYTES)
+    ]
+
+
+def _keep_quota(attempt: Attempt, part: str, *, end: int) -> None:
+    """Deletes what is neither in the first nor in the last half of the quota."""
+    if end <= settings.JOB_LOG_MAX_BYTES:
+        return
+    half = settings.JOB_LOG_MAX_BYTES // 2
+    chunks = attempt.log_chunks.filter(part=part)
+    chunks.filter(offset__gte=half, offset__lt=end - half).delete()
+
+
+# -- reading -------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of the job's stream from `offset` on; `dropped` counts what was cut before them."""
+
+    offset: int
+    data: bytes
+    dropped: int = 0
+    attempt: int = 1
+    part: str = LogChunk.Part.RUN
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+    def shown(self) -> bytes:
+        """The bytes, after a mark where something was cut."""
+        mark = f"\n[... {self.dropped} bytes cut ...]\n".encode() if self.dropped else b""
+        return mark + self.data
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which parts of a job's stream are meant; nothing named means all of it."""
+
+    attempt: int | None = None
+    part: str | None = None
+
+    @property
+    def is_everything(self) -> bool:
+        return self.attempt is None and self.part is None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One part of one attempt: the bytes from `start` to `end` of the job's stream."""
+
+    attempt_id: int
+    attempt: int
+    part: str
+    start: int
+    end: int
+
+
+EVERYTHING = Choice()
+
+
+def size_of(job: Job) -> int:
+    """How many bytes the job has printed so far, over all attempts."""
+    return sum(job.attempts.values_list("log_bytes", flat=True))
+
+
+def segments_of(job: Job, choice: Choice = EVERYTHING) -> list[Segment]:
+    """Where each part of each attempt lies in the stream, in order."""
+    found: list[Segment] = []
+    start = 0
+    for attempt in job.attempts.order_by("number").only("pk", "number"):
+        for part in (LogChunk.Part.BUILD, LogChunk.Part.RUN):
+            end = start + stored_end(attempt, part)
+            found.append(Segment(attempt.pk, attempt.number, part, start, end))
+            start = end
+    return [segment for segment in found if _is_chosen(segment, choice)]
+
+
+def pieces_of(job: Job, *, offset: int = 0, choice: Choice = EVERYTHING) -> Iterator[Piece]:
+    """What is kept of the job's stream from byte `offset` on, in order; one chunk at a time."""
+    for segment in segments_of(job, choice):
+        if segment.end > offset:
+            yield from _pieces_of_segment(segment, offset=offset)
+
+
+def whole_characters(pieces: Iterable[Piece], *, final: bool) -> Iterator[Piece]:
+    """The same bytes, cut so that no piece ends inside a UTF-8 character.
+
+    The start of a character at the very end is held back until the rest comes; `final` says that
+    none will. What is not UTF-8 is not waited for.
+    """
+    held: Piece | None = None
+    for piece in pieces:
+        if held is not None and _goes_on(held, piece):
+            piece = replace(held, data=held.data + piece.data)
+        elif held is not None:
+            yield held
+        cut = _whole_until(piece.data)
+        if cut:
+            yield replace(piece, data=piece.data[:cut])
+        dropped = 0 if cut else piece.dropped
+        rest = replace(piece, offset=piece.offset + cut, data=piece.data[cut:], dropped=dropped)
+        held = rest if rest.data else None
+    if held is not None and final:
+        yield held
+
+
+def kept_between(job: Job, *, start: int, end: int, choice: Choice = EVERYTHING) -> int:
+    """How many bytes of that stretch are stored; what the parts had beside them was cut."""
+    kept = 0
+    for segment in segments_of(job, choice):
+        low, high = max(start, segment.start), min(end, segment.end)
+        if low < high:
+            kept += _kept_of_segment(segment, start=low - segment.start, end=high - segment.start)
+    return kept
+
+
+def length_between(job: Job, *, start: int, end: int, choice: Choice = EVERYTHING) -> int:
+    """How many bytes of that stretch were printed, kept or not."""
+    segments = segments_of(job, choice)
+    return sum(max(0, min(end, part.end) - max(start, part.start)) for part in segments)
+
+
+def offset_of_tail(job: Job, *, lines: int, choice: Choice = EVERYTHING) -> int:
+    """Where the last `lines` lines begin; a line that has no end yet is one of them."""
+    segments = segments_of(job, choice)
+    end = segments[-1].end if segments else 0
+    if lines == 0:
+        return end
+    breaks = 0
+    for segment in reversed(segments):
+        for start, data in _chunks_backwards(segment):
+            place = len(data)
+            while (place := data.rfind(b"\n", 0, place)) >= 0:
+                after = start + place + 1
+                breaks += after != end
+                if breaks == lines:
+                    return after
+    return segments[0].start if segments else 0
+
+
+def text_of(job: Job) -> str:
+    """Everything the job printed so far, with a mark where something was cut."""
+    return b"".join(piece.shown() for piece in pieces_of(job)).decode(errors="replace")
+
+
+def tail_of(attempt: Attempt, *, size: int) -> str:
+    """The last `size` bytes (about) that the script printed."""
+    chunks = attempt.log_chunks.filter(part=LogChunk.Part.RUN).order_by("-offset")
+    pieces: list[bytes] = []
+    for chunk in chunks.iterator(chunk_size=8):
+        pieces.insert(0, bytes(chunk.data))
+        if sum(map(len, pieces)) >= size:
+            break
+    return b"".join(pieces)[-size:].decode(errors="replace")
+
+
+def _goes_on(held: Piece, piece: Piece) -> bool:
+    same_part = (held.attempt, held.part) == (piece.attempt, piece.part)
+    return same_part and piece.offset == held.end and not piece.dropped
+
+
+def _is_chosen(segment: Segment, choice: Choice) -> bool:
+    return choice.attempt in (None, segment.attempt) and choice.part in (None, segment.part)
+
+
+def _pieces_of_segment(segment: Segment, *, offset: int) -> Iterator[Piece]:
+    wanted = max(0, offset - segment.start)
+    # A chunk is at most CHUNK_BYTES long: none that begins before this reaches what is wanted.
+    chunks = _chunks_of(segment).filter(offset__gt=wanted - CHUNK_BYTES).order_by("offset")
+    expected = wanted
+    for chunk in chunks.iterator(chunk_size=8):
+        data = bytes(chunk.data)[max(0, wanted - chunk.offset) :]
+        start = chunk.offset + chunk.size - len(data)
+        if data:
+            yield Piece(
+                segment.start + start,
+                data,
+                dropped=start - expected,
+                attempt=segment.attempt,
+                part=segment.part,
+            )
+            expected = start + len(data)
+
+
+def _kept_of_segment(segment: Segment, *, start: int, end: int) -> int:
+    chunks = _chunks_of(segment).filter(offset__gt=start - CHUNK_BYTES, offset__lt=end)
+    sizes = chunks.order_by("offset").values_list("offset", "size").iterator()
+    return sum(max(0, min(end, offset + size) - max(start, offset)) for offset, size in sizes)
+
+
+def _chunks_backwards(segment: Segment) -> Iterator[tuple[int, bytes]]:
+    for chunk in _chunks_of(segment).order_by("-offset").iterator(chunk_size=8):
+        yield segment.start + chunk.offset, bytes(chunk.data)
+
+
+def _chunks_of(segment: Segment) -> QuerySet[LogChunk]:
+    return LogChunk.objects.filter(attempt=segment.attempt_id, part=segment.part)
+
+
+def _whole_until(data: bytes) -> int:
+    """The length of `data` without a character at its end whose rest is still missing."""
+    for back in range(1, min(len(data), 3) + 1):
+        byte = data[-back]
+        if byte & 0b1100_0000 == 0b1000_0000:
+            continue  # the middle of a character: its first byte says how long it is
+        length = 2 if 0xC2 <= byte <= 0xDF else 3 if byte & 0xF0 == 0xE0 else 0
+        length = 4 if 0xF0 <= byte <= 0xF4 else length
+        return len(data) - back if length > back else len(data)
+    return len(data)

@@ -5,11 +5,15 @@ import uuid
 from django.db import models
 from django.db.models import Q
 
-from training.states import Phase, Reason, Status
+from training.states import Intent, Phase, Priority, Reason, Status
 
 
 class Job(models.Model):
-    """One script that somebody asked to be run, and what became of it."""
+    """One script that somebody asked to be run, and what became of it.
+
+    `revision` grows with every change that a client can see; whoever waits for a change waits for
+    it. `not_before` holds back a job that is tried again.
+    """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     script_name = models.CharField(max_length=100)
@@ -22,6 +26,11 @@ class Job(models.Model):
     timeout_seconds = models.PositiveIntegerField()
     memory_mb = models.PositiveIntegerField()
     cpus = models.FloatField()
+    owner = models.CharField(max_length=150, blank=True, default="")
+    priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.NORMAL)
+    rerun_of = models.ForeignKey(
+        "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="reruns"
+    )
 
     status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
     phase = models.CharField(max_length=30, choices=Phase, default=Phase.WAITING)
@@ -29,24 +38,44 @@ class Job(models.Model):
     error = models.TextField(blank=True, default="")
     hint = models.TextField(blank=True, default="")
     environment_key = models.CharField(max_length=64, blank=True, default="")
+    environment_lock = models.TextField(blank=True, default="")
     run_id = models.CharField(max_length=64, blank=True, default="")
     model_version = models.CharField(max_length=20, blank=True, default="")
 
     created_at = models.DateTimeField()
     started_at = models.DateTimeField(null=True, blank=True)
     completed_at = models.DateTimeField(null=True, blank=True)
+    not_before = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    revision = models.PositiveIntegerField(default=0)
 
     class Meta:
-        ordering = ["-created_at"]
+        ordering = ["-created_at", "-id"]
+        # Each ends in what a list is sorted by, so that a filtered page of a million rows is read
+        # from the index alone; the last one holds only what waits.
         indexes = [
-            models.Index(fields=["status", "created_at"], name="job_status_created"),
-            models.Index(fields=["model_name"], name="job_model_name"),
+            models.Index(fields=["-created_at", "-id"], name="job_newest"),
+            models.Index(fields=["status", "-created_at", "-id"], name="job_by_status"),
+            models.Index(fields=["reason", "-created_at", "-id"], name="job_by_reason"),
+            models.Index(
+                fields=["experiment_name", "-created_at", "-id"], name="job_by_experiment"
+            ),
+            models.Index(fields=["model_name", "-created_at", "-id"], name="job_by_model"),
+            models.Index(fields=["owner", "-created_at", "-id"], name="job_by_owner"),
+            models.Index(
+                fields=["-priority", "owner", "created_at"],
+                condition=Q(status="queued"),
+                name="job_waiting",
+            ),
+            models.Index(
+                fields=["owner"], condition=Q(status__in=["queued", "running"]), name="job_alive"
+            ),
         ]
         constraints = [
             models.CheckConstraint(condition=Q(status__in=Status.values), name="job_status_known"),
             models.CheckConstraint(
                 condition=Q(status__in=["queued", "running"], completed_at=None)
-                | Q(status__in=["completed", "failed"], completed_at__isnull=False),
+                | Q(status__in=["completed", "failed", "cancelled"], completed_at__isnull=False),
                 name="job_ended_has_time",
             ),
             models.CheckConstraint(
@@ -66,8 +95,30 @@ class Job(models.Model):
         return round((self.completed_at - self.started_at).total_seconds(), 3)
 
 
+class JobTerm(models.Model):
+    """A word or a tag that a job is found by: an index of our own, flat at a million jobs.
+
+    `term` is `word:churn` or `tag:team=growth`; `created_at` is the job's, so that a page of hits
+    is read from the index in its order.
+    """
+
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="terms")
+    term = models.CharField(max_length=300)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["term", "-created_at", "-job"], name="term_newest")]
+
+    def __str__(self) -> str:
+        return self.term
+
+
 class Attempt(models.Model):
-    """One try to run a job: who holds it, in which container, and the facts of its end."""
+    """One try to run a job: who holds it, in which container, and the facts of its end.
+
+    `intent` is what we decided to do to it, before we did it. `log_bytes` counts what was printed,
+    kept or not. Peak and CPU time are what the engine reported.
+    """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="attempts")
     number = models.PositiveIntegerField(default=1)
@@ -78,15 +129,34 @@ class Attempt(models.Model):
     container_id = models.CharField(max_length=80, blank=True, default="")
     container_started_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField(null=True, blank=True)
-    intent = models.CharField(max_length=20, blank=True, default="")
+    intent = models.CharField(max_length=20, choices=Intent, blank=True, default="")
+    intent_at = models.DateTimeField(null=True, blank=True)
     exit_code = models.IntegerField(null=True, blank=True)
     oom_killed = models.BooleanField(default=False)
+    container_ended_at = models.DateTimeField(null=True, blank=True)
+    peak_memory_bytes = models.PositiveBigIntegerField(default=0)
+    cpu_seconds = models.FloatField(default=0.0)
+    log_bytes = models.PositiveBigIntegerField(default=0)
+    reason = models.CharField(max_length=40, choices=Reason, blank=True, default="")
     mlflow_username = models.CharField(max_length=80, blank=True, default="")
     readback = models.JSONField(default=dict, blank=True)
+    created_at = models.DateTimeField()
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering = ["job", "number"]
+        # Not by "job": that would read every job there is, since jobs have an order of their own.
+        ordering = ["id"]
+        indexes = [
+            models.Index(
+                fields=["lease_owner"], condition=Q(finished_at=None), name="attempt_open"
+            ),
+            # What an ended attempt may have left in MLflow.
+            models.Index(
+                fields=["id"],
+                condition=Q(finished_at__isnull=False) & ~Q(mlflow_username=""),
+                name="attempt_user_left",
+            ),
+        ]
         constraints = [
             models.UniqueConstraint(fields=["job", "number"], name="attempt_once"),
             models.UniqueConstraint(
@@ -112,7 +182,7 @@ class LogChunk(models.Model):
     data = models.BinaryField()
 
     class Meta:
-        ordering = ["attempt", "part", "offset"]
+        ordering = ["attempt_id", "part", "offset"]
         constraints = [
             models.UniqueConstraint(fields=["attempt", "part", "offset"], name="log_chunk_once")
         ]
@@ -122,15 +192,115 @@ class LogChunk(models.Model):
 
 
 class JobEvent(models.Model):
-    """What happened to a job, one line each, for operators. Never changed, never deleted alone."""
+    """What happened to a job, one line each. Never changed, never deleted alone.
+
+    `actor` is who did it: a user, `worker`, `supervisor`, or `clock`.
+    """
 
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="events")
     at = models.DateTimeField()
     name = models.CharField(max_length=60)
+    status = models.CharField(max_length=20, choices=Status)
+    phase = models.CharField(max_length=30, choices=Phase)
+    attempt = models.PositiveIntegerField(null=True, blank=True)
+    actor = models.CharField(max_length=150, blank=True, default="")
+    reason = models.CharField(max_length=40, choices=Reason, blank=True, default="")
     detail = models.TextField(blank=True, default="")
 
     class Meta:
-        ordering = ["at", "id"]
+        ordering = ["id"]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S}Z {self.name}"
+
+
+class QueueTurn(models.Model):
+    """When somebody's job was last taken from the queue: users take turns by it."""
+
+    owner = models.CharField(max_length=150, primary_key=True)
+    taken_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.owner} at {self.taken_at:%Y-%m-%d %H:%M:%S}Z"
+
+
+class EngineCapacity(models.Model):
+    """What an engine's host has, as its supervisor measured it; `short_of` stops new jobs."""
+
+    engine = models.CharField(max_length=60, primary_key=True)
+    memory_mb = models.PositiveIntegerField()
+    memory_free_mb = models.PositiveIntegerField()
+    cpus = models.PositiveIntegerField()
+    disk_free_mb = models.PositiveIntegerField()
+    short_of = models.CharField(max_length=40, blank=True, default="")
+    measured_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.memory_mb} MiB, {self.cpus} CPUs"
+
+
+class SupervisorLease(models.Model):
+    """Which supervisor acts for an engine; the others wait until its time is over."""
+
+    engine = models.CharField(max_length=60, primary_key=True)
+    holder = models.UUIDField()
+    expires_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.engine} by {self.holder} until {self.expires_at:%H:%M:%S}Z"
+
+
+class IdempotencyKey(models.Model):
+    """A client's own name for one upload, so that sending it twice makes one job.
+
+    No job yet: the first request with this key is still being answered.
+    """
+
+    key = models.CharField(max_length=255)
+    owner = models.CharField(max_length=150, blank=True, default="")
+    body_hash = models.CharField(max_length=64)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, null=True, blank=True)
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["owner", "key"], name="idempotency_once")]
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Resolution(models.Model):
+    """What a set of requirements would install: asked by the web process, answered by a worker.
+
+    `installed` says that an environment of this lock is there already.
+    """
+
+    class Status(models.TextChoices):
+        RESOLVING = "resolving"
+        RESOLVED = "resolved"
+        FAILED = "failed"
+
+    set_hash = models.CharField(max_length=64, unique=True)
+    requirements = models.JSONField(default=list)
+    status = models.CharField(max_length=20, choices=Status, default=Status.RESOLVING)
+    lock = models.TextField(blank=True, default="")
+    environment_key = models.CharField(max_length=64, blank=True, default="")
+    installed = models.BooleanField(default=False)
+    reason = models.CharField(max_length=40, choices=Reason, blank=True, default="")
+    detail = models.TextField(blank=True, default="")
+    hint = models.TextField(blank=True, default="")
+    asked_at = models.DateTimeField(db_index=True)
+    # When the supervisor asked a worker; none: nobody was asked yet.
+    queued_at = models.DateTimeField(null=True, blank=True)
+    answered_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=["asked_at"], condition=Q(status="resolving"), name="resolution_open"
+            ),
+            models.Index(fields=["environment_key"], name="resolution_by_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{len(self.requirements)} requirements ({self.status})"

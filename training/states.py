@@ -1,27 +1,30 @@
 """Statuses, phases and reasons of a job: the words for users stand here and nowhere else.
 
-queued ──claim──▶ running ──finish──▶ completed
-   ▲                │  │
-   └──start_over────┘  └─────────────▶ failed
- (the script never ran)
+              ┌───────── retry (ours to mend, and attempts left) ─────────┐
+              ▼                                                           │
+ (accepted) queued ──claim──▶ running ──finish──▶ completed | failed | cancelled
+              │
+              └──cancel──▶ cancelled      (no attempt of it was alive)
 
 phase while queued:   waiting
 phase while running:  building_environment ─▶ starting ─▶ training ─▶ registering
+                      stopping from any of them, once somebody or the clock asked for the end
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from django.db.models import TextChoices
+from django.db.models import IntegerChoices, TextChoices
 
 
 class Status(TextChoices):
-    """What the contract tells a user."""
+    """What the contract tells a user, and `cancelled`."""
 
     QUEUED = "queued"
     RUNNING = "running"
     COMPLETED = "completed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
 
 class Phase(TextChoices):
@@ -32,15 +35,17 @@ class Phase(TextChoices):
     STARTING = "starting"
     TRAINING = "training"
     REGISTERING = "registering"
+    STOPPING = "stopping"
     ENDED = "ended"
 
 
-TERMINAL = frozenset({Status.COMPLETED, Status.FAILED})
+TERMINAL = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 TRANSITIONS: dict[Status, frozenset[Status]] = {
-    Status.QUEUED: frozenset({Status.RUNNING}),
-    Status.RUNNING: frozenset({Status.COMPLETED, Status.FAILED, Status.QUEUED}),
+    Status.QUEUED: frozenset({Status.RUNNING, Status.CANCELLED}),
+    Status.RUNNING: TERMINAL | {Status.QUEUED},
     Status.COMPLETED: frozenset(),
     Status.FAILED: frozenset(),
+    Status.CANCELLED: frozenset(),
 }
 
 
@@ -49,30 +54,56 @@ def may_become(status: Status, wanted: Status) -> bool:
     return wanted in TRANSITIONS[status]
 
 
+class Priority(IntegerChoices):
+    """Which job is taken first; within one priority users take turns."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+class Intent(TextChoices):
+    """What we ourselves decided about a running attempt; recorded before anything is killed."""
+
+    CANCEL = "cancel"
+    DEADLINE = "deadline"
+    LOG_QUOTA = "log_quota"
+
+
 class Reason(TextChoices):
     """Why a job ended, for programs."""
 
-    MODEL_REGISTERED = "model_registered"
+    SUCCEEDED = "succeeded"
+    SCRIPT_ERROR = "script_error"
+    SYNTAX_ERROR = "syntax_error"
+    MISSING_MODULE = "missing_module"
+    NO_MODEL_LOGGED = "no_model_logged"
+    MODEL_NOT_READY = "model_not_ready"
+    SCRIPT_KILLED = "script_killed"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"
+    LOG_QUOTA = "log_quota"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    REQUIREMENTS_INVALID = "requirements_invalid"
     REQUIREMENTS_NOT_FOUND = "requirements_not_found"
     REQUIREMENTS_CONFLICT = "requirements_conflict"
-    REQUIREMENTS_INVALID = "requirements_invalid"
     PACKAGE_INDEX_UNREACHABLE = "package_index_unreachable"
     ENVIRONMENT_BUILD_FAILED = "environment_build_failed"
     ENVIRONMENT_BUILD_TIMEOUT = "environment_build_timeout"
-    SYNTAX_ERROR = "syntax_error"
-    MODULE_MISSING = "module_missing"
-    SCRIPT_FAILED = "script_failed"
-    NO_MODEL_LOGGED = "no_model_logged"
-    MODEL_NOT_READY = "model_not_ready"
-    TIMEOUT = "timeout"
-    OUT_OF_MEMORY = "out_of_memory"
-    KILLED = "killed"
-    REGISTRATION_FAILED = "registration_failed"
     EXPERIMENT_REFUSED = "experiment_refused"
+    MODEL_REFUSED = "model_refused"
+    REGISTRY_UNAVAILABLE = "registry_unavailable"
+    TRACKING_UNAVAILABLE = "tracking_unavailable"
+    ENGINE_UNAVAILABLE = "engine_unavailable"
     SANDBOX_REFUSED = "sandbox_refused"
-    ENGINE_FAILED = "engine_failed"
-    TRACKING_UNREACHABLE = "tracking_unreachable"
+    WORKER_LOST = "worker_lost"
     PLATFORM_STOPPED = "platform_stopped"
+    INTERNAL_ERROR = "internal_error"
 
 
 class Fault(StrEnum):
@@ -85,7 +116,11 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """What a reason means: the status it leads to, whose fault, and the words shown."""
+    """What a reason means: the status it leads to, whose fault, and the words shown.
+
+    `retryable` says whether the same job may end differently when it is run again. The platform
+    does so by itself only where the fault is its own.
+    """
 
     status: Status
     fault: Fault
@@ -93,150 +128,111 @@ class Ending:
     sentence: str
     hint: str = ""
 
+    @property
+    def retried_by_us(self) -> bool:
+        return self.retryable and self.fault is Fault.PLATFORM
+
+
+def _users(sentence: str, hint: str, *, retryable: bool = False) -> Ending:
+    return Ending(Status.FAILED, Fault.USER, retryable, sentence, hint)
+
+
+def _ours(sentence: str, hint: str, *, retryable: bool = True) -> Ending:
+    return Ending(Status.FAILED, Fault.PLATFORM, retryable, sentence, hint)
+
 
 SEE_LOG = "The job's logs have the whole output."
 OPERATOR = "This is not your script's fault: send it again, or tell the operator."
 
 ENDINGS: dict[Reason, Ending] = {
-    Reason.MODEL_REGISTERED: Ending(
-        Status.COMPLETED, Fault.NOBODY, False, "The model was registered."
-    ),
-    Reason.REQUIREMENTS_NOT_FOUND: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
-        "A requirement does not exist.",
-        "Check name and version; only packages with a wheel for this Python install.",
-    ),
-    Reason.REQUIREMENTS_CONFLICT: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
-        "The requirements exclude each other.",
-        "Loosen the versions that exclude each other.",
-    ),
-    Reason.REQUIREMENTS_INVALID: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
-        "A requirement cannot be read.",
-        "Write a package name with an optional version, such as scikit-learn==1.5.2.",
-    ),
-    Reason.PACKAGE_INDEX_UNREACHABLE: Ending(
-        Status.FAILED,
-        Fault.PLATFORM,
+    Reason.SUCCEEDED: Ending(Status.COMPLETED, Fault.NOBODY, False, "The model was registered."),
+    Reason.CANCELLED: Ending(
+        Status.CANCELLED,
+        Fault.NOBODY,
         True,
-        "The package index cannot be reached.",
-        OPERATOR,
+        "The job was cancelled.",
+        "Run it again with POST /mlops/training/jobs/{job_id}/rerun.",
     ),
-    Reason.ENVIRONMENT_BUILD_FAILED: Ending(
-        Status.FAILED,
-        Fault.USER,
-        True,
-        "Installing the requirements failed.",
-        SEE_LOG,
-    ),
-    Reason.ENVIRONMENT_BUILD_TIMEOUT: Ending(
-        Status.FAILED,
-        Fault.USER,
-        True,
-        "Installing the requirements took too long.",
-        "Ask for fewer or smaller packages.",
-    ),
-    Reason.SYNTAX_ERROR: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
+    Reason.SCRIPT_ERROR: _users("The script ended with an error.", SEE_LOG),
+    Reason.SYNTAX_ERROR: _users(
         "The script is not valid Python.",
-        "Run it with `python -m py_compile` before sending it.",
+        "Run `python -m py_compile` on it, or send it to POST /mlops/training/validate first.",
     ),
-    Reason.MODULE_MISSING: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
+    Reason.MISSING_MODULE: _users(
         "The script imports a module that is not installed.",
         "Add the package to `requirements` and send the job again.",
     ),
-    Reason.SCRIPT_FAILED: Ending(
-        Status.FAILED, Fault.USER, False, "The script ended with an error.", SEE_LOG
-    ),
-    Reason.NO_MODEL_LOGGED: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
+    Reason.NO_MODEL_LOGGED: _users(
         "The script ended without logging a model.",
         'Call `mlflow.<flavour>.log_model(model, "model")` inside `with mlflow.start_run():`.',
     ),
-    Reason.MODEL_NOT_READY: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
+    Reason.MODEL_NOT_READY: _users(
         "The script began to log a model, but it was never completely stored.",
         "Look for a warning of log_model in the job's logs.",
     ),
-    Reason.TIMEOUT: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
-        "The script was still running when its time was over.",
-        "Raise `timeout` (at most 3600 seconds) or train on less data.",
-    ),
-    Reason.OUT_OF_MEMORY: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
+    Reason.SCRIPT_KILLED: _users("The script was ended by a signal.", SEE_LOG, retryable=True),
+    Reason.OUT_OF_MEMORY: _users(
         "The script needed more memory than a job may have.",
         "Train on less data at a time, or ask the operator for a higher limit.",
     ),
-    Reason.KILLED: Ending(
-        Status.FAILED,
-        Fault.USER,
-        True,
-        "The script was ended by a signal.",
-        SEE_LOG,
+    Reason.DISK_FULL: _users(
+        "The script wrote more than its working directory holds.",
+        "Write less to /scratch and /tmp, or ask the operator for a higher limit.",
     ),
-    Reason.REGISTRATION_FAILED: Ending(
-        Status.FAILED,
-        Fault.PLATFORM,
-        True,
-        "The script ended well, but its model could not be registered.",
-        "The model is in the run: register it with POST /mlops/registry.",
+    Reason.LOG_QUOTA: _users(
+        "The script printed more than a job may print.",
+        "Print less: a line for each epoch, not for each row.",
     ),
-    Reason.EXPERIMENT_REFUSED: Ending(
-        Status.FAILED,
-        Fault.USER,
-        False,
+    Reason.TIMEOUT: _users(
+        "The script was still running when its time was over.",
+        "Raise `timeout` (at most 3600 seconds) or train on less data.",
+    ),
+    Reason.REQUIREMENTS_INVALID: _users(
+        "A requirement cannot be read.",
+        "Write a package name with an optional version, such as scikit-learn==1.5.2.",
+    ),
+    Reason.REQUIREMENTS_NOT_FOUND: _users(
+        "A requirement does not exist.",
+        "Check name and version; only packages with a wheel for this Python install.",
+    ),
+    Reason.REQUIREMENTS_CONFLICT: _users(
+        "The requirements exclude each other.", "Loosen the versions that exclude each other."
+    ),
+    Reason.ENVIRONMENT_BUILD_FAILED: _users(
+        "Installing the requirements failed.", SEE_LOG, retryable=True
+    ),
+    Reason.ENVIRONMENT_BUILD_TIMEOUT: _users(
+        "Installing the requirements took too long.",
+        "Ask for fewer or smaller packages.",
+        retryable=True,
+    ),
+    Reason.EXPERIMENT_REFUSED: _users(
         "MLflow does not accept the experiment.",
         "Use another experiment name; one that was deleted in MLflow keeps its name.",
     ),
-    Reason.SANDBOX_REFUSED: Ending(
-        Status.FAILED,
-        Fault.PLATFORM,
-        False,
+    Reason.MODEL_REFUSED: _users(
+        "The script ended well, but MLflow did not accept its model.",
+        "The model is in the run: register it with POST /mlops/registry under another name.",
+    ),
+    Reason.PACKAGE_INDEX_UNREACHABLE: _ours("The package index cannot be reached.", OPERATOR),
+    Reason.REGISTRY_UNAVAILABLE: _ours(
+        "The script ended well, but MLflow did not answer when its model was to be registered.",
+        "The model is in the run: register it with POST /mlops/registry when MLflow is back.",
+    ),
+    Reason.TRACKING_UNAVAILABLE: _ours("MLflow did not answer.", OPERATOR),
+    Reason.ENGINE_UNAVAILABLE: _ours(
+        "The container engine did not answer, or ended the job's container.", OPERATOR
+    ),
+    Reason.SANDBOX_REFUSED: _ours(
         "The container was not as locked down as it must be, so the script was not started.",
         OPERATOR,
+        retryable=False,
     ),
-    Reason.ENGINE_FAILED: Ending(
-        Status.FAILED,
-        Fault.PLATFORM,
-        True,
-        "The container engine failed to start the job.",
-        OPERATOR,
+    Reason.WORKER_LOST: _ours("The process that worked on the job died.", OPERATOR),
+    Reason.PLATFORM_STOPPED: _ours(
+        "The platform was stopped while the job was running.", "Send the job again."
     ),
-    Reason.TRACKING_UNREACHABLE: Ending(
-        Status.FAILED,
-        Fault.PLATFORM,
-        True,
-        "MLflow did not answer.",
-        OPERATOR,
-    ),
-    Reason.PLATFORM_STOPPED: Ending(
-        Status.FAILED,
-        Fault.PLATFORM,
-        True,
-        "The platform was stopped while the job was running.",
-        "Send the job again.",
-    ),
+    Reason.INTERNAL_ERROR: _ours("Something went wrong on our side.", OPERATOR),
 }
 
 
@@ -255,5 +251,9 @@ class EndReason:
         return cls(reason=reason, sentence=sentence or ending.sentence, hint=hint or ending.hint)
 
     @property
+    def ending(self) -> Ending:
+        return ENDINGS[self.reason]
+
+    @property
     def status(self) -> Status:
-        return ENDINGS[self.reason].status
+        return self.ending.status

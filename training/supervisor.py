@@ -6,126 +6,145 @@ decides how a job ended; it only asks a worker to.
 """
 
 import logging
+import shutil
 import threading
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
-from sandbox.engine import Engine, EngineError, EngineUnavailable
-from training import logs, services
-from training.models import Attempt, LogChunk
+from registry.mlflow_client import model_registry
+from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
+from training.followers import EngineEvents, LogFollower, UsageSampler
+from training.models import Attempt, EngineCapacity
+from training.services import claim, finish, launch, observe, resolve, rows
+from training.states import Intent
 
 log = logging.getLogger(__name__)
 
 RENEW_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 20.0
 LAUNCH_AGAIN_SECONDS = 5.0
-DEADLINE_SLACK_SECONDS = 5
-
-
-class LogFollower:
-    """Reads one container's output in a thread; the supervisor stores what it has read.
-
-    Bytes that an earlier follower stored are skipped: the engine always starts at the beginning.
-    """
-
-    def __init__(self, *, engine: Engine, attempt: Attempt, wake: threading.Event) -> None:
-        self.attempt = attempt
-        self._engine = engine
-        self._wake = wake
-        self._offset = logs.stored_end(attempt, LogChunk.Part.RUN)
-        self._read = bytearray()
-        self._lock = threading.Lock()
-        self._thread = threading.Thread(target=self._follow, name="log-follower", daemon=True)
-        self._thread.start()
-
-    @property
-    def ended(self) -> bool:
-        return not self._thread.is_alive()
-
-    def store(self) -> None:
-        """Writes what was read since the last call."""
-        with self._lock:
-            data = bytes(self._read)
-            self._read.clear()
-        if data:
-            logs.append(self.attempt, LogChunk.Part.RUN, offset=self._offset, data=data)
-            self._offset += len(data)
-
-    def _follow(self) -> None:
-        to_skip = self._offset
-        try:
-            for data in self._engine.follow_logs(self.attempt.container_id):
-                fresh = data[to_skip:]
-                to_skip = max(0, to_skip - len(data))
-                with self._lock:
-                    self._read += fresh
-        except (EngineError, EngineUnavailable):
-            log.warning("job.log_broke_off", extra={"attempt": self.attempt.pk})
-        finally:
-            self._wake.set()
+MLFLOW_SECONDS = 1.0
+MIB = 1024 * 1024
 
 
 class JobSupervisor:
     """One look at every job container at each `tick`; a look for leftovers at each `reconcile`.
 
     `wake` is set when a container's output ends, so that its end is not noticed a tick late.
+    `may_act` is called before anything is done to an attempt, and raises when another supervisor
+    may have taken over meanwhile.
     """
 
-    def __init__(self, *, engine: Engine, wake: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        wake: threading.Event | None = None,
+        may_act: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
+        self._may_act = may_act
         self._wake = wake or threading.Event()
         self._followers: dict[int, LogFollower] = {}
         self._asked_at: dict[int, float] = {}
         self._renewed_at = 0.0
         self._launch_asked: tuple[uuid.UUID | None, float] = (None, 0.0)
+        self._usage = UsageSampler(engine)
+        labels = {"mlops.installation": settings.INSTALLATION_ID}
+        self._events = EngineEvents(engine, labels=labels, wake=self._wake)
+
+    @property
+    def reconcile_due(self) -> bool:
+        """Whether the engine told of an end since this was last asked."""
+        due = self._events.due.is_set()
+        self._events.due.clear()
+        return due
 
     def tick(self) -> None:
         """Follow what runs, end what is over, renew what is alive, launch what waits."""
         held = list(self._held())
         self._forget(keep={attempt.pk for attempt in held})
         for attempt in held:
-            self._observe(attempt)
+            self._with_care(self._observe, attempt)
+        self._note_usage(held)
         self._renew(held)
         self._launch_what_waits()
+        resolve.dispatch()
 
     def reconcile(self) -> None:
-        """Finds orphans in both directions: rows without a holder, containers without a row."""
-        for attempt in self._expired():
-            self._recover(attempt)
+        """Finds orphans in both directions: rows without a holder, containers without a row.
+
+        An engine that goes says so first here: its events break off. Nothing is launched then, or
+        one outage would take a second attempt of every job that it ended. Raises EngineUnavailable.
+        """
+        try:
+            self._reconcile()
+        except EngineUnavailable:
+            claim.note_short_of("engine")
+            raise
+
+    def _reconcile(self) -> None:
+        for attempt in observe.unattended():
+            self._with_care(self._recover, attempt)
+        for attempt in self._held():
+            self._with_care(self._find_silent_end, attempt)
         self._remove_leftovers()
-        for attempt in Attempt.objects.filter(finished_at__isnull=False).exclude(
-            mlflow_username=""
-        ):
-            services.clean_up(attempt)
+        self._remove_folders()
+        finish.delete_users_left_behind()
 
-    def _launch_what_waits(self) -> None:
-        """Once for each job that comes first in line, and again when nothing came of it."""
-        first = services.next_to_launch()
-        asked_for, asked_at = self._launch_asked
-        stale = time.monotonic() - asked_at >= LAUNCH_AGAIN_SECONDS
-        if first is None or (first == asked_for and not stale):
-            return
-        self._launch_asked = (first, time.monotonic())
-        services.ask_to_launch()
+    def measure(self) -> None:
+        """What the host has left decides how many jobs it takes; none while the engine is away.
 
+        Raises EngineUnavailable.
+        """
+        try:
+            capacity = self._engine.capacity()
+        except EngineUnavailable:
+            claim.note_short_of("engine")
+            raise
+        free_memory, disk = _free_memory_mb(), shutil.disk_usage(settings.MLOPS_HOME).free // MIB
+        observe.note_room(
+            EngineCapacity(
+                engine=claim.LOCAL_ENGINE,
+                memory_mb=capacity.memory_mb,
+                memory_free_mb=free_memory,
+                cpus=capacity.cpus,
+                disk_free_mb=disk,
+                short_of=_short_of(disk_mb=disk, memory_mb=free_memory),
+                measured_at=timezone.now(),
+            )
+        )
+
+    # -- running containers ------------------------------------------------------------------------
     def _held(self) -> QuerySet[Attempt]:
-        held = Attempt.objects.filter(finished_at=None, lease_owner=services.SUPERVISOR)
-        return held.select_related("job")
-
-    def _expired(self) -> Iterable[Attempt]:
-        expired = Attempt.objects.filter(finished_at=None, lease_expires_at__lt=timezone.now())
-        return list(expired.select_related("job"))
+        held = Attempt.objects.filter(
+            finished_at=None, lease_owner=rows.SUPERVISOR, container_started_at__isnull=False
+        )
+        return held.select_related("job").defer("job__script", "job__environment_lock")
 
     def _forget(self, *, keep: set[int]) -> None:
         for attempt_id in set(self._followers) - keep:
             del self._followers[attempt_id]
-            self._asked_at.pop(attempt_id, None)
+        # Not with the followers: a worker that gives an attempt back is not asked again at once.
+        oldest = time.monotonic() - ASK_AGAIN_SECONDS
+        self._asked_at = {pk: at for pk, at in self._asked_at.items() if at > oldest}
+
+    def _with_care(self, look: Callable[[Attempt], None], attempt: Attempt) -> None:
+        """An attempt that is somebody else's by now, or an error about it, stops no other one."""
+        self._may_act()
+        try:
+            look(attempt)
+        except rows.LeaseLost:
+            return
+        except EngineError:
+            log.exception("job.engine_failed", extra={"attempt": attempt.pk})
 
     def _observe(self, attempt: Attempt) -> None:
         follower = self._followers.get(attempt.pk)
@@ -133,11 +152,11 @@ class JobSupervisor:
             follower = LogFollower(engine=self._engine, attempt=attempt, wake=self._wake)
             self._followers[attempt.pk] = follower
         output_ended = follower.ended
-        follower.store()
+        follower.store(attempt)
         if output_ended:
             self._look_at_end(attempt)
-        elif self._is_overdue(attempt):
-            self._enforce_deadline(attempt)
+        else:
+            self._enforce(attempt, printed=follower.printed)
 
     def _look_at_end(self, attempt: Attempt) -> None:
         """The output is over: so is the container, unless the engine broke the stream off."""
@@ -153,54 +172,133 @@ class JobSupervisor:
         if now - self._asked_at.get(attempt.pk, -ASK_AGAIN_SECONDS) < ASK_AGAIN_SECONDS:
             return
         self._asked_at[attempt.pk] = now
-        services.ask_to_finish(attempt.pk)
+        finish.ask_to_finish(attempt.pk)
 
-    def _is_overdue(self, attempt: Attempt) -> bool:
-        """The launcher in the container keeps the deadline itself; this is for when it cannot."""
-        slack = timedelta(seconds=settings.JOB_GRACE_SECONDS + DEADLINE_SLACK_SECONDS)
-        return attempt.deadline_at is not None and timezone.now() > attempt.deadline_at + slack
+    def _enforce(self, attempt: Attempt, *, printed: int) -> None:
+        """Decides what has to end, asks it to, and kills it when the grace is over."""
+        if not attempt.intent:
+            intent = _intent(attempt, printed=printed)
+            if intent is None:
+                return
+            observe.decide(attempt, intent)
+            if intent != Intent.DEADLINE:
+                self._engine.terminate(attempt.container_id)
+                return
+        if attempt.intent == Intent.DEADLINE or _grace_is_over(attempt):
+            self._engine.kill(attempt.container_id)
 
-    def _enforce_deadline(self, attempt: Attempt) -> None:
-        try:
-            services.note_deadline(attempt)
-        except services.LeaseLost:
-            return
-        self._engine.kill(attempt.container_id)
+    def _note_usage(self, held: list[Attempt]) -> None:
+        self._usage.watch({attempt.pk: attempt.container_id for attempt in held})
+        seen = self._usage.take()
+        for attempt in held:
+            usage = seen.get(attempt.pk)
+            if usage is not None:
+                observe.note_usage(
+                    attempt, memory_bytes=usage.memory_bytes, cpu_seconds=usage.cpu_seconds
+                )
 
     def _renew(self, held: list[Attempt]) -> None:
         if time.monotonic() - self._renewed_at < RENEW_SECONDS:
             return
         self._renewed_at = time.monotonic()
-        services.renew_leases([attempt.pk for attempt in held])
+        observe.renew_leases([attempt.pk for attempt in held])
 
+    def _launch_what_waits(self) -> None:
+        """Once for each job that comes first in line, and again when nothing came of it."""
+        job = claim.claimable()
+        first = job.pk if job else None
+        asked_for, asked_at = self._launch_asked
+        stale = time.monotonic() - asked_at >= LAUNCH_AGAIN_SECONDS
+        if first is None or (first == asked_for and not stale):
+            return
+        self._launch_asked = (first, time.monotonic())
+        claim.ask_to_launch()
+
+    # -- leftovers ---------------------------------------------------------------------------------
     def _recover(self, attempt: Attempt) -> None:
         """Whoever held this attempt is gone. What its container says decides how to go on."""
         state = self._engine.state(attempt.container_id) if attempt.container_id else None
-        try:
-            services.take_over(attempt)
-            if state is None or state.started_at is None:
-                self._start_over_or_finish(attempt)
-            elif attempt.container_started_at is None:
-                services.hand_over(attempt, started_at=state.started_at)
-        except services.LeaseLost:
-            return
-
-    def _start_over_or_finish(self, attempt: Attempt) -> None:
-        """There is no started container: it was never started, or somebody removed it."""
+        observe.take_over(attempt)
         if attempt.container_started_at is not None:
-            return  # the tick sees the missing container and asks to finish
-        if attempt.container_id:
-            self._engine.remove(attempt.container_id)
-        services.start_over(attempt)
+            return  # the tick observes it, or sees that its container is gone
+        if state is None or state.started_at is None:
+            observe.end_unstarted(attempt)
+        else:
+            launch.hand_over(attempt, started_at=state.started_at)
+
+    def _find_silent_end(self, attempt: Attempt) -> None:
+        """A container that was removed by somebody, or whose stream never ended."""
+        state = self._engine.state(attempt.container_id)
+        if state is None or not state.running:
+            self._ask_to_finish(attempt)
 
     def _remove_leftovers(self) -> None:
-        """Containers of jobs that nothing will ever finish: their attempt is over or unknown."""
+        """Containers that nothing will ever finish: their attempt is over or unknown."""
         labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "job"}
         found = self._engine.find(labels)
-        wanted = {state.labels.get("mlops.attempt", "") for state in found}
-        numbers = [int(number) for number in wanted if number.isdigit()]
-        open_attempts = Attempt.objects.filter(pk__in=numbers, finished_at=None)
-        alive = {str(pk) for pk in open_attempts.values_list("pk", flat=True)}
+        alive = _open_attempts(_attempt_numbers(found))
         for state in found:
             if state.labels.get("mlops.attempt", "") not in alive:
-                self._engine.remove(state.id)
+                self._remove(state.id)
+
+    def _remove(self, container_id: str) -> None:
+        """One that cannot be removed now keeps nothing else from being cleaned up."""
+        try:
+            self._engine.remove(container_id)
+        except EngineError:
+            log.exception("engine.not_removed", extra={"container": container_id})
+
+    def _remove_folders(self) -> None:
+        """Script folders of attempts that are over; a worker was killed before it could."""
+        folders = list(Path(settings.JOBS_DIR).glob("attempt-*"))
+        numbers = {folder.name.removeprefix("attempt-") for folder in folders}
+        alive = _open_attempts(numbers)
+        for folder in folders:
+            if folder.name.removeprefix("attempt-") not in alive:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _intent(attempt: Attempt, *, printed: int) -> Intent | None:
+    """What has to be done to a running attempt, if anything."""
+    if attempt.job.cancel_requested_at is not None:
+        return Intent.CANCEL
+    if printed > settings.JOB_LOG_HARD_BYTES:
+        return Intent.LOG_QUOTA
+    return Intent.DEADLINE if _is_overdue(attempt) else None
+
+
+def _is_overdue(attempt: Attempt) -> bool:
+    slack = timedelta(seconds=settings.JOB_GRACE_SECONDS + observe.DEADLINE_SLACK_SECONDS)
+    return attempt.deadline_at is not None and timezone.now() > attempt.deadline_at + slack
+
+
+def _grace_is_over(attempt: Attempt) -> bool:
+    slack = timedelta(seconds=settings.JOB_GRACE_SECONDS + observe.DEADLINE_SLACK_SECONDS)
+    return attempt.intent_at is not None and timezone.now() > attempt.intent_at + slack
+
+
+def _attempt_numbers(found: Iterable[ContainerState]) -> set[str]:
+    return {state.labels.get("mlops.attempt", "") for state in found}
+
+
+def _open_attempts(numbers: set[str]) -> set[str]:
+    wanted = [int(number) for number in numbers if number.isdigit()]
+    alive = Attempt.objects.filter(pk__in=wanted, finished_at=None)
+    return {str(pk) for pk in alive.values_list("pk", flat=True)}
+
+
+def _short_of(*, disk_mb: int, memory_mb: int) -> str:
+    """What stops new jobs: less is free than the operator wants to keep; or MLflow is away."""
+    if disk_mb < settings.DISK_FREE_MB:
+        return "disk"
+    if memory_mb < settings.MEMORY_FREE_MB:
+        return "memory"
+    return "" if model_registry().available(timeout_seconds=MLFLOW_SECONDS) else "mlflow"
+
+
+def _free_memory_mb() -> int:
+    """What the kernel could give now without swapping: `MemAvailable`."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    raise RuntimeError("/proc/meminfo names no MemAvailable")

@@ -2,26 +2,38 @@
 
 import logging
 
-from training import services
+from training import engine_room
+from training.services import claim, observe, rows
+from training.services import finish as finishing
+from training.services import launch as launching
+from training.services import resolve as resolving
 
 log = logging.getLogger(__name__)
 
 
 def launch() -> None:
-    """Starts jobs until nothing waits or there is no room."""
-    while (attempt := services.claim_next()) is not None:
-        try:
-            services.launch(attempt)
-        except services.LeaseLost:
-            log.warning("job.lease_lost", extra={"attempt": attempt.pk})
+    """Starts the job that is next, if there is room for it."""
+    observe.end_overdue(engine_room.engine())
+    attempt = claim.claim_next()
+    if attempt is None:
+        return
+    try:
+        launching.launch(attempt)
+    except rows.LeaseLost:
+        log.warning("job.lease_lost", extra={"attempt": attempt.pk})
 
 
 def finish(attempt_id: int) -> None:
     """Ends an attempt whose container has ended; a second delivery finds nothing to do."""
-    attempt = services.claim_finish(attempt_id)
+    attempt = finishing.claim_finish(attempt_id)
     if attempt is None:
         return
     try:
-        services.finish(attempt)
-    except services.LeaseLost:
+        finishing.finish(attempt)
+    except rows.LeaseLost:
         log.warning("job.lease_lost", extra={"attempt": attempt_id})
+
+
+def resolve(resolution_id: int) -> None:
+    """Finds out what a set of requirements would install; a second delivery finds nothing to do."""
+    resolving.answer(resolution_id)

@@ -1,17 +1,12 @@
-"""Errors of predictions as `application/problem+json`, outside Django's request cycle.
-
-The raw handler runs no middleware and no DRF exception handler, and this room may not import the
-site's; the members are the same.
-"""
+"""Errors of predictions as `application/problem+json`, outside Django's request cycle."""
 
 from collections.abc import Sequence
-from http import HTTPStatus
 
-import orjson
+from registry.rawhttp import problems
+from registry.rawhttp.problems import Answer
 
-CONTENT_TYPE = "application/problem+json"
 PATH = "/mlops/inference"
-Answer = tuple[int, dict[str, str], bytes]
+__all__ = ["Answer", "problem"]
 
 
 def problem(
@@ -24,19 +19,12 @@ def problem(
     retry_after_seconds: int | None = None,
 ) -> Answer:
     """Status, headers and body."""
-    document: dict[str, object] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        "instance": PATH,
-        "code": code,
-    }
-    if hint:
-        document["hint"] = hint
-    if errors:
-        document["errors"] = list(errors)
-    headers = {"content-type": CONTENT_TYPE}
-    if retry_after_seconds is not None:
-        headers["retry-after"] = str(retry_after_seconds)
-    return status, headers, orjson.dumps(document)
+    return problems.problem(
+        status,
+        code,
+        detail,
+        instance=PATH,
+        errors=errors,
+        hint=hint,
+        retry_after_seconds=retry_after_seconds,
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.engine import Engine
-from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
+from sandbox.environments import BuildStopped, Environment, EnvironmentFailed, EnvironmentStore
 
 
 def silent(data: bytes) -> None:
@@ -75,6 +75,40 @@ def test_requirements_that_cannot_be_installed_are_told_apart(environments, requ
     assert failed.value.reason == reason
     assert failed.value.detail
     assert failed.value.hint
+
+
+def test_resolving_says_what_would_be_installed_and_installs_nothing(
+    environments: EnvironmentStore, containers_made: list[str], tmp_path: Path
+):
+    requirements = ["six==1.17.0", f"tomli!=0.{abs(hash(tmp_path.name)) % 10**6}"]
+    found = environments.resolve(requirements, output=silent)
+    assert {"six==1.17.0"} <= set(found.lock.split())
+    assert [name.rpartition("-")[2] for name in containers_made] == ["resolve"]
+    built = environments.get(found.key)
+    assert found.installed == (built is not None)
+
+
+def test_what_is_installed_is_resolved_without_a_container(
+    environments: EnvironmentStore, plain_environment: Environment, containers_made: list[str]
+):
+    found = environments.resolve([], output=silent)
+    assert (found.key, found.lock) == (plain_environment.key, plain_environment.lock)
+    assert found.installed
+    assert containers_made == []
+
+
+def test_resolving_fails_as_a_build_does_and_leaves_nothing_behind(
+    environments: EnvironmentStore,
+):
+    with pytest.raises(EnvironmentFailed) as failed:
+        environments.resolve(["six==999.0"], output=silent)
+    assert failed.value.reason == "requirements_not_found"
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(BuildStopped):
+        environments.resolve([f"six!=0.{id(stopped)}"], output=silent, stop=stopped)
+    root = environments.platform_folder().parents[1]
+    assert list((root / "building").iterdir()) == []
 
 
 def test_a_failed_build_leaves_nothing_behind(environments: EnvironmentStore):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy.trial import wait_for
 from sandbox.engine import Engine, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
 from tests.fixtures.engine import JobRunner
-from tests.fixtures.waiting import wait_for
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_the_docker_socket_and_the_host_are_not_there(run):
 
 def test_memory_beyond_the_limit_ends_the_script_and_the_engine_says_why(run):
     code, _, state = run("x = []\nwhile True:\n    x.append(bytearray(10_000_000))\n")
-    assert code == 137
+    assert code == 169
     assert state.oom_killed
 
 

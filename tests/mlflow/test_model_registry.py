@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry.mlflow_client import (
+    LoggedModel,
     ModelNotFound,
     ModelRegistry,
     ModelVersionNotFound,
@@ -32,12 +33,16 @@ with mlflow.start_run():
 """
 
 
+def ready_models(registry: ModelRegistry, attempt: str) -> list[LoggedModel]:
+    return [model for model in registry.logged_models(attempt) if model.ready]
+
+
 class JobUser:
     """A job's own MLflow user, and scripts run as it."""
 
     def __init__(self, server: MlflowServer, experiment: str, folder: Path) -> None:
         self.server = server
-        self.job_id = str(uuid.uuid4())
+        self.attempt = f"{uuid.uuid4()}/1"
         self.name = f"job-{secrets.token_hex(4)}"
         self.password = secrets.token_urlsafe(16)
         self.experiment_id = server.registry.ensure_experiment(experiment)
@@ -51,7 +56,7 @@ class JobUser:
             "MLFLOW_TRACKING_USERNAME": self.name,
             "MLFLOW_TRACKING_PASSWORD": self.password,
             "MLFLOW_EXPERIMENT_ID": self.experiment_id,
-            "MLFLOW_RUN_CONTEXT": json.dumps({"job_id": self.job_id}),
+            "MLFLOW_RUN_CONTEXT": json.dumps({"job_attempt": self.attempt}),
             "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "0",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
         }
@@ -85,14 +90,14 @@ def other(mlflow_server: MlflowServer, tmp_path_factory) -> JobUser:
 
 
 def test_a_jobs_models_are_found_by_its_tag(registry, job):
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (model,) = ready_models(registry, job.attempt)
     assert model.ready
-    assert registry.runs_of_job(job.job_id) == [model.run_id]
-    assert registry.ready_models(job_id=str(uuid.uuid4())) == []
+    assert registry.runs_of_attempt(job.attempt) == [model.run_id]
+    assert ready_models(registry, str(uuid.uuid4())) == []
 
 
 def test_a_model_becomes_version_after_version(registry, job):
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (model,) = ready_models(registry, job.attempt)
     first = registry.register_logged_model("versions", model, tags={"team": "growth"})
     second = registry.register_logged_model("versions", model, tags={}, description="again")
     assert (first.version, second.version) == ("1", "2")
@@ -103,14 +108,14 @@ def test_a_model_becomes_version_after_version(registry, job):
 
 
 def test_a_version_that_an_interrupted_try_made_is_found_again(registry, job):
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (model,) = ready_models(registry, job.attempt)
     assert registry.version_of_logged_model("interrupted", model) is None
     made = registry.register_logged_model("interrupted", model, tags={})
     assert registry.version_of_logged_model("interrupted", model) == made
 
 
 def test_a_run_is_registered_by_hand(registry, job):
-    (run_id,) = registry.runs_of_job(job.job_id)
+    (run_id,) = registry.runs_of_attempt(job.attempt)
     version = registry.register_run("by_hand", run_id, description="d", tags={"a": "b"})
     assert (version.version, version.run_id) == ("1", run_id)
     listed = {model.name: model for model in registry.list_models()}
@@ -118,7 +123,7 @@ def test_a_run_is_registered_by_hand(registry, job):
 
 
 def test_what_is_not_there_is_named_in_the_contracts_words(registry, job):
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (model,) = ready_models(registry, job.attempt)
     registry.register_logged_model("my_model", model, tags={})
     with pytest.raises(ModelVersionNotFound, match="^Model my_model version 999 not found$"):
         registry.version("my_model", "999")
@@ -132,7 +137,7 @@ def test_what_is_not_there_is_named_in_the_contracts_words(registry, job):
 
 def test_a_run_without_a_model_is_refused_and_makes_no_model(registry, other):
     assert other.run("import mlflow\nmlflow.start_run()\n").returncode == 0
-    (run_id,) = registry.runs_of_job(other.job_id)
+    (run_id,) = registry.runs_of_attempt(other.attempt)
     with pytest.raises(NoModelInRun):
         registry.register_run("never_made", run_id, description="", tags={})
     with pytest.raises(ModelNotFound):
@@ -149,21 +154,21 @@ def test_a_model_that_log_model_began_and_did_not_finish_is_never_ready(
         "    mlflow.initialize_logged_model(name='model')\n"
     )
     assert done.returncode == 0, done.stderr
-    assert len(registry.logged_models(user.job_id)) == 1
-    assert registry.ready_models(job_id=user.job_id) == []
+    assert len(registry.logged_models(user.attempt)) == 1
+    assert ready_models(registry, user.attempt) == []
 
 
 def test_runs_that_a_killed_script_left_open_are_ended(registry, mlflow_server, tmp_path):
     user = JobUser(mlflow_server, "killed", tmp_path)
     user.run("import mlflow, os\nmlflow.start_run()\nos.kill(os.getpid(), 9)\n")
-    (run_id,) = registry.runs_of_job(user.job_id)
-    registry.end_runs(user.job_id, succeeded=False)
+    (run_id,) = registry.runs_of_attempt(user.attempt)
+    registry.end_runs(user.attempt, succeeded=False)
     answer = registry._get("runs/get", {"run_id": run_id})
     assert answer["run"]["info"]["status"] == "FAILED"
 
 
 def test_a_downloaded_model_is_the_model_that_was_logged(registry, job, tmp_path):
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (model,) = ready_models(registry, job.attempt)
     version = registry.register_logged_model("downloaded", model, tags={})
     registry.download_model(version, tmp_path / "model")
     assert (tmp_path / "model" / "MLmodel").is_file()
@@ -173,7 +178,7 @@ def test_a_downloaded_model_is_the_model_that_was_logged(registry, job, tmp_path
 
 
 def test_a_listing_that_leads_out_of_the_folder_is_refused(registry, job, tmp_path, monkeypatch):
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (model,) = ready_models(registry, job.attempt)
     version = registry.register_logged_model("hostile", model, tags={})
     root = registry._artifact_path(version)
     monkeypatch.setattr(registry, "_artifact_files", lambda folder: iter([root / ".." / "x"]))
@@ -183,8 +188,8 @@ def test_a_listing_that_leads_out_of_the_folder_is_refused(registry, job, tmp_pa
 
 
 def test_a_job_reads_and_writes_nothing_of_another_experiment(registry, job, other):
-    (run_id,) = registry.runs_of_job(job.job_id)
-    (model,) = registry.ready_models(job_id=job.job_id)
+    (run_id,) = registry.runs_of_attempt(job.attempt)
+    (model,) = ready_models(registry, job.attempt)
     script = f"""
 import mlflow
 client = mlflow.MlflowClient()

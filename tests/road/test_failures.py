@@ -1,5 +1,7 @@
 """How jobs fail on the whole platform: with a reason, in words, with what to do."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,9 +9,8 @@ import pytest
 import requests
 
 from deploy.accounts import CHECKOUT
+from deploy.trial import Platform, wait_for
 from sandbox.engine import Engine
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
 
 WAITS = "import threading\nprint('up')\nthreading.Event().wait()\n"
 
@@ -17,13 +18,13 @@ WAITS = "import threading\nprint('up')\nthreading.Event().wait()\n"
 @pytest.mark.parametrize(
     ("script", "reason", "error"),
     [
-        ("import xgboost\n", "module_missing", "ModuleNotFoundError: No module named 'xgboost'"),
+        ("import xgboost\n", "missing_module", "ModuleNotFoundError: No module named 'xgboost'"),
         ("def broken(:\n", "syntax_error", "SyntaxError: invalid syntax"),
-        ("raise ValueError('no data')\n", "script_failed", "ValueError: no data"),
-        ("import sys\nsys.exit(3)\n", "script_failed", "The script ended with exit code 3."),
+        ("raise ValueError('no data')\n", "script_error", "ValueError: no data"),
+        ("import sys\nsys.exit(3)\n", "script_error", "The script ended with exit code 3."),
         (
             "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
-            "killed",
+            "script_killed",
             "The script was ended by SIGKILL.",
         ),
         (
@@ -76,19 +77,23 @@ def test_a_running_job_shows_its_output_so_far_and_its_container_is_locked_down(
     assert host["ReadonlyRootfs"] is True
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["Memory"] == host["MemorySwap"]
-    engine.kill(state.id)
-    assert platform.ended(job_id)["reason"] == "killed"
-    assert engine.state(state.id) is None or wait_for(
-        lambda: engine.state(state.id) is None, seconds=20, what="the container's removal"
-    )
+    platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)
+    assert platform.ended(job_id)["status"] == "cancelled"
+    assert engine.state(state.id) is None
 
 
-def test_a_container_that_somebody_removed_ends_its_job(platform: Platform, engine: Engine):
+def test_a_job_whose_container_somebody_removed_runs_again_and_can_be_cancelled(
+    platform: Platform, engine: Engine
+):
     job_id = platform.upload(WAITS)
     platform.in_phase(job_id, "training")
     (state,) = engine.find({"mlops.installation": platform.installation_id, "mlops.kind": "job"})
     engine.remove(state.id)
-    assert platform.ended(job_id)["reason"] == "platform_stopped"
+    wait_for(lambda: platform.job(job_id)["attempt"] == 2, seconds=60, what="a second attempt")
+    platform.in_phase(job_id, "training")
+    platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)
+    ended = platform.ended(job_id)
+    assert (ended["status"], ended["reason"]) == ("cancelled", "cancelled")
 
 
 def test_a_killed_supervisor_loses_and_doubles_nothing(platform: Platform):
@@ -102,7 +107,7 @@ def test_a_killed_supervisor_loses_and_doubles_nothing(platform: Platform):
     job_id = platform.upload(script)
     platform.in_phase(job_id, "training")
     wait_for(lambda: "line 5\n" in platform.job(job_id)["logs"], seconds=20, what="output")
-    subprocess.run(["kill", "-KILL", str(platform.processes()["supervisor"])], check=True)
+    os.kill(platform.processes()["supervisor"], signal.SIGKILL)
     job = platform.ended(job_id)
     assert job["error"] == "RuntimeError: the end"
     lines = [line for line in job["logs"].splitlines() if line.startswith("line")]

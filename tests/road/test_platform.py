@@ -1,5 +1,6 @@
 """The platform as a set of processes: who may what, and that it leaves nothing behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -8,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.trial import Platform, start_platform, stop_platform, wait_for
 from sandbox.engine import Engine
-from tests.fixtures.platform import Platform, start_platform, stop_platform
-from tests.fixtures.waiting import wait_for
 
 needs_root = pytest.mark.skipif(
     os.geteuid() != 0, reason="without root every process runs as the one account there is"
@@ -25,6 +25,15 @@ def status_of(pid: int) -> dict[str, list[str]]:
 def environment_of(pid: int) -> set[str]:
     raw = Path(f"/proc/{pid}/environ").read_bytes().decode()
     return {entry.partition("=")[0] for entry in raw.split("\0") if entry}
+
+
+def processes_that_name(folder: Path) -> list[str]:
+    """Command lines of running processes with the folder in them."""
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            lines.append(path.read_text(errors="replace").replace("\0", " "))
+    return [line for line in lines if str(folder) in line]
 
 
 @needs_root
@@ -127,8 +136,7 @@ def test_a_second_start_finds_everything_and_an_end_leaves_nothing(
         assert "Making the runner image" not in said
         assert "Installing the packages" not in said
         assert engine.find({"mlops.installation": other}) == []
-        left = subprocess.run(["pgrep", "-f", str(home)], capture_output=True, text=True)
-        assert left.stdout == ""
+        assert processes_that_name(home) == []
     finally:
         remove_installation(engine, other)
     assert platform.get("/mlops/ready").status_code == 200

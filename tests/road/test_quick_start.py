@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from deploy.accounts import CHECKOUT
+from deploy.trial import CONTRACT_SCRIPT, Platform, wait_for
 from sandbox.engine import Engine
 from sandbox.environments import EnvironmentStore
 from tests.fixtures.engine import JobRunner
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
 
-CONTRACT_SCRIPT = (Path(__file__).parents[1] / "fixtures" / "contract_train.py").read_text()
+SCRIPT = CONTRACT_SCRIPT.read_text()
 UTC = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
 ROWS = [[round(0.1 * column * (-1) ** row, 3) for column in range(20)] for row in range(5)]
 QUICK_START = """\
@@ -35,7 +34,7 @@ curl -sS -X POST {url}/mlops/training/upload \\
 def first_job(platform: Platform, tmp_path_factory) -> dict:
     """The contract's own curl, in a shell, with its own script; followed to its end."""
     folder = tmp_path_factory.mktemp("quick-start")
-    (folder / "train.py").write_text(CONTRACT_SCRIPT)
+    (folder / "train.py").write_text(SCRIPT)
     command = QUICK_START.format(url=platform.url)
     done = subprocess.run(["sh", "-c", command], cwd=folder, capture_output=True, text=True)
     accepted = json.loads(done.stdout)
@@ -177,7 +176,7 @@ def test_a_second_job_with_the_same_requirements_installs_nothing(
     platform: Platform, first_job: dict
 ):
     job = platform.run(
-        CONTRACT_SCRIPT,
+        SCRIPT,
         experiment_name="my_experiment",
         model_name="my_model",
         requirements=["scikit-learn"],

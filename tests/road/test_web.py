@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.fixtures.platform import Platform
-from tests.fixtures.waiting import wait_for
+from deploy.trial import Platform, wait_for
 
 ASSET = re.compile(r"""(?:src|href)=["']([^"']+)""")
 LONGEST_STATUS_SECONDS = 5

@@ -184,6 +184,12 @@ def test_every_problem_of_a_request_is_in_one_answer(registry: Registry) -> None
     ]
 
 
+def test_a_misspelt_field_is_named(registry: Registry) -> None:
+    answered = alone({**REQUEST, "return_probabilites": True})
+    assert answered.status == 400
+    assert [error["field"] for error in answered.document["errors"]] == ["return_probabilites"]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"inputs": NaN}', b"\xff"])
 def test_a_body_that_is_no_json_object_is_a_400(registry: Registry, body: bytes) -> None:
     answered = alone(body)

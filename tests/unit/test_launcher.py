@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from training import verdict
+
 LAUNCHER = Path(__file__).parents[2] / "sandbox" / "image" / "launcher.py"
 
 
@@ -44,10 +46,10 @@ def test_it_passes_on_output_and_exit_code(launch):
     assert process.returncode == 3
 
 
-def test_it_reports_a_signal_as_a_shell_does(launch):
+def test_a_signal_that_ended_the_script_is_told_from_one_that_ended_the_container(launch):
     process = launch("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     process.communicate(timeout=20)
-    assert process.returncode == 128 + signal.SIGSEGV
+    assert process.returncode == 160 + signal.SIGSEGV
 
 
 def test_it_ends_a_script_whose_time_is_over(launch):
@@ -78,8 +80,29 @@ def test_it_passes_a_request_to_end_on_to_the_script(launch):
     process = launch(source)
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
-    assert process.returncode == 7
+    assert process.returncode == 225
+
+
+def test_it_ends_a_script_that_stopped_itself(launch):
+    source = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    process = launch(source, deadline=0.5, grace=0.5)
+    process.communicate(timeout=20)
+    assert process.returncode == 124
+
+
+def test_it_gives_the_script_signals_that_are_not_blocked(launch):
+    source = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
+    assert launch(source).communicate(timeout=20)[0] == b"0\n"
+
+
+def test_its_exit_codes_are_those_that_the_verdict_reads():
+    spec = importlib.util.spec_from_file_location("launcher", LAUNCHER)
+    launcher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launcher)
+    for name in ("DEADLINE_EXIT_CODE", "SIGNAL_EXIT_BASE", "ASKED_TO_END_EXIT_CODE"):
+        assert getattr(launcher, name) == getattr(verdict, name)
 
 
 def test_it_needs_nothing_but_the_standard_library():

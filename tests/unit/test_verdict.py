@@ -2,7 +2,8 @@
 
 import pytest
 
-from training.states import ENDINGS, TRANSITIONS, Reason, Status
+from training.modules import requirement_for
+from training.states import ENDINGS, TERMINAL, TRANSITIONS, Reason, Status
 from training.verdict import ExitFacts, failure_of, last_exception_line
 
 MISSING_MODULE = """\
@@ -41,6 +42,7 @@ def facts(**changed):
         "intent": "",
         "seconds": 10.0,
         "timeout_seconds": 300,
+        "grace_seconds": 10,
         "log_tail": "",
     }
     return ExitFacts(**{**given, **changed})
@@ -63,21 +65,68 @@ def test_a_deadline_that_we_recorded_outweighs_every_exit_code(exit_code):
 
 def test_the_launchers_exit_code_is_a_deadline_only_when_the_time_was_over():
     assert failure_of(facts(exit_code=124, seconds=300.2)).reason is Reason.TIMEOUT
-    assert failure_of(facts(exit_code=124, seconds=20)).reason is Reason.SCRIPT_FAILED
+    assert failure_of(facts(exit_code=124, seconds=20)).reason is Reason.SCRIPT_ERROR
 
 
 def test_137_is_memory_only_when_the_engine_says_so():
     assert failure_of(facts(exit_code=137, oom_killed=True)).reason is Reason.OUT_OF_MEMORY
-    killed = failure_of(facts(exit_code=137))
-    assert killed.reason is Reason.KILLED
+    assert failure_of(facts(exit_code=137)).reason is Reason.ENGINE_UNAVAILABLE
+
+
+def test_memory_that_ran_out_says_the_limit_and_the_most_that_was_seen():
+    seen = facts(exit_code=169, oom_killed=True, memory_mb=2048, peak_memory_bytes=2000 * 1024**2)
+    assert "2048 MiB, the most seen was 2000 MiB" in failure_of(seen).sentence
+
+
+def test_a_signal_to_the_script_is_told_from_one_to_its_container():
+    killed = failure_of(facts(exit_code=160 + 9))
+    assert killed.reason is Reason.SCRIPT_KILLED
     assert "SIGKILL" in killed.sentence
+    for from_outside in (137, 143, 225):
+        end = failure_of(facts(exit_code=from_outside))
+        assert end.reason is Reason.ENGINE_UNAVAILABLE
+        assert end.ending.retried_by_us
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 124, 137, 169, 225])
+def test_what_we_decided_outweighs_every_exit_code(exit_code):
+    assert failure_of(facts(exit_code=exit_code, intent="cancel")).status is Status.CANCELLED
+    if exit_code != 124:
+        end = failure_of(facts(exit_code=exit_code, intent="log_quota", oom_killed=True))
+        assert end.reason is Reason.LOG_QUOTA
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 137, 225])
+def test_a_script_that_ran_past_its_grace_is_a_timeout_by_the_clock(exit_code):
+    assert failure_of(facts(exit_code=exit_code, seconds=311)).reason is Reason.TIMEOUT
+
+
+def test_a_full_disk_is_told_from_other_errors():
+    log = 'Traceback (most recent call last):\n  File "/job/t.py", line 1\n'
+    end = failure_of(facts(log_tail=log + "OSError: [Errno 28] No space left on device\n"))
+    assert end.reason is Reason.DISK_FULL
 
 
 def test_a_missing_module_is_named_and_the_hint_tells_the_remedy():
     end = failure_of(facts(log_tail=MISSING_MODULE))
-    assert end.reason is Reason.MODULE_MISSING
+    assert end.reason is Reason.MISSING_MODULE
     assert end.sentence == "ModuleNotFoundError: No module named 'xgboost'"
-    assert "requirements" in end.hint
+    assert 'Add "xgboost" to `requirements`' in end.hint
+
+
+@pytest.mark.parametrize(
+    ("module", "requirement"),
+    [
+        ("sklearn", "scikit-learn"),
+        ("sklearn.ensemble", "scikit-learn"),
+        ("cv2", "opencv-python-headless"),
+        ("yaml", "PyYAML"),
+        ("google.cloud.storage", "google-cloud-storage"),
+        ("xgboost", "xgboost"),
+    ],
+)
+def test_a_missing_module_leads_to_the_requirement_that_brings_it(module, requirement):
+    assert requirement_for(module) == requirement
 
 
 def test_a_syntax_error_is_told_from_an_exception():
@@ -110,4 +159,35 @@ def test_every_reason_has_words_and_every_failure_a_hint():
 
 
 def test_an_ended_job_never_moves_again():
-    assert TRANSITIONS[Status.COMPLETED] == TRANSITIONS[Status.FAILED] == frozenset()
+    assert all(TRANSITIONS[status] == frozenset() for status in TERMINAL)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mlflow.exceptions.MlflowException: API request to http://10.0.0.1:5000/api/2.0/mlflow/runs"
+        "/create failed with exception HTTPConnectionPool(host='10.0.0.1', port=5000): Max retries",
+        "requests.exceptions.ConnectionError: HTTPConnectionPool(host='10.0.0.1', port=5000): Max "
+        "retries exceeded with url: /api/2.0/mlflow-artifacts/artifacts/1",
+    ],
+)
+def test_a_script_that_could_not_reach_mlflow_is_not_to_blame(line: str):
+    log = f'Traceback (most recent call last):\n  File "x", line 1\n{line}\n'
+    found = failure_of(facts(exit_code=1, log_tail=log, tracking_uri="http://10.0.0.1:5000"))
+    assert found.reason is Reason.TRACKING_UNAVAILABLE
+    elsewhere = facts(exit_code=1, log_tail=log, tracking_uri="http://10.0.0.2:5000")
+    assert failure_of(elsewhere).reason is Reason.SCRIPT_ERROR
+
+
+def test_mlflows_own_word_for_a_lost_server_counts_when_its_cause_is_in_the_log():
+    uri = "http://10.0.0.1:5000"
+    words = "mlflow.exceptions.MlflowException: The provided MLFLOW_EXPERIMENT_ID environment "
+    end = f"Traceback (most recent call last):\n{words}variable value `1` does not exist\n"
+    cause = (
+        "Traceback (most recent call last):\nmlflow.exceptions.MlflowException: API request to "
+        f"{uri}/api/2.0/mlflow/experiments/get failed with exception x\n\n"
+    )
+    lost = failure_of(facts(exit_code=1, log_tail=cause + end, tracking_uri=uri))
+    assert lost.reason is Reason.TRACKING_UNAVAILABLE
+    deleted = failure_of(facts(exit_code=1, log_tail=end, tracking_uri=uri))
+    assert deleted.reason is Reason.SCRIPT_ERROR

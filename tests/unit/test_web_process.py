@@ -9,6 +9,7 @@ import pytest
 from mlops_site import asgi
 
 Message = dict[str, Any]
+HOST = (b"host", b"localhost:8000")
 
 
 class Called:
@@ -35,7 +36,9 @@ def ask(messages: list[Message], headers: list[tuple[bytes, bytes]]) -> list[Mes
     """What the client sees of a request that comes in these pieces."""
     sent: list[Message] = []
     waiting = iter(messages)
-    scope = {"type": "http", "method": "POST", "path": "/mlops/registry", "headers": headers}
+    scope = {"type": "http", "method": "POST", "path": "/mlops/registry"}
+    hosted = headers if any(name == b"host" for name, _ in headers) else [HOST, *headers]
+    scope["headers"] = hosted
 
     async def receive() -> Message:
         return next(waiting)
@@ -54,7 +57,7 @@ def piece(body: bytes, *, more: bool = False) -> Message:
 def test_a_body_in_chunks_arrives_whole_with_its_length(django: Called):
     ask([piece(b'{"a":', more=True), piece(b"1}")], [(b"transfer-encoding", b"chunked")])
     assert django.body == b'{"a":1}'
-    assert django.headers == {b"content-length": b"7"}
+    assert django.headers == dict([HOST, (b"content-length", b"7")])
 
 
 def test_a_client_that_goes_away_takes_no_thread(django: Called):
@@ -69,4 +72,19 @@ def test_a_body_that_is_too_large_is_refused(django: Called, settings: Any, head
     assert start["status"] == 413
     assert dict(start["headers"])[b"content-type"] == b"application/problem+json"
     assert json.loads(content["body"])["code"] == "body_too_large"
+    assert django.body is None
+
+
+def test_a_page_of_another_site_sends_no_request_in_somebodys_name(django: Called):
+    for site in (b"cross-site", b"same-site"):
+        sent = ask([piece(b"{}")], [(b"sec-fetch-site", site)])
+        assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (403, "cross_site")
+    assert django.body is None
+    ask([piece(b"{}")], [(b"sec-fetch-site", b"same-origin")])
+    assert django.body == b"{}"
+
+
+def test_a_name_that_is_not_ours_is_not_answered(django: Called):
+    sent = ask([piece(b"{}")], [(b"host", b"rebound.example:8000")])
+    assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (400, "unknown_host")
     assert django.body is None

@@ -7,8 +7,22 @@ from django.conf import settings
 from rest_framework import serializers
 
 from training import logs
-from training.models import Job
-from training.states import Phase, Reason, Status
+from training.facts import JobFacts, facts_of
+from training.models import Attempt, Job
+from training.states import Phase, Priority, Reason, Status
+
+WAITING_FOR = (
+    "engine",
+    "disk",
+    "memory",
+    "mlflow",
+    "cpus",
+    "slots",
+    "builders",
+    "turn",
+    "retry",
+)
+PRIORITIES = [priority.word for priority in Priority]
 
 
 def utc(moment: datetime | None) -> str | None:
@@ -60,6 +74,12 @@ class UploadSerializer(serializers.Serializer):
         required=False,
         help_text="Kept on the run and on the model version.",
     )
+    priority = serializers.ChoiceField(
+        choices=PRIORITIES,
+        required=False,
+        default=Priority.NORMAL.word,
+        help_text="Which jobs are taken first; within one priority users take turns.",
+    )
 
 
 class UploadFormSerializer(UploadSerializer):
@@ -84,14 +104,84 @@ class JobAcceptedSerializer(serializers.Serializer):
     created_at = serializers.DateTimeField(help_text="When the job was accepted, UTC.")
 
 
-class JobSerializer(JobAcceptedSerializer):
-    """A job as it is now."""
+class EditsSerializer(serializers.Serializer):
+    """Documents what a rerun may change; `submission.parse_edits` reads it."""
+
+    requirements = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="In place of those of the job."
+    )
+    environment_vars = serializers.DictField(
+        child=serializers.CharField(allow_null=True),
+        required=False,
+        help_text="These are set, null removes one, all others stay as they were.",
+    )
+    timeout = serializers.IntegerField(
+        required=False,
+        min_value=settings.JOB_TIMEOUT_SECONDS["minimum"],
+        max_value=settings.JOB_TIMEOUT_SECONDS["maximum"],
+        help_text="How many seconds the script may run.",
+    )
+    tags = serializers.DictField(
+        child=serializers.CharField(allow_null=True),
+        required=False,
+        help_text="These are set, null removes one, all others stay as they were.",
+    )
+
+
+class RerunSerializer(JobAcceptedSerializer):
+    """What a rerun answers: a job of its own."""
+
+    rerun_of = serializers.CharField(help_text="The job that runs again.")
+
+
+class CancelSerializer(JobAcceptedSerializer):
+    """What a cancel answers."""
 
     status = serializers.ChoiceField(
-        choices=Status.choices, help_text="`queued`, `running`, `completed` or `failed`."
+        choices=Status.choices, help_text="As it is now; `cancelled` when nothing runs any more."
+    )
+    detail = serializers.CharField(help_text="What will happen, in words.")
+
+
+class AttemptSerializer(serializers.Serializer):
+    """One try to run a job."""
+
+    number = serializers.IntegerField(help_text="From 1 on.")
+    started_at = serializers.DateTimeField(help_text="When work on it began, UTC.")
+    ended_at = serializers.DateTimeField(allow_null=True, help_text="When it was over, UTC.")
+    reason = serializers.ChoiceField(
+        choices=Reason.choices, allow_null=True, help_text="Why it ended."
+    )
+    exit_code = serializers.IntegerField(
+        allow_null=True, help_text="Of the container; null when it never ended by itself."
+    )
+
+
+class UsageSerializer(serializers.Serializer):
+    """What a job has used so far, over all attempts."""
+
+    peak_memory_bytes = serializers.IntegerField(
+        help_text="The most memory that was seen; 0 when nothing was measured."
+    )
+    cpu_seconds = serializers.FloatField(help_text="CPU time of the container.")
+    phase_seconds = serializers.DictField(
+        child=serializers.FloatField(), help_text="How long the job was in each phase that is over."
+    )
+    log_bytes = serializers.IntegerField(help_text="What it printed, kept or not.")
+
+
+class JobRowSerializer(JobAcceptedSerializer):
+    """A job as it is now, without its output."""
+
+    status = serializers.ChoiceField(
+        choices=Status.choices,
+        help_text="`queued`, `running`, `completed`, `failed` or `cancelled`.",
     )
     phase = serializers.ChoiceField(
         choices=Phase.choices, help_text="What the job is doing inside its status."
+    )
+    attempt = serializers.IntegerField(
+        allow_null=True, help_text="Which try this is; null while the first one waits."
     )
     run_id = serializers.CharField(
         allow_null=True, help_text="The MLflow run; null when there is none."
@@ -99,7 +189,6 @@ class JobSerializer(JobAcceptedSerializer):
     model_version = serializers.CharField(
         allow_null=True, help_text="The version that the model was registered as; null until then."
     )
-    logs = serializers.CharField(help_text="Everything printed so far.")
     error = serializers.CharField(allow_null=True, help_text="Why the job failed, in one sentence.")
     reason = serializers.ChoiceField(
         choices=Reason.choices,
@@ -116,6 +205,36 @@ class JobSerializer(JobAcceptedSerializer):
     duration_seconds = serializers.FloatField(
         allow_null=True, help_text="From `started_at` to `completed_at`."
     )
+    owner = serializers.CharField(help_text="Who sent it.")
+    priority = serializers.ChoiceField(choices=PRIORITIES, help_text="As asked for.")
+    position = serializers.IntegerField(
+        allow_null=True,
+        help_text="Place in the queue, 1 for the first; an estimate, since users take turns.",
+    )
+    waiting_for = serializers.ChoiceField(
+        choices=WAITING_FOR,
+        allow_null=True,
+        help_text=(
+            "Why a queued job is not taken: the engine is away, disk, memory or MLflow is short, "
+            "no CPUs or slots are free, all builders are busy, others have their turn, or it is "
+            "tried again later. Null: it is being taken."
+        ),
+    )
+    requirements = serializers.ListField(child=serializers.CharField(), help_text="As asked for.")
+    timeout = serializers.IntegerField(help_text="How many seconds the script may run.")
+    tags = serializers.DictField(child=serializers.CharField(), help_text="As asked for.")
+    rerun_of = serializers.CharField(allow_null=True, help_text="The job that this one runs again.")
+    reruns = serializers.ListField(
+        child=serializers.CharField(), help_text="The jobs that run this one again."
+    )
+    attempts = AttemptSerializer(many=True, help_text="Every try so far.")
+    usage = UsageSerializer(help_text="What the job has used so far.")
+
+
+class JobSerializer(JobRowSerializer):
+    """A job as it is now."""
+
+    logs = serializers.CharField(help_text="Everything printed so far.")
 
 
 def accepted_document(job: Job) -> dict[str, Any]:
@@ -130,16 +249,49 @@ def accepted_document(job: Job) -> dict[str, Any]:
 
 
 def job_document(job: Job) -> dict[str, Any]:
+    """Everything that is told about a job, its output included."""
+    return {**row_document(job, facts_of([job])[job.pk]), "logs": logs.text_of(job)}
+
+
+def row_document(job: Job, facts: JobFacts) -> dict[str, Any]:
+    """A job as a list tells it: without its output."""
+    waiting = facts.waiting
     return {
         **accepted_document(job),
         "phase": job.phase,
+        "attempt": len(facts.attempts) or None,
         "run_id": job.run_id or None,
         "model_version": job.model_version or None,
-        "logs": logs.text_of(job),
         "error": job.error or None,
         "reason": job.reason or None,
         "hint": job.hint or None,
         "started_at": utc(job.started_at),
         "completed_at": utc(job.completed_at),
         "duration_seconds": job.duration_seconds,
+        "owner": job.owner,
+        "priority": Priority(job.priority).word,
+        "position": waiting.position if waiting else None,
+        "waiting_for": (waiting.waiting_for or None) if waiting else None,
+        "requirements": job.requirements,
+        "timeout": job.timeout_seconds,
+        "tags": job.tags,
+        "rerun_of": str(job.rerun_of_id) if job.rerun_of_id else None,
+        "reruns": [str(job_id) for job_id in facts.reruns],
+        "attempts": [_attempt_document(attempt) for attempt in facts.attempts],
+        "usage": {
+            "peak_memory_bytes": facts.peak_memory_bytes,
+            "cpu_seconds": facts.cpu_seconds,
+            "phase_seconds": dict(facts.phase_seconds),
+            "log_bytes": facts.log_bytes,
+        },
+    }
+
+
+def _attempt_document(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "started_at": utc(attempt.created_at),
+        "ended_at": utc(attempt.finished_at),
+        "reason": attempt.reason or None,
+        "exit_code": attempt.exit_code,
     }

@@ -29,6 +29,7 @@ from rest_framework.exceptions import APIException
 from registry.names import experiment_name_problem, model_name_problem
 from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
 from training.api.requirements_check import requirement_problem
+from training.states import Priority
 
 JSON_FIELDS = frozenset(
     {
@@ -41,9 +42,11 @@ JSON_FIELDS = frozenset(
         "environment_vars",
         "timeout",
         "tags",
+        "priority",
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
+EDITABLE_FIELDS = frozenset({"environment_vars", "requirements", "timeout", "tags"})
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.py")
 SCRIPT_NAME_MAX = 100
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -58,6 +61,7 @@ TAGS_MAX = 50
 TAG_NAME_MAX = 250
 TAG_VALUE_MAX = 5000
 RESERVED_TAGS = ("mlflow.", "mlops.")
+RESERVED_TAG_NAMES = frozenset({"job_id", "job_attempt"})
 # What MLflow keeps as the name of a tag; it would refuse others only after the training.
 TAG_NAME = re.compile(r"[/\w.\- :]+")
 BASE64 = re.compile(r"^[A-Za-z0-9+/\r\n]+={0,2}\s*$")
@@ -75,6 +79,7 @@ FORM_HINT = (
     "Send the script as a file: curl -F script=@train.py -F experiment_name=my_experiment "
     "-F model_name=my_model -F requirements=scikit-learn <address>/mlops/training/upload"
 )
+EDITS_HINT = 'Send nothing, or what is to change: {"timeout": 600}.'
 PASTED_WARNING = "script_content was not valid JSON; it was taken raw, exactly as pasted"
 
 
@@ -99,7 +104,18 @@ class Submission:
     environment: tuple[tuple[str, str], ...]
     timeout: int
     tags: tuple[tuple[str, str], ...]
+    priority: Priority = Priority.NORMAL
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What a rerun changes; None leaves a thing as it was."""
+
+    requirements: tuple[str, ...] | None = None
+    environment: tuple[tuple[str, str], ...] | None = None
+    timeout: int | None = None
+    tags: tuple[tuple[str, str], ...] | None = None
 
 
 class UploadRejected(APIException):
@@ -134,6 +150,51 @@ def parse_upload(body: bytes, content_type: str, *, limits: UploadLimits) -> Sub
         f"A body of type {media_type} cannot be read; send JSON or multipart/form-data.",
         hint=FORM_HINT,
     )
+
+
+def parse_edits(
+    body: bytes,
+    content_type: str,
+    *,
+    variables: Mapping[str, str],
+    tags: Mapping[str, str],
+    limits: UploadLimits,
+) -> Edits:
+    """From the body of a rerun, a JSON merge patch (RFC 7396), to what it changes.
+
+    `variables` and `tags` are those of the job that runs again: names that are sent are set, null
+    removes one, all others stay. Requirements and timeout are replaced. Checked like an upload.
+    Raises UploadRejected with all that is wrong.
+    """
+    fields = _edit_fields(body, content_type)
+    merged = dict(fields)
+    for name, before in (("environment_vars", variables), ("tags", tags)):
+        if isinstance(fields.get(name), dict):
+            both = {**before, **fields[name]}
+            merged[name] = {key: value for key, value in both.items() if value is not None}
+    check = _Check(merged, limits)
+    check.unknown_fields(EDITABLE_FIELDS)
+    edits = Edits(
+        requirements=check.requirements() if "requirements" in fields else None,
+        environment=check.environment() if "environment_vars" in fields else None,
+        timeout=check.timeout() if "timeout" in fields else None,
+        tags=check.tags() if "tags" in fields else None,
+    )
+    check.raise_if_any()
+    return edits
+
+
+def _edit_fields(body: bytes, content_type: str) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    if content_type.lower().startswith("multipart/"):
+        raise UnsupportedUpload("A form cannot be read here; send JSON.", hint=EDITS_HINT)
+    try:
+        return _object(_loads(body.decode()))
+    except UnicodeDecodeError:
+        raise UploadRejected("The body is not UTF-8 text.", hint=EDITS_HINT) from None
+    except ValueError as error:
+        raise UploadRejected(f"The body is not JSON: {error}.", hint=EDITS_HINT) from None
 
 
 # -- the forms -----------------------------------------------------------------------------------
@@ -309,6 +370,7 @@ def _checked(
         environment=check.environment(),
         timeout=check.timeout(),
         tags=check.tags(),
+        priority=check.priority(),
         warnings=warnings,
     )
     check.raise_if_any()
@@ -447,9 +509,19 @@ class _Check:
             elif not TAG_NAME.fullmatch(name) or not _is_plain_path(name):
                 hint = "Use letters, digits, spaces and _ - . : and / between parts."
                 self._wrong(field, "MLflow cannot keep a tag of this name.", hint)
-            elif name.startswith(RESERVED_TAGS) or name == "job_id":
+            elif name.startswith(RESERVED_TAGS) or name in RESERVED_TAG_NAMES:
                 self._wrong(field, "This name is the platform's own.", "Choose another name.")
         return tuple(pairs.items())
+
+    def priority(self) -> Priority:
+        value = self._fields.get("priority")
+        words = [priority.word for priority in Priority]
+        if value is None:
+            return Priority.NORMAL
+        if value not in words:
+            self._wrong("priority", "There is no such priority.", f"Send {', '.join(words)}.")
+            return Priority.NORMAL
+        return Priority(words.index(value))
 
     def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
         """A mapping of text to text; what is not becomes a problem and an empty mapping."""

@@ -1,135 +1,91 @@
 """The HTTP of jobs: each view reads the request, calls one service, and answers."""
 
-import uuid
+from dataclasses import replace
 
-from django.conf import settings
+from django.http import HttpResponse
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework.exceptions import NotFound
-from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from training import services
+from training.api import follow, idempotency
+from training.api.client import AnyBodyParser, client_of, job_of, job_path, upload_limits
+from training.api.examples import (
+    ACCEPTED_EXAMPLE,
+    CANCELLED_EXAMPLE,
+    CANCELLING_EXAMPLE,
+    EDITS_EXAMPLE,
+    FAILED_EXAMPLE,
+    IN_FLIGHT_EXAMPLE,
+    INVALID_EXAMPLE,
+    JOB_EXAMPLE,
+    NO_JOB_EXAMPLE,
+    NO_LOCK_EXAMPLE,
+    NO_SPACE_EXAMPLE,
+    RERUN_EXAMPLE,
+    TOO_MANY_EXAMPLE,
+    UPLOAD_EXAMPLE,
+    problem_example,
+)
 from training.api.serializers import (
+    CancelSerializer,
+    EditsSerializer,
     JobAcceptedSerializer,
     JobSerializer,
+    RerunSerializer,
     UploadFormSerializer,
     UploadSerializer,
     accepted_document,
-    job_document,
 )
-from training.api.submission import UploadLimits, parse_upload
+from training.api.submission import parse_edits, parse_upload
 from training.models import Job
+from training.services.cancel import cancel
+from training.services.submit import rerun, submit
+from training.states import TERMINAL, Status
 
-UPLOAD_EXAMPLE = {
-    "script_name": "my_training.py",
-    "script_content": "import mlflow\nimport mlflow.sklearn...",
-    "experiment_name": "customer_churn",
-    "model_name": "churn_predictor",
-    "requirements": ["scikit-learn", "pandas"],
-    "environment_vars": {"DATA_PATH": "/data/train.csv"},
-    "timeout": 300,
-    "tags": {"version": "1.0"},
-}
-ACCEPTED_EXAMPLE = {
-    "job_id": "abc-123-def",
-    "script_name": "my_training.py",
-    "experiment_name": "customer_churn",
-    "model_name": "churn_predictor",
-    "status": "queued",
-    "created_at": "2025-10-23T10:00:00Z",
-}
-JOB_EXAMPLE = {
-    "job_id": "abc-123-def",
-    "script_name": "my_training.py",
-    "experiment_name": "customer_churn",
-    "model_name": "churn_predictor",
-    "status": "completed",
-    "phase": "ended",
-    "run_id": "mlflow-run-id",
-    "model_version": "1",
-    "logs": "Training started...\nEpoch 1/10...",
-    "error": None,
-    "reason": "model_registered",
-    "hint": None,
-    "created_at": "2025-10-23T10:00:00Z",
-    "started_at": "2025-10-23T10:00:05Z",
-    "completed_at": "2025-10-23T10:05:30Z",
-    "duration_seconds": 325.5,
-}
-
-
-FAILED_EXAMPLE = {
-    **JOB_EXAMPLE,
-    "status": "failed",
-    "run_id": None,
-    "model_version": None,
-    "logs": "Resolving 1 requirement\nTraceback (most recent call last): ...",
-    "error": "ModuleNotFoundError: No module named 'xgboost'",
-    "reason": "module_missing",
-    "hint": "Add the package to `requirements` and send the job again.",
-}
-INVALID_EXAMPLE = {
-    "type": "about:blank",
-    "title": "Bad Request",
-    "status": 400,
-    "detail": "The request is not valid. timeout: 30 is below 60.",
-    "instance": "/mlops/training/upload",
-    "code": "invalid_upload",
-    "errors": [
-        {
-            "field": "timeout",
-            "detail": "30 is below 60.",
-            "hint": "Send a whole number of seconds from 60 to 3600.",
-        }
+LOCATION = OpenApiParameter(
+    "Location", str, OpenApiParameter.HEADER, response=[202], description="The path of the job."
+)
+REPLAYED = OpenApiParameter(
+    idempotency.REPLAYED,
+    str,
+    OpenApiParameter.HEADER,
+    response=[202],
+    description="`true` when an earlier request with this key made the job.",
+)
+IDEMPOTENCY_KEY = OpenApiParameter(
+    idempotency.HEADER,
+    str,
+    OpenApiParameter.HEADER,
+    description=(
+        f"Your own name for this request: 1 to {idempotency.KEY_MAX_CHARACTERS} printable ASCII "
+        "characters. With another body it is refused (422), and while the first request is still "
+        "being answered too (409)."
+    ),
+    examples=[
+        OpenApiExample(
+            "A key", value="churn-2025-10-23", parameter_only=(idempotency.HEADER, "header")
+        )
     ],
-}
-NO_JOB_EXAMPLE = {
-    "type": "about:blank",
-    "title": "Not Found",
-    "status": 404,
-    "detail": "Job abc-123-def not found",
-    "instance": "/mlops/training/jobs/abc-123-def",
-    "code": "job_not_found",
-}
-
-
-def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
-    return OpenApiExample(
-        name,
-        value=value,
-        response_only=True,
-        status_codes=[code],
-        media_type="application/problem+json",
-    )
-
-
-class JobNotFound(NotFound):
-    default_code = "job_not_found"
-
-    def __init__(self, job_id: str) -> None:
-        super().__init__(f"Job {job_id} not found")
-
-
-class AnyBodyParser(BaseParser):
-    """Leaves the body as it came: `submission` reads JSON, pasted JSON and forms itself."""
-
-    media_type = "*/*"
+)
 
 
 class UploadView(APIView):
     parser_classes = [AnyBodyParser]
-    problem_codes = ("400", "413", "415")
+    problem_codes = ("400", "409", "413", "415", "422", "429", "503")
 
     @extend_schema(
         operation_id="upload_training_script",
         summary="Upload a training script",
         description=(
             "The script runs in a container of its own with the requirements it asks for. "
-            "Answers at once; ask for the job to follow it."
+            "Answers at once; ask for the job to follow it. With an `Idempotency-Key`, the same "
+            "request sent again within 24 hours makes no second job: it gets the first answer."
         ),
         tags=["Training"],
+        parameters=[IDEMPOTENCY_KEY, LOCATION, REPLAYED],
         request={
             "application/json": UploadSerializer,
             "multipart/form-data": UploadFormSerializer,
@@ -147,39 +103,41 @@ class UploadView(APIView):
             OpenApiExample(
                 "Accepted", value=ACCEPTED_EXAMPLE, response_only=True, status_codes=["202"]
             ),
-            _problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
+            problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
+            problem_example("The first one is being answered", IN_FLIGHT_EXAMPLE, "409"),
+            problem_example("Too many jobs", TOO_MANY_EXAMPLE, "429"),
+            problem_example("No space left", NO_SPACE_EXAMPLE, "503"),
         ],
     )
     def post(self, request: Request) -> Response:
-        limits = UploadLimits(
-            script_max_bytes=settings.SCRIPT_MAX_BYTES,
-            allow_urls=settings.ALLOW_URL_REQUIREMENTS,
-            timeout=settings.JOB_TIMEOUT_SECONDS,
+        body, content_type = request._request.body, request.headers.get("Content-Type", "")
+        key = idempotency.key_of(request.headers)
+        submission = parse_upload(body, content_type, limits=upload_limits())
+        client = replace(
+            client_of(request),
+            idempotency_key=key,
+            body_hash=idempotency.hash_of(body, content_type),
         )
-        django_request = request._request
-        submission = parse_upload(
-            django_request.body, django_request.headers.get("Content-Type", ""), limits=limits
-        )
-        job = services.submit(submission)
-        headers = {"Location": f"/mlops/training/jobs/{job.pk}"}
+        accepted = submit(submission, client=client)
+        headers = {"Location": job_path(accepted.job)}
         if submission.warnings:
             headers["Warning"] = ", ".join(f'299 - "{text}"' for text in submission.warnings)
-        return Response(accepted_document(job), status=202, headers=headers)
+        if accepted.replayed:
+            headers[idempotency.REPLAYED] = "true"
+        # What the first answer said: the job may have gone on since.
+        document = {**accepted_document(accepted.job), "status": Status.QUEUED}
+        return Response(document, status=202, headers=headers)
 
 
 class JobView(APIView):
-    problem_codes = ("404",)
+    problem_codes = ("400", "404", "503")
 
     @extend_schema(
         operation_id="get_training_job",
         summary="Look at a training job",
         description="What the job is doing, and what it has printed so far.",
         tags=["Training"],
-        parameters=[
-            OpenApiParameter(
-                "job_id", str, OpenApiParameter.PATH, description="From the upload's answer."
-            )
-        ],
+        parameters=follow.JOB_PARAMETERS,
         responses={200: OpenApiResponse(JobSerializer, description="Request successful")},
         examples=[
             OpenApiExample(
@@ -188,15 +146,165 @@ class JobView(APIView):
             OpenApiExample(
                 "Failed", value=FAILED_EXAMPLE, response_only=True, status_codes=["200"]
             ),
-            _problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
         ],
     )
-    def get(self, request: Request, job_id: str) -> Response:
-        return Response(job_document(_job(job_id)))
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        return follow.job_response(request._request, job_id)
 
 
-def _job(job_id: str) -> Job:
-    try:
-        return Job.objects.get(pk=uuid.UUID(job_id))
-    except (ValueError, Job.DoesNotExist):
-        raise JobNotFound(job_id) from None
+class CancelView(APIView):
+    problem_codes = ("404", "409")
+
+    @extend_schema(
+        operation_id="cancel_training_job",
+        summary="Cancel a training job",
+        description=(
+            "Answers at once with what will happen. The job is `cancelled` when its container is "
+            "gone. Asking twice is harmless; a job that has ended answers 409 and says how."
+        ),
+        tags=["Training"],
+        parameters=[follow.JOB_ID],
+        request=None,
+        responses={
+            200: OpenApiResponse(CancelSerializer, description="The job is cancelled"),
+            202: OpenApiResponse(CancelSerializer, description="The job is being stopped"),
+        },
+        examples=[
+            OpenApiExample(
+                "It waited", value=CANCELLED_EXAMPLE, response_only=True, status_codes=["200"]
+            ),
+            OpenApiExample(
+                "It runs", value=CANCELLING_EXAMPLE, response_only=True, status_codes=["202"]
+            ),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+        ],
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        cancelling = cancel(job_of(job_id).pk, actor=client_of(request).owner)
+        document = {**accepted_document(cancelling.job), "detail": cancelling.detail}
+        return Response(document, status=200 if cancelling.final else 202)
+
+
+class RerunView(APIView):
+    parser_classes = [AnyBodyParser]
+    problem_codes = ("400", "404", "413", "415", "429", "503")
+
+    @extend_schema(
+        operation_id="rerun_training_job",
+        summary="Run a training job again",
+        description=(
+            "The same script once more, as a job of its own; in whatever state the first one is. "
+            "The body may be empty, or a JSON merge patch (RFC 7396) of variables, requirements, "
+            "timeout and tags, checked as an upload is."
+        ),
+        tags=["Training"],
+        parameters=[follow.JOB_ID, LOCATION],
+        request=EditsSerializer,
+        responses={202: OpenApiResponse(RerunSerializer, description="Job queued successfully")},
+        examples=[
+            OpenApiExample("Edits", value=EDITS_EXAMPLE, request_only=True),
+            OpenApiExample(
+                "Accepted", value=RERUN_EXAMPLE, response_only=True, status_codes=["202"]
+            ),
+            problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+            problem_example("Too many jobs", TOO_MANY_EXAMPLE, "429"),
+            problem_example("No space left", NO_SPACE_EXAMPLE, "503"),
+        ],
+    )
+    def post(self, request: Request, job_id: str) -> Response:
+        first = job_of(job_id)
+        edits = parse_edits(
+            request._request.body,
+            request.headers.get("Content-Type", ""),
+            variables=first.environment,
+            tags=first.tags,
+            limits=upload_limits(),
+        )
+        job = rerun(first, edits, client=client_of(request))
+        document = {**accepted_document(job), "rerun_of": str(first.pk)}
+        return Response(document, status=202, headers={"Location": job_path(job)})
+
+
+class ScriptView(APIView):
+    problem_codes = ("404",)
+
+    @extend_schema(
+        operation_id="download_training_script",
+        summary="Download a job's script",
+        description="Byte for byte as it was uploaded.",
+        tags=["Training"],
+        parameters=[follow.JOB_ID],
+        responses={(200, "text/x-python"): OpenApiTypes.STR},
+        examples=[
+            OpenApiExample(
+                "Script",
+                value="import mlflow\n",
+                response_only=True,
+                status_codes=["200"],
+                media_type="text/x-python",
+            ),
+            problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+        ],
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        job = job_of(job_id)
+        return _attachment(job.script, name=job.script_name, content_type="text/x-python")
+
+
+class EnvironmentView(APIView):
+    problem_codes = ("404",)
+
+    @extend_schema(
+        operation_id="download_environment_lock",
+        summary="Download what was installed for a job",
+        description=(
+            "Every package with its exact version, as a requirements file. 404 until the job's "
+            "requirements are resolved."
+        ),
+        tags=["Training"],
+        parameters=[follow.JOB_ID],
+        responses={(200, "text/plain"): OpenApiTypes.STR},
+        examples=[
+            OpenApiExample(
+                "Lock",
+                value="mlflow-skinny==3.13.0\nscikit-learn==1.5.2\n",
+                response_only=True,
+                status_codes=["200"],
+                media_type="text/plain",
+            ),
+            problem_example("Not resolved yet", NO_LOCK_EXAMPLE, "404"),
+        ],
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        job = job_of(job_id)
+        if not job.environment_lock:
+            raise NoLock(job)
+        return _attachment(job.environment_lock, name="requirements.txt", content_type="text/plain")
+
+
+class NoLock(NotFound):
+    """Nothing was resolved for the job, or not yet."""
+
+    default_code = "environment_not_resolved"
+
+    def __init__(self, job: Job) -> None:
+        ended = job.status in TERMINAL
+        super().__init__(
+            "The job ended before its requirements were resolved."
+            if ended
+            else "The job's requirements are not resolved yet."
+        )
+        self.hint = "Its `error` says why." if ended else "Ask again when the job is starting."
+
+
+def _attachment(text: str, *, name: str, content_type: str) -> HttpResponse:
+    """As a file: a browser saves it and never takes it for a page."""
+    headers = {
+        "Content-Disposition": f'attachment; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+    }
+    return HttpResponse(
+        text.encode(), content_type=f"{content_type}; charset=utf-8", headers=headers
+    )

@@ -1,4 +1,8 @@
-"""`manage.py supervise`: watches containers and rows, and queues what is due; keeps no state."""
+"""`manage.py supervise`: watches containers and rows, and queues what is due; keeps no state.
+
+One acts for an engine at a time; a second one waits until the first one's lease is over. The engine
+may be away, at the start or later: then it is asked again until it is back.
+"""
 
 import logging
 import signal
@@ -7,19 +11,23 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand
-from django.db import close_old_connections
-from django_q.tasks import async_task
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DatabaseError, close_old_connections
 
 from inference import services as inference_services
-from mlops_site.models import Heartbeat
-from sandbox.engine import Engine
+from mlops_site.daily import DailyWork
+from mlops_site.models import SUPERVISOR, Heartbeat
+from mlops_site.turn import Turn, TurnLost
+from sandbox.engine import Engine, EngineUnavailable
+from training.leftovers import Leftovers
+from training.services.claim import LOCAL_ENGINE
 from training.supervisor import JobSupervisor
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 SLOW_SECONDS = 5.0
+WAIT_SECONDS = 1.0
 
 
 class Command(BaseCommand):
@@ -34,28 +42,114 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
-        jobs = JobSupervisor(engine=Engine.connect(), wake=wake)
+        turn = Turn(LOCAL_ENGINE)
+        try:
+            _Supervision(turn, stopping=stopping, wake=wake).run()
+            turn.release()
+        except TurnLost as lost:
+            raise CommandError("Another supervisor may act for this engine now.") from lost
+
+
+class _Supervision:
+    """From the wait for the turn to the end of it. Raises TurnLost."""
+
+    def __init__(self, turn: Turn, *, stopping: threading.Event, wake: threading.Event) -> None:
+        self._turn = turn
+        self._stopping = stopping
+        self._wake = wake
+        self._failing: dict[str, str] = {}
+
+    def run(self) -> None:
+        if not self._wait_for_turn():
+            return
+        engine = self._wait_for_engine()
+        if engine is None:
+            return
+        jobs = JobSupervisor(engine=engine, wake=self._wake, may_act=self._turn.check)
+        self._supervise(jobs, Leftovers(engine))
+
+    def _wait_for_turn(self) -> bool:
+        """Until no other supervisor acts for this engine; False when this one is to end."""
+        told = False
+        while not self._take_turn():
+            if not told:
+                log.warning("supervisor.waits: another one acts for this engine")
+                told = True
+            if self._stopping.wait(WAIT_SECONDS):
+                return False
+        log.warning("supervisor.acts")
+        return True
+
+    def _take_turn(self) -> bool:
+        try:
+            close_old_connections()
+            return self._turn.take()
+        except DatabaseError:
+            log.warning("supervisor.database_away", exc_info=True)
+            return False
+
+    def _wait_for_engine(self) -> Engine | None:
+        """None when this process is to end before there is one."""
+        while not self._stopping.is_set():
+            self._turn.check()
+            try:
+                return Engine.connect()
+            except EngineUnavailable as error:
+                self._note_failure("engine", error)
+            self._guarded(_beat)
+            self._stopping.wait(WAIT_SECONDS)
+        return None
+
+    def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
         slow_at = 0.0
-        while not stopping.is_set():
-            wake.clear()
-            _guarded(jobs.tick)
-            _guarded(inference_services.dispatch)
+        slow_looks = (
+            _beat,
+            jobs.measure,
+            leftovers.restore_networks,
+            jobs.reconcile,
+            inference_services.reconcile,
+            leftovers.remove_abandoned_builds,
+            leftovers.remove_forgotten_users,
+            DailyWork().ask,
+        )
+        while not self._stopping.is_set():
+            self._wake.clear()
+            self._guarded(jobs.tick)
+            self._guarded(inference_services.dispatch)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
-                for look in (_beat, jobs.reconcile, inference_services.reconcile):
-                    _guarded(look)
-            wake.wait(TICK_SECONDS)
+                for look in slow_looks:
+                    self._guarded(look)
+            elif jobs.reconcile_due:
+                self._guarded(jobs.reconcile)
+            self._wake.wait(TICK_SECONDS)
+
+    def _guarded(self, look: Callable[[], None]) -> None:
+        """One of the two loop guards: whatever fails is logged and looked at again.
+
+        Raises TurnLost, before `look` has done anything.
+        """
+        self._turn.check()
+        name = f"{look.__module__}.{look.__qualname__}"
+        try:
+            close_old_connections()
+            look()
+        except TurnLost:
+            raise
+        except Exception as error:  # noqa: BLE001
+            self._note_failure(name, error)
+        else:
+            self._failing.pop(name, None)
+
+    def _note_failure(self, name: str, error: Exception) -> None:
+        """Once for each kind of failure, until it works again: a look comes five times a second."""
+        kind = f"{type(error).__name__}: {error}"
+        if self._failing.get(name) == kind:
+            return
+        self._failing[name] = kind
+        known = isinstance(error, EngineUnavailable)
+        log.error("supervisor.look_failed %s: %s", name, kind, exc_info=None if known else error)
 
 
 def _beat() -> None:
-    Heartbeat.beat("supervisor")
-    async_task("mlops_site.tasks.worker_beat", save=False)
-
-
-def _guarded(look: Callable[[], None]) -> None:
-    """One of the two loop guards: whatever fails is logged and looked at again at the next tick."""
-    try:
-        close_old_connections()
-        look()
-    except Exception:  # noqa: BLE001
-        log.exception("supervisor.look_failed")
+    Heartbeat.beat(SUPERVISOR)

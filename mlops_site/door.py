@@ -1,0 +1,45 @@
+"""What is refused before anything reads a request: an unknown host, a page of another site.
+
+The API has no users yet, so a page that a browser shows could send it jobs in the person's name:
+JSON goes as `text/plain` without asking first. Browsers say where a request comes from
+(`Sec-Fetch-Site`, https://www.w3.org/TR/fetch-metadata/); other clients do not send it. The raw
+handlers run no Django middleware, which would check the host.
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.http.request import split_domain_port, validate_host
+
+from mlops_site.problems import problem_document
+
+Scope = dict[str, Any]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OTHER_SITES = frozenset({b"cross-site", b"same-site"})
+API = "/mlops/"
+
+
+def refusal(scope: Scope) -> dict[str, Any] | None:
+    """The problem document of a request to the API that goes no further; None for all others."""
+    if not scope["path"].startswith(API):
+        return None
+    headers = dict(scope["headers"])
+    host = headers.get(b"host", b"").decode("latin-1")
+    if not validate_host(split_domain_port(host)[0], settings.ALLOWED_HOSTS):
+        return problem_document(
+            status=400,
+            detail="This platform does not answer under the name that the request was sent to.",
+            code="unknown_host",
+            instance=scope["path"],
+            hint="The operator lists the names that are answered in MLOPS_ALLOWED_HOSTS.",
+        )
+    if scope["method"] not in SAFE_METHODS and headers.get(b"sec-fetch-site") in OTHER_SITES:
+        return problem_document(
+            status=403,
+            detail="A page of another site may not send this request.",
+            code="cross_site",
+            instance=scope["path"],
+            hint="Send it from a program, or from a page of this platform such as /docs.",
+        )
+    return None

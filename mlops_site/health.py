@@ -1,0 +1,73 @@
+"""Which part of the platform works, since when it does not, and what that means, in words."""
+
+from dataclasses import dataclass
+
+from django.utils import timezone
+
+from mlops_site.models import BEAT_FRESH_SECONDS, SUPERVISOR, WORKER, Heartbeat
+from registry.mlflow_client import model_registry
+from training.models import EngineCapacity
+from training.services.claim import LOCAL_ENGINE, MEASUREMENT_FRESH_SECONDS
+
+PROBE_SECONDS = 1.0
+MEANING = {
+    WORKER: "no job is started or finished",
+    SUPERVISOR: "no end of a job is noticed, and nothing new is started",
+}
+SHORT_OF = {
+    "disk": "The disk is nearly full",
+    "memory": "The memory is nearly used up",
+    "mlflow": "MLflow does not answer the supervisor",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """`age_seconds` is None for what is asked just now, and for what never showed that it works."""
+
+    works: bool
+    age_seconds: float | None = None
+    detail: str = ""
+
+
+def parts_of_platform() -> dict[str, Part]:
+    """Each part by its name; the web process itself answers, so it is none."""
+    return {
+        WORKER: _process(WORKER),
+        SUPERVISOR: _process(SUPERVISOR),
+        "engine": _engine(),
+        "mlflow": _mlflow(),
+    }
+
+
+def _process(name: str) -> Part:
+    beat = Heartbeat.objects.filter(name=name).first()
+    if beat is None:
+        return Part(works=False, detail=f"The {name} has not started yet: {MEANING[name]}.")
+    age = round(beat.age_seconds, 1)
+    if age <= BEAT_FRESH_SECONDS:
+        return Part(works=True, age_seconds=age)
+    detail = f"The {name} was last heard of {age:.0f} s ago: {MEANING[name]}."
+    return Part(works=False, age_seconds=age, detail=detail)
+
+
+def _engine() -> Part:
+    """As its supervisor measured it: the web process cannot ask Docker itself."""
+    measured = EngineCapacity.objects.filter(engine=LOCAL_ENGINE).first()
+    if measured is None:
+        return Part(works=False, detail="Docker was not measured yet: no job is started.")
+    age = round(max(0.0, (timezone.now() - measured.measured_at).total_seconds()), 1)
+    if age > MEASUREMENT_FRESH_SECONDS:
+        detail = f"Docker was last measured {age:.0f} s ago: it does not answer."
+        return Part(works=False, age_seconds=age, detail=detail)
+    if not measured.short_of:
+        return Part(works=True, age_seconds=age)
+    why = SHORT_OF.get(measured.short_of, f"The host is short of {measured.short_of}")
+    # Running jobs go on and predictions are answered: the engine works.
+    return Part(works=True, age_seconds=age, detail=f"{why}: no new job is started.")
+
+
+def _mlflow() -> Part:
+    if model_registry().available(timeout_seconds=PROBE_SECONDS):
+        return Part(works=True)
+    return Part(works=False, detail="MLflow does not answer: no job is started or finished.")

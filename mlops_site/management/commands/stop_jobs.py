@@ -1,0 +1,24 @@
+"""`manage.py stop_jobs`: ends what runs in containers, and gives running jobs back to the queue.
+
+For whoever stops the platform: after worker and supervisor have ended, while MLflow and the engine
+still answer. The jobs run again, as a new attempt, when the platform is started the next time.
+"""
+
+from typing import Any
+
+from django.core.management.base import BaseCommand
+
+from inference import services as inference_services
+from training.services import observe
+
+
+class Command(BaseCommand):
+    help = "Ends running jobs and model servers; the jobs wait for the next start."
+    requires_system_checks: list[str] = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        jobs = observe.stop_everything()
+        inference_services.end_all()
+        if jobs:
+            word = "job was" if jobs == 1 else "jobs were"
+            self.stdout.write(f"{jobs} {word} stopped and will run again at the next start.")

@@ -1,0 +1,1 @@
+"""What raw ASGI handlers of several rooms share; knows no room, no model and no Django."""

@@ -1,0 +1,62 @@
+"""Errors as `application/problem+json` (RFC 9457), for every room and inside no request cycle."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+CONTENT_TYPE = "application/problem+json"
+INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def problem_document(
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    instance: str,
+    errors: Sequence[dict[str, str]] = (),
+    hint: str = "",
+    limit: str = "",
+) -> dict[str, Any]:
+    """The members of a problem document; `detail` is the contract's own field.
+
+    `limit` names the limit that stopped the request, as `GET /mlops/training/limits` does.
+    """
+    document: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+        "code": code,
+    }
+    if hint:
+        document["hint"] = hint
+    if limit:
+        document["limit"] = limit
+    if errors:
+        document["errors"] = list(errors)
+    return document
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    instance: str,
+    errors: Sequence[dict[str, str]] = (),
+    hint: str = "",
+    retry_after_seconds: int | None = None,
+) -> Answer:
+    """Status, headers and body."""
+    document = problem_document(
+        status=status, code=code, detail=detail, instance=instance, errors=errors, hint=hint
+    )
+    headers = {"content-type": CONTENT_TYPE}
+    if retry_after_seconds is not None:
+        headers["retry-after"] = str(retry_after_seconds)
+    return status, headers, orjson.dumps(document)

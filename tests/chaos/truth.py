@@ -1,0 +1,137 @@
+"""What really happened, read where it is kept: rows, the engine, MLflow's users, the folders."""
+
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.trial import Platform
+from sandbox.engine import Engine, EngineError, EngineUnavailable
+
+RECONNECT_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class AttemptRow:
+    """One attempt as the database has it, with all that was kept of what its script printed."""
+
+    id: int
+    job_id: str
+    number: int
+    exit_code: int | None
+    reason: str
+    started: bool
+    log: str
+
+
+@contextmanager
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+        connection.row_factory = sqlite3.Row
+        yield connection
+
+
+def attempts(platform: Platform) -> list[AttemptRow]:
+    chunks = "SELECT data FROM training_logchunk WHERE attempt_id = ? AND part = 'run'"
+    with database(platform.home / "db" / "platform.sqlite3") as rows:
+        return [
+            AttemptRow(
+                id=row["id"],
+                job_id=row["job_id"],
+                number=row["number"],
+                exit_code=row["exit_code"],
+                reason=row["reason"],
+                started=row["container_started_at"] is not None,
+                log=_text(rows.execute(f"{chunks} ORDER BY offset", (row["id"],)).fetchall()),
+            )
+            for row in rows.execute("SELECT * FROM training_attempt ORDER BY id").fetchall()
+        ]
+
+
+def unfinished(platform: Platform) -> list[dict[str, Any]]:
+    """Jobs without an end, with what they are at."""
+    asked = (
+        "SELECT j.id, j.status, j.phase, j.not_before, a.number, a.lease_owner, a.lease_expires_at,"
+        " a.container_id FROM training_job j"
+        " LEFT JOIN training_attempt a ON a.job_id = j.id AND a.finished_at IS NULL"
+        " WHERE j.status IN ('queued', 'running') ORDER BY j.created_at"
+    )
+    with database(platform.home / "db" / "platform.sqlite3") as rows:
+        return [dict(row) for row in rows.execute(asked).fetchall()]
+
+
+def jobs(platform: Platform) -> list[dict[str, Any]]:
+    asked = (
+        "SELECT id, script_name, status, reason, error, model_version, created_at, completed_at,"
+        " (SELECT count(*) FROM training_attempt a WHERE a.job_id = training_job.id) AS attempts"
+    )
+    with database(platform.home / "db" / "platform.sqlite3") as rows:
+        return [dict(row) for row in rows.execute(f"{asked} FROM training_job").fetchall()]
+
+
+def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
+    """What ended jobs have left behind, by kind; every number is to be 0."""
+    label = {"mlops.installation": platform.installation_id}
+    containers = [
+        state for state in engine.find(label) if state.labels.get("mlops.kind") != "server"
+    ]
+    networks = engine.api.networks(
+        filters={"label": [f"mlops.installation={platform.installation_id}"]}
+    )
+    with database(platform.home / "mlflow" / "auth.db") as rows:
+        asked = "SELECT count(*) FROM users WHERE username LIKE 'job-%'"
+        users = rows.execute(asked).fetchone()[0]
+    return {
+        "containers": len(containers),
+        "networks": len(networks) - 2,
+        "users": users,
+        "folders": len(list((platform.home / "jobs").glob("attempt-*"))),
+    }
+
+
+def volumes(engine: Engine) -> set[str]:
+    return {volume["Name"] for volume in engine.api.volumes()["Volumes"] or []}
+
+
+class StartWatcher:
+    """Counts how often the engine started a container of each attempt; no word of ours counts."""
+
+    def __init__(self, engine: Engine, installation_id: str) -> None:
+        self._engine = engine
+        self._seen: set[tuple[str, str, int]] = set()
+        self._filters = {
+            "type": "container",
+            "event": ["start"],
+            "label": [f"mlops.installation={installation_id}", "mlops.kind=job"],
+        }
+        self._since = int(time.time())
+        threading.Thread(target=self._watch, name="start-watcher", daemon=True).start()
+
+    def starts(self) -> Counter[str]:
+        """By the attempt's id."""
+        return Counter(attempt for attempt, _, _ in set(self._seen))
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self._follow()
+            except (EngineError, EngineUnavailable):
+                time.sleep(RECONNECT_SECONDS)
+
+    def _follow(self) -> None:
+        from sandbox.engine import _guarded_stream, _mapped  # noqa: PLC0415
+
+        events = _mapped(self._engine.api.events)
+        stream = events(since=self._since, decode=True, filters=self._filters)
+        for event in _guarded_stream(stream):
+            attempt = event["Actor"]["Attributes"]["mlops.attempt"]
+            self._seen.add((attempt, event["Actor"]["ID"], event["timeNano"]))
+
+
+def _text(found: list[sqlite3.Row]) -> str:
+    return b"".join(row["data"] for row in found).decode(errors="replace")

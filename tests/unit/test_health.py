@@ -1,0 +1,93 @@
+"""Readiness in words: which part works, since when it does not, and what that means."""
+
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from mlops_site import health
+from mlops_site.models import SUPERVISOR, WORKER, Heartbeat
+from training.models import EngineCapacity
+
+pytestmark = pytest.mark.django_db
+
+
+class Mlflow:
+    def __init__(self, available: bool) -> None:
+        self._available = available
+
+    def available(self, *, timeout_seconds: float) -> bool:
+        return self._available
+
+
+@pytest.fixture(autouse=True)
+def mlflow(monkeypatch):
+    monkeypatch.setattr(health, "model_registry", lambda: Mlflow(available=True))
+
+
+def measure(*, age: float = 0.0, short_of: str = "") -> None:
+    EngineCapacity.objects.create(
+        engine="local",
+        memory_mb=1,
+        memory_free_mb=1,
+        cpus=1,
+        disk_free_mb=1,
+        short_of=short_of,
+        measured_at=timezone.now() - timedelta(seconds=age),
+    )
+
+
+def test_a_platform_that_works_says_so(client):
+    for name in (WORKER, SUPERVISOR):
+        Heartbeat.beat(name)
+    measure()
+    answer = client.get("/mlops/ready")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["ready"] is True
+    assert body["parts"] == dict.fromkeys(("worker", "supervisor", "engine", "mlflow"), True)
+    assert body["details"]["mlflow"] == {"works": True, "age_seconds": None, "detail": ""}
+    assert body["details"]["worker"]["age_seconds"] < 5
+
+
+def test_what_never_started_is_named(client):
+    answer = client.get("/mlops/ready")
+    assert answer.status_code == 503
+    body = answer.json()
+    assert body["parts"] == {"worker": False, "supervisor": False, "engine": False, "mlflow": True}
+    assert "has not started yet" in body["details"]["worker"]["detail"]
+
+
+def test_what_is_silent_is_named_with_its_age_and_what_that_means():
+    Heartbeat.objects.create(name=WORKER, beaten_at=timezone.now() - timedelta(seconds=90))
+    part = health.parts_of_platform()[WORKER]
+    assert not part.works
+    assert part.detail == ("The worker was last heard of 90 s ago: no job is started or finished.")
+
+
+def test_an_engine_that_is_away_is_not_ready_and_one_that_is_short_says_of_what():
+    measure(age=300)
+    part = health.parts_of_platform()["engine"]
+    assert (part.works, part.detail) == (
+        False,
+        "Docker was last measured 300 s ago: it does not answer.",
+    )
+    EngineCapacity.objects.update(measured_at=timezone.now(), short_of="disk")
+    part = health.parts_of_platform()["engine"]
+    assert (part.works, part.detail) == (
+        True,
+        "The disk is nearly full: no new job is started.",
+    )
+
+
+def test_mlflow_that_is_away_is_said(monkeypatch):
+    monkeypatch.setattr(health, "model_registry", lambda: Mlflow(available=False))
+    assert not health.parts_of_platform()["mlflow"].works
+
+
+def test_heartbeats_are_shown_to_operators_and_cannot_be_changed(admin_client):
+    Heartbeat.beat(WORKER)
+    page = admin_client.get("/admin/mlops_site/heartbeat/")
+    assert page.status_code == 200
+    assert "worker" in page.content.decode()
+    assert admin_client.get("/admin/mlops_site/heartbeat/add/").status_code == 403

@@ -1,0 +1,172 @@
+"""What killed processes leave, made on purpose and seen gone."""
+
+import os
+import socket
+import subprocess
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from inference import services as inference_services
+from inference.models import ModelServer
+from mlops_site.daily import DailyWork
+from mlops_site.models import RETENTION, Heartbeat
+from registry.mlflow_client import RegistryRefused
+from tests.fixtures.jobs import an_attempt
+from training import leftovers
+from training.containers import user_name
+from training.leftovers import Leftovers
+from training.services import observe
+
+pytestmark = pytest.mark.django_db
+
+
+class Users:
+    """An MLflow that has users and nothing else."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = list(names)
+
+    def user_names(self) -> list[str]:
+        return list(self.names)
+
+    def delete_job_user(self, name: str) -> None:
+        self.names.remove(name)
+
+
+@pytest.fixture
+def queued(monkeypatch) -> list[tuple]:
+    """What was put into the queue during the test."""
+    tasks: list[tuple] = []
+
+    def put(*task: object, **_: object) -> None:
+        tasks.append(task)
+
+    monkeypatch.setattr("inference.services.async_task", put)
+    monkeypatch.setattr("mlops_site.daily.async_task", put)
+    return tasks
+
+
+def look_for_users(users: Users, monkeypatch) -> None:
+    monkeypatch.setattr(leftovers, "model_registry", lambda: users)
+    Leftovers(engine=None).remove_forgotten_users()
+
+
+def test_users_of_attempts_that_are_over_or_unknown_are_deleted(monkeypatch):
+    alive, over = an_attempt(), an_attempt(ended=True)
+    for attempt in (alive, over):
+        attempt.mlflow_username = user_name(attempt)
+        attempt.save()
+    unknown = user_name(alive)
+    somebody_elses = "job-another-installation-1234-1-abc"
+    users = Users("admin", "job", alive.mlflow_username, over.mlflow_username, unknown)
+    users.names.append(somebody_elses)
+    look_for_users(users, monkeypatch)
+    assert users.names == ["admin", "job", alive.mlflow_username, somebody_elses]
+
+
+def test_an_mlflow_that_lists_nobody_is_left_alone(monkeypatch):
+    users = Users("admin")
+
+    def refuse() -> list[str]:
+        raise RegistryRefused("no such list")
+
+    monkeypatch.setattr(users, "user_names", refuse)
+    look_for_users(users, monkeypatch)
+
+
+def test_what_a_dead_process_held_is_free_at_once(monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    host = socket.gethostname()
+    owners = {
+        "dead": f"{host}:{ended.pid}",
+        "alive": f"{host}:{os.getpid()}",
+        "elsewhere": f"another-host:{ended.pid}",
+        "supervisor": "supervisor",
+    }
+    attempts = {name: an_attempt() for name in owners}
+    for name, attempt in attempts.items():
+        attempt.lease_owner = owners[name]
+        attempt.container_started_at = timezone.now()
+        attempt.save()
+    assert observe.unattended() == [attempts["dead"]]
+
+
+def a_server(**values) -> ModelServer:
+    now = timezone.now()
+    return ModelServer.objects.create(
+        model_name="m", version="1", created_at=now, changed_at=now, **values
+    )
+
+
+def test_a_server_whose_starter_died_is_asked_for_again(queued: list[tuple]):
+    long_ago = timezone.now() - timedelta(minutes=5)
+    server = a_server(status="starting", queued_at=long_ago, claim_expires_at=long_ago)
+    inference_services.dispatch()
+    assert queued == [("inference.tasks.start_server", server.pk)]
+    inference_services.dispatch()
+    assert len(queued) == 1
+
+
+def test_a_server_whose_starter_lives_is_left_to_it(queued: list[tuple]):
+    now = timezone.now()
+    a_server(
+        status="starting",
+        queued_at=now - timedelta(minutes=5),
+        claim_expires_at=now + timedelta(seconds=30),
+    )
+    inference_services.dispatch()
+    assert queued == []
+
+
+@pytest.mark.parametrize("status", ["starting", "ready", "stopping"])
+def test_every_server_ends_as_stopped_when_the_platform_stops(status: str, queued: list[tuple]):
+    server = a_server(
+        status=status,
+        container_id="c",
+        address="a:1",
+        token="t",
+        claim_expires_at=timezone.now() + timedelta(minutes=1),
+    )
+    assert inference_services.end_all() == 1
+    server.refresh_from_db()
+    assert server.status == "stopped"
+    assert (server.container_id, server.address, server.token) == ("", "", "")
+    assert server.claim_expires_at is None
+    inference_services.dispatch()
+    assert queued == []
+
+
+def test_daily_work_is_asked_for_once_until_it_was_done_a_day_ago(queued: list[tuple]):
+    work = DailyWork()
+    work.ask()
+    work.ask()
+    assert len(queued) == 1
+    Heartbeat.beat(RETENTION)
+    DailyWork().ask()
+    assert len(queued) == 1
+    Heartbeat.objects.update(beaten_at=timezone.now() - timedelta(hours=25))
+    DailyWork().ask()
+    assert len(queued) == 2
+
+
+def test_only_some_servers_start_at_once_and_those_wanted_longest_first(queued: list[tuple]):
+    now = timezone.now()
+    servers = [
+        ModelServer.objects.create(
+            model_name="m",
+            version=str(number),
+            status="starting",
+            created_at=now,
+            changed_at=now - timedelta(seconds=number),
+        )
+        for number in range(1, 5)
+    ]
+    inference_services.dispatch()
+    inference_services.dispatch()
+    assert [pk for _, pk in queued] == [servers[3].pk, servers[2].pk]
+    ModelServer.objects.filter(pk=servers[3].pk).update(status="stopped")
+    inference_services.dispatch()
+    assert [pk for _, pk in queued][2:] == [servers[1].pk]

@@ -1,0 +1,80 @@
+"""What killed processes and tidy operators leave: builds, networks, MLflow users.
+
+Each look finds its leftovers from what is there, not from memory, so that it may be missed, or done
+twice, at any time.
+"""
+
+import logging
+import time
+
+from django.conf import settings
+
+from registry.mlflow_client import RegistryRefused, model_registry
+from sandbox.engine import Engine
+from sandbox.network import ensure_networks, missing_networks
+from training import containers, engine_room
+from training.models import Attempt
+
+log = logging.getLogger(__name__)
+
+USERS_SECONDS = 300.0
+
+
+class Leftovers:
+    """For the supervisor, which calls each look every few seconds."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._users_at: float | None = None
+
+    def restore_networks(self) -> None:
+        """Makes a network again that was pruned, with its addresses: MLflow listens at one.
+
+        Raises EngineError when they are somebody else's by now; jobs fail and say so until an
+        operator starts the platform anew.
+        """
+        if not settings.JOBS_SUBNET:
+            return  # the operator's own networks
+        missing = missing_networks(self._engine, settings.INSTALLATION_ID)
+        if not missing:
+            return
+        ensure_networks(
+            self._engine,
+            settings.INSTALLATION_ID,
+            jobs_subnet=settings.JOBS_SUBNET,
+            jobs_gateway=settings.JOBS_GATEWAY,
+        )
+        log.warning("networks.restored %s", ", ".join(missing))
+
+    def remove_abandoned_builds(self) -> None:
+        """Raises EngineError, EngineUnavailable."""
+        for name in engine_room.environments().remove_abandoned():
+            log.warning("build.abandoned %s", name)
+
+    def remove_forgotten_users(self) -> None:
+        """MLflow users of attempts that are over or unknown. Raises RegistryUnavailable.
+
+        The rows know most of them (`finish.delete_users_left_behind`); this finds those that a
+        process made after it had been given up for dead.
+        """
+        now = time.monotonic()
+        if self._users_at is not None and now - self._users_at < USERS_SECONDS:
+            return
+        # Listed before the rows are read: a name stands in its row before the user exists.
+        names = [name for name in _user_names() if name.startswith(containers.user_prefix())]
+        alive = set(
+            Attempt.objects.filter(finished_at=None).values_list("mlflow_username", flat=True)
+        )
+        for name in names:
+            if name not in alive:
+                model_registry().delete_job_user(name)
+                log.warning("user.forgotten %s", name)
+        self._users_at = now
+
+
+def _user_names() -> list[str]:
+    """Empty when this MLflow does not list its users."""
+    try:
+        return model_registry().user_names()
+    except RegistryRefused:
+        return []

@@ -1,0 +1,142 @@
+"""Pages of jobs, newest first: each is read from one index in its order, whatever there is in all.
+
+Nothing is counted, and the long columns (script, lock, output) are not read. A page is asked for by
+the last job of the page before (`Place`), so the hundredth page costs what the first one does.
+With several filters at once the index is that of the rarest one; what else is asked for is compared
+row by row on the way.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Exists, OuterRef, Q, QuerySet, Value
+from django.db.models.functions import Coalesce
+
+from training.models import Job, JobTerm
+from training.states import Phase, Status
+
+LONG_COLUMNS = ("script", "environment_lock", "environment")
+# How far is looked to find the rarest of several filters.
+RARE_ENOUGH = 1000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a page ends: the created time and the id of its last job."""
+
+    created_at: datetime
+    job_id: uuid.UUID
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """What is wanted; empty means all. `terms` are those of `JobTerm`, and all must be there."""
+
+    job_id: uuid.UUID | None = None
+    status: str = ""
+    phase: str = ""
+    reason: str = ""
+    experiment: str = ""
+    model: str = ""
+    owner: str = ""
+    terms: tuple[str, ...] = ()
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """Jobs, newest first, and the place where the next page goes on; None on the last one."""
+
+    jobs: Sequence[Job]
+    next_place: Place | None
+
+
+def page_of_jobs(wanted: JobFilter, *, limit: int, after: Place | None = None) -> Page:
+    """At most `limit` jobs, those that follow the place `after`."""
+    found = list(jobs_query(wanted, after=after)[: limit + 1])
+    jobs = found[:limit]
+    more = len(found) > limit
+    return Page(jobs, Place(jobs[-1].created_at, jobs[-1].pk) if more else None)
+
+
+def jobs_query(wanted: JobFilter, *, after: Place | None = None) -> QuerySet[Job]:
+    """In the order of a page, and by the index of what the fewest jobs have."""
+    columns, terms = _columns(wanted), wanted.terms
+    jobs = Job.objects.defer(*LONG_COLUMNS)
+    first = _rarest(columns, terms)
+    for term in terms:
+        if term != first:
+            jobs = jobs.filter(_has_term(term))
+    for name, value in columns.items():
+        jobs = jobs.filter(**{name: value}) if name == first else _compared(jobs, name, value)
+    if first not in terms:
+        within = _within(wanted, after, created="created_at", key="id")
+        return jobs.filter(within).order_by("-created_at", "-id")
+    within = _within(wanted, after, created="terms__created_at", key="terms__job_id")
+    hits = jobs.filter(Q(terms__term=first) & within)
+    return hits.order_by("-terms__created_at", "-terms__job_id")
+
+
+def _columns(wanted: JobFilter) -> dict[str, Any]:
+    """Those whose index is worth more come first.
+
+    A phase has no index: the few jobs in one of a running job are found by their status.
+    """
+    columns: dict[str, Any] = {
+        "pk": wanted.job_id,
+        "experiment_name": wanted.experiment,
+        "model_name": wanted.model,
+        "owner": wanted.owner,
+        "reason": wanted.reason,
+        "status": wanted.status or _status_of(wanted.phase),
+        "phase": wanted.phase,
+    }
+    return {name: value for name, value in columns.items() if value}
+
+
+def _status_of(phase: str) -> str:
+    if phase in ("", Phase.ENDED):
+        return ""
+    return Status.QUEUED if phase == Phase.WAITING else Status.RUNNING
+
+
+def _rarest(columns: Mapping[str, Any], terms: Sequence[str]) -> str:
+    """The name of the column, or the term, that the fewest jobs have; empty when none is asked."""
+    if "pk" in columns:
+        return "pk"
+    counts = {term: JobTerm.objects.filter(term=term).order_by() for term in terms}
+    indexed = {name: value for name, value in columns.items() if name != "phase"}
+    queries: dict[str, QuerySet[Any]] = {
+        **counts,
+        **{name: Job.objects.filter(**{name: value}).order_by() for name, value in indexed.items()},
+    }
+    if len(queries) < 2:
+        return next(iter(queries), "")
+    return min(queries, key=lambda name: queries[name].values("pk")[:RARE_ENOUGH].count())
+
+
+def _has_term(term: str) -> Exists:
+    same = {"term": term, "created_at": OuterRef("created_at"), "job": OuterRef("pk")}
+    return Exists(JobTerm.objects.filter(**same))
+
+
+def _compared(jobs: QuerySet[Job], name: str, value: Any) -> QuerySet[Job]:
+    """As an expression: the database would take the wrong one of two indexes otherwise."""
+    return jobs.alias(**{f"{name}_is": Coalesce(name, Value(""))}).filter(**{f"{name}_is": value})
+
+
+def _within(wanted: JobFilter, after: Place | None, *, created: str, key: str) -> Q:
+    """One range of the index; an OR at the top would make the database read all of it and sort."""
+    within = Q()
+    if wanted.created_after is not None:
+        within &= Q(**{f"{created}__gte": wanted.created_after})
+    if wanted.created_before is not None:
+        within &= Q(**{f"{created}__lt": wanted.created_before})
+    if after is not None:
+        within &= Q(**{f"{created}__lte": after.created_at})
+        within &= Q(**{f"{created}__lt": after.created_at}) | Q(**{f"{key}__lt": after.job_id})
+    return within

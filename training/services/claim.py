@@ -1,0 +1,224 @@
+"""Who is next: by priority, then by turns of the users, then by age, as far as there is room."""
+
+import uuid
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Count, Min, Q, Sum
+from django.utils import timezone
+from django_q.tasks import async_task
+
+from training.models import Attempt, EngineCapacity, Job, QueueTurn, Resolution
+from training.services import rows
+from training.states import Phase, Status
+
+LAUNCH_TASK = "training.tasks.launch"
+LOCAL_ENGINE = "local"
+# How long a worker may take to resolve requirements before another one is asked.
+RESOLVE_PATIENCE_SECONDS = 120
+# A measurement that is older says nothing about now.
+MEASUREMENT_FRESH_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Room:
+    """What is left for jobs on an engine; `short_of` names what stops every new one."""
+
+    memory_mb: int
+    cpus: float
+    jobs: int
+    running: int = 0
+    short_of: str = ""
+
+    def fits(self, job: Job) -> bool:
+        """One job alone always fits: on a small host it would wait for ever otherwise."""
+        return not self.why_not(job)
+
+    def why_not(self, job: Job) -> str:
+        """What the job waits for: `engine`, `disk`, `memory`, `mlflow`, `cpus` or `slots`."""
+        if self.short_of:
+            return self.short_of
+        if self.running == 0:
+            return ""
+        if self.jobs <= 0:
+            return "slots"
+        if job.memory_mb > self.memory_mb:
+            return "memory"
+        return "cpus" if job.cpus > self.cpus else ""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A place in the queue, 1 for the first, and what the job waits for: what `Room.why_not` says,
+    `retry` (it is tried again later), `turn`, `builders` (all are busy), or nothing at all.
+    """
+
+    position: int
+    waiting_for: str
+
+
+def room_left(engine: str = LOCAL_ENGINE) -> Room:
+    """What the engine has, less what its open attempts were promised."""
+    measured = _measured(engine)
+    if measured is None:
+        return Room(memory_mb=0, cpus=0, jobs=0, short_of="engine")
+    open_jobs = Job.objects.filter(attempts__finished_at=None, attempts__engine=engine)
+    used = open_jobs.aggregate(memory=Sum("memory_mb"), cpus=Sum("cpus"), jobs=Count("pk"))
+    jobs = settings.MAX_CONCURRENT_JOBS or measured.memory_mb
+    return Room(
+        memory_mb=measured.memory_mb - settings.RESERVED_MEMORY_MB - (used["memory"] or 0),
+        cpus=measured.cpus - (used["cpus"] or 0.0),
+        jobs=jobs - used["jobs"],
+        running=used["jobs"],
+        short_of=measured.short_of,
+    )
+
+
+def note_short_of(what: str, engine: str = LOCAL_ENGINE) -> None:
+    """Nothing more is claimed until the next measurement: each job would lose an attempt."""
+    EngineCapacity.objects.filter(engine=engine).update(short_of=what)
+
+
+def next_in_line() -> Job | None:
+    """The job that is to be taken next, whether there is room for it or not."""
+    now = timezone.now()
+    due = Job.objects.filter(status=Status.QUEUED).filter(
+        Q(not_before=None) | Q(not_before__lte=now)
+    )
+    heads = list(
+        due.values("priority", "owner").annotate(first=Min("created_at")).order_by("-priority")
+    )
+    if not heads:
+        return None
+    first_class = [head for head in heads if head["priority"] == heads[0]["priority"]]
+    owner = _whose_turn({head["owner"]: head["first"].timestamp() for head in first_class})
+    waiting = due.filter(owner=owner, priority=heads[0]["priority"]).order_by("created_at", "id")
+    return waiting.first()
+
+
+def claimable() -> Job | None:
+    """The next job, if it could be launched now."""
+    job = next_in_line()
+    if job is None or not room_left().fits(job) or builders_busy():
+        return None
+    return job
+
+
+def claim_next() -> Attempt | None:
+    """Takes the next job, if there is room for it; None otherwise."""
+    with transaction.atomic():
+        job = claimable()
+        if job is None:
+            return None
+        now = timezone.now()
+        taken = Job.objects.select_for_update(skip_locked=True).filter(
+            pk=job.pk, status=Status.QUEUED
+        )
+        job = taken.first()
+        if job is None:
+            return None
+        rows.move(job, Status.RUNNING)
+        job.phase = Phase.BUILDING_ENVIRONMENT
+        job.started_at = job.started_at or now
+        job.not_before = None
+        job.save(update_fields=["status", "phase", "started_at", "not_before", "revision"])
+        attempt = Attempt.objects.create(
+            job=job,
+            number=job.attempts.count() + 1,
+            engine=LOCAL_ENGINE,
+            lease_owner=rows.me(),
+            lease_expires_at=now + timedelta(seconds=rows.LEASE_SECONDS),
+            created_at=now,
+        )
+        QueueTurn.objects.update_or_create(owner=job.owner, defaults={"taken_at": now})
+        rows.record(job, "claimed", f"by {rows.me()}", actor=rows.WORKER, attempt=attempt)
+    return attempt
+
+
+def ask_to_launch() -> None:
+    """Wakes a worker, which launches what is next when it comes to it."""
+    async_task(LAUNCH_TASK, save=False)
+
+
+def position_in_queue(job: Job) -> int:
+    """How many jobs were accepted before this one and are not taken yet, of its priority or above.
+
+    An estimate: users take turns, so that a job may overtake older ones of somebody else.
+    """
+    waiting = Job.objects.filter(status=Status.QUEUED)
+    ahead = Q(priority__gt=job.priority) | Q(priority=job.priority, created_at__lt=job.created_at)
+    return waiting.filter(ahead).count()
+
+
+def waiting_of(jobs: Sequence[Job]) -> dict[uuid.UUID, Waiting]:
+    """Where those of the jobs that are queued stand, and why they are not taken."""
+    queued = [job for job in jobs if job.status == Status.QUEUED]
+    if not queued:
+        return {}
+    ahead = _jobs_ahead(queued)
+    room, busy, now = room_left(), builders_busy(), timezone.now()
+    return {
+        job.pk: Waiting(
+            position=ahead[job.pk] + 1,
+            waiting_for=_why_waiting(job, room=room, first=ahead[job.pk] == 0, busy=busy, now=now),
+        )
+        for job in queued
+    }
+
+
+def _why_waiting(job: Job, *, room: Room, first: bool, busy: bool, now: datetime) -> str:
+    if job.not_before is not None and job.not_before > now:
+        return "retry"
+    short = room.why_not(job)
+    if short:
+        return short
+    if not first:
+        return "turn"
+    return "builders" if busy else ""
+
+
+def _jobs_ahead(queued: Sequence[Job]) -> dict[uuid.UUID, int]:
+    """`position_in_queue` of each; the queue is read once, however many are asked for."""
+    if len(queued) == 1:
+        return {queued[0].pk: position_in_queue(queued[0])}
+    waiting = Job.objects.filter(status=Status.QUEUED)
+    ranks = sorted(
+        (-priority, at) for priority, at in waiting.values_list("priority", "created_at")
+    )
+    return {job.pk: bisect_left(ranks, (-job.priority, job.created_at)) for job in queued}
+
+
+def _whose_turn(first_waiting: dict[str, float]) -> str:
+    """The owner with the fewest jobs running, then the one who had no turn for longest."""
+    if len(first_waiting) == 1:
+        return next(iter(first_waiting))
+    owners = list(first_waiting)
+    running = dict(
+        Job.objects.filter(status=Status.RUNNING, owner__in=owners)
+        .values_list("owner")
+        .annotate(Count("pk"))
+    )
+    turns = {
+        turn.owner: turn.taken_at.timestamp() for turn in QueueTurn.objects.filter(owner__in=owners)
+    }
+    return min(
+        owners,
+        key=lambda owner: (running.get(owner, 0), turns.get(owner, 0.0), first_waiting[owner]),
+    )
+
+
+def builders_busy() -> bool:
+    """What has ended must not wait for an installer: builds have their share of the workers."""
+    building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT).count()
+    since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
+    resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
+    return building + resolving.count() >= settings.LONG_TASKS
+
+
+def _measured(engine: str) -> EngineCapacity | None:
+    oldest = timezone.now() - timedelta(seconds=MEASUREMENT_FRESH_SECONDS)
+    return EngineCapacity.objects.filter(engine=engine, measured_at__gte=oldest).first()

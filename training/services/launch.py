@@ -1,0 +1,156 @@
+"""From a claimed attempt to a running container; every failure on the way ends the attempt."""
+
+import logging
+import secrets
+import threading
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
+from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
+from sandbox.environments import (
+    BuildStopped,
+    Environment,
+    EnvironmentFailed,
+    EnvironmentStore,
+)
+from training import containers, engine_room, logs
+from training.models import Attempt, LogChunk
+from training.services import claim, resolve, rows
+from training.services.finish import clean_up, end
+from training.states import EndReason, Phase, Reason
+
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the job while it was made ready."""
+
+
+def launch(attempt: Attempt) -> None:
+    """Raises LeaseLost; whatever else fails becomes the attempt's end."""
+    stop = threading.Event()
+    with rows.lease_kept(attempt, unwanted=stop.set):
+        try:
+            reason = _launch_or_reason(attempt, stop)
+            if reason is not None:
+                clean_up(attempt)
+                end(attempt, reason)
+        except rows.LeaseLost:
+            _remember_user(attempt)
+            raise
+
+
+def hand_over(attempt: Attempt, *, started_at: datetime) -> None:
+    """The container runs: from here on the supervisor holds the lease."""
+    deadline = started_at + timedelta(seconds=attempt.job.timeout_seconds)
+    rows.enter_phase(attempt, Phase.TRAINING)
+    rows.update_attempt(
+        attempt,
+        lease_owner=rows.SUPERVISOR,
+        lease_expires_at=timezone.now() + timedelta(seconds=rows.LEASE_SECONDS),
+        container_started_at=started_at,
+        deadline_at=deadline,
+    )
+
+
+def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | None:
+    try:
+        _launch(attempt, stop)
+    except (Cancelled, BuildStopped):
+        return EndReason.of(Reason.CANCELLED)
+    except EnvironmentFailed as error:
+        return EndReason.of(Reason(error.reason), sentence=error.detail, hint=error.hint)
+    except SandboxMismatch as error:
+        log.error("job.sandbox_refused", extra={"differences": error.differences})
+        rows.record(attempt.job, "sandbox_refused", str(error), actor=rows.WORKER, attempt=attempt)
+        return EndReason.of(Reason.SANDBOX_REFUSED)
+    except (EngineError, EngineUnavailable) as error:
+        log.exception("job.engine_failed", extra={"job": str(attempt.job_id)})
+        if isinstance(error, EngineUnavailable):
+            claim.note_short_of("engine")
+        return EndReason.of(Reason.ENGINE_UNAVAILABLE)
+    except RegistryUnavailable:
+        log.exception("job.tracking_unavailable", extra={"job": str(attempt.job_id)})
+        claim.note_short_of("mlflow")
+        return EndReason.of(Reason.TRACKING_UNAVAILABLE)
+    except RegistryRefused as error:
+        return EndReason.of(Reason.EXPERIMENT_REFUSED, sentence=str(error.detail))
+    except OSError:
+        log.exception("job.host_failed", extra={"job": str(attempt.job_id)})
+        return EndReason.of(Reason.INTERNAL_ERROR)
+    return None
+
+
+def _remember_user(attempt: Attempt) -> None:
+    """Whoever took the attempt over may have looked for its MLflow user before we made it."""
+    if attempt.mlflow_username:
+        lost = Attempt.objects.filter(pk=attempt.pk)
+        lost.update(mlflow_username=attempt.mlflow_username)
+
+
+def _launch(attempt: Attempt, stop: threading.Event) -> None:
+    store = engine_room.environments()
+    environment = _environment_for(attempt, store, stop)
+    rows.enter_phase(
+        attempt,
+        Phase.STARTING,
+        environment_key=environment.key,
+        environment_lock=environment.lock,
+    )
+    variables = _open_tracking(attempt)
+    containers.write_script(attempt)
+    spec = containers.spec_of(
+        attempt,
+        environment=environment,
+        platform_folder=store.platform_folder(),
+        variables=variables,
+    )
+    if stop.is_set():
+        raise Cancelled
+    _start(attempt, engine_room.engine(), engine_room.engine().create(spec))
+
+
+def _environment_for(
+    attempt: Attempt, store: EnvironmentStore, stop: threading.Event
+) -> Environment:
+    """The environment that is there, or a new one whose build shows in the job's log."""
+    requirements = attempt.job.requirements
+    found = store.find(requirements)
+    if found is not None:
+        return found
+    rows.record(attempt.job, "environment_build_started", actor=rows.WORKER, attempt=attempt)
+    output = logs.BufferedLog(attempt, LogChunk.Part.BUILD)
+    try:
+        environment = store.build(requirements, output=output.write, stop=stop)
+    finally:
+        output.flush()
+    resolve.note_installed(environment.key)
+    return environment
+
+
+def _open_tracking(attempt: Attempt) -> dict[str, str]:
+    """The attempt's own MLflow user, who may write to its experiment and to nothing else."""
+    registry = model_registry()
+    username = containers.user_name(attempt)
+    password = secrets.token_urlsafe(24)
+    experiment_id = registry.ensure_experiment(attempt.job.experiment_name)
+    # Before the user exists: a user that nobody remembers would never be deleted.
+    rows.update_attempt(attempt, mlflow_username=username)
+    registry.create_job_user(username, password, experiment_id)
+    return containers.job_variables(
+        attempt, experiment_id=experiment_id, username=username, password=password
+    )
+
+
+def _start(attempt: Attempt, engine: Engine, container_id: str) -> None:
+    try:
+        rows.update_attempt(
+            attempt, container_id=container_id, readback=engine.readback(container_id)
+        )
+        engine.start(container_id)
+    except (rows.LeaseLost, EngineError, EngineUnavailable):
+        engine.remove(container_id)
+        raise
+    hand_over(attempt, started_at=timezone.now())

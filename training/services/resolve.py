@@ -1,0 +1,160 @@
+"""What a set of requirements would install: asked by the web process, found out by a worker.
+
+The row is the order, as for jobs: the supervisor queues a task for it, one at a time, since workers
+are there for jobs first. Answers are remembered, so that asking again costs a look at a row.
+"""
+
+import hashlib
+import logging
+import threading
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from django.db.models import Q
+from django.utils import timezone
+from django_q.tasks import async_task
+
+from sandbox.engine import EngineError, EngineUnavailable
+from sandbox.environments import BuildStopped, EnvironmentFailed, EnvironmentLock, whole_set
+from training import engine_room
+from training.models import Resolution
+from training.services.claim import RESOLVE_PATIENCE_SECONDS, builders_busy
+from training.states import ENDINGS, EndReason, Fault, Reason
+
+log = logging.getLogger(__name__)
+
+RESOLVE_TASK = "training.tasks.resolve"
+RESOLVE_SECONDS = RESOLVE_PATIENCE_SECONDS - 20
+# An index changes: an answer is true for a while, and a failure of ours passes sooner.
+RESOLVED_FRESH = timedelta(days=1)
+REFUSED_FRESH = timedelta(minutes=10)
+FAILED_FRESH = timedelta(seconds=30)
+KEPT = timedelta(days=7)
+# Each is a row and some seconds of a worker, and anybody may ask.
+OPEN_MAX = 20
+Status = Resolution.Status
+
+
+def ask(requirements: Sequence[str]) -> Resolution | None:
+    """What is known of the set; a worker is asked where nothing is, or where it is too old.
+
+    None when too many are being resolved already. Raises EnvironmentFailed for what is no
+    requirement.
+    """
+    name = _name(requirements)
+    known = Resolution.objects.filter(set_hash=name).first()
+    now = timezone.now()
+    if known is not None and _is_fresh(known, now):
+        return known
+    Resolution.objects.filter(asked_at__lt=now - KEPT).exclude(set_hash=name).delete()
+    if Resolution.objects.filter(status=Status.RESOLVING).count() >= OPEN_MAX:
+        return None
+    asked = {
+        "requirements": list(requirements),
+        "status": Status.RESOLVING,
+        "asked_at": now,
+        "queued_at": None,
+    }
+    if known is None:
+        return Resolution.objects.get_or_create(set_hash=name, defaults=asked)[0]
+    # Whoever else asks at this moment finds the row changed, and changes nothing.
+    Resolution.objects.filter(pk=known.pk, asked_at=known.asked_at).update(**asked)
+    known.refresh_from_db()
+    return known
+
+
+def dispatch() -> None:
+    """Queues a task for the set that waits longest, unless one is being resolved.
+
+    Again after a while: the task was lost, or its worker was killed.
+    """
+    unanswered = Resolution.objects.filter(status=Status.RESOLVING)
+    if not unanswered.exists():
+        return
+    now = timezone.now()
+    late = now - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
+    if unanswered.filter(queued_at__gte=late).exists() or builders_busy():
+        return
+    due = unanswered.filter(Q(queued_at=None) | Q(queued_at__lt=late)).order_by("asked_at").first()
+    if due is not None and unanswered.filter(pk=due.pk).update(queued_at=now):
+        async_task(RESOLVE_TASK, due.pk, save=False)
+
+
+def answer(resolution_id: int) -> None:
+    """From a set that was asked for to its lock, or to the reason why there is none."""
+    resolution = Resolution.objects.filter(pk=resolution_id, status=Status.RESOLVING).first()
+    if resolution is None:
+        return
+    try:
+        found = _resolved(resolution.requirements)
+    except EnvironmentFailed as error:
+        reason = EndReason.of(Reason(error.reason), sentence=error.detail, hint=error.hint)
+        _fail(resolution, reason)
+    except BuildStopped:
+        _fail(resolution, EndReason.of(Reason.ENVIRONMENT_BUILD_TIMEOUT))
+    except (EngineError, EngineUnavailable):
+        log.exception("resolution.engine_failed", extra={"resolution": resolution_id})
+        _fail(resolution, EndReason.of(Reason.ENGINE_UNAVAILABLE))
+    except OSError:
+        log.exception("resolution.host_failed", extra={"resolution": resolution_id})
+        _fail(resolution, EndReason.of(Reason.INTERNAL_ERROR))
+    else:
+        _write(
+            resolution,
+            status=Status.RESOLVED,
+            lock=found.lock,
+            environment_key=found.key,
+            installed=found.installed,
+        )
+
+
+def note_installed(environment_key: str) -> None:
+    """A job has built this environment."""
+    Resolution.objects.filter(environment_key=environment_key).update(installed=True)
+
+
+def _resolved(requirements: Sequence[str]) -> EnvironmentLock:
+    stop = threading.Event()
+    clock = threading.Timer(RESOLVE_SECONDS, stop.set)
+    clock.daemon = True
+    clock.start()
+    try:
+        return engine_room.environments().resolve(requirements, output=_unheard, stop=stop)
+    finally:
+        clock.cancel()
+
+
+def _unheard(data: bytes) -> None:
+    """The installer's lines: nobody follows a question."""
+
+
+def _fail(resolution: Resolution, reason: EndReason) -> None:
+    _write(
+        resolution,
+        status=Status.FAILED,
+        reason=reason.reason,
+        detail=reason.sentence,
+        hint=reason.hint,
+    )
+
+
+def _write(resolution: Resolution, **values: str | bool) -> None:
+    """Unless somebody has answered meanwhile; what an earlier answer said goes."""
+    blank = {"lock": "", "environment_key": "", "installed": False}
+    words = {"reason": "", "detail": "", "hint": ""}
+    asked = Resolution.objects.filter(pk=resolution.pk, status=Status.RESOLVING)
+    asked.update(**{**blank, **words, **values, "answered_at": timezone.now()})
+
+
+def _is_fresh(known: Resolution, now: datetime) -> bool:
+    if known.status == Status.RESOLVING or known.answered_at is None:
+        return known.status == Status.RESOLVING
+    age = now - known.answered_at
+    if known.status == Status.RESOLVED:
+        return age < RESOLVED_FRESH
+    ours = ENDINGS[Reason(known.reason)].fault is Fault.PLATFORM
+    return age < (FAILED_FRESH if ours else REFUSED_FRESH)
+
+
+def _name(requirements: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(whole_set(requirements)).encode()).hexdigest()

@@ -21,6 +21,9 @@ from sandbox.network import remove_networks
 ROAD_SUFFIX = "-road"
 # Kept between runs: environments are the slow part, and are found by what they hold.
 ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
+# The contract's quick start is walked as it is printed, with curl; an engine that is killed has a
+# network of its own.
+TEST_TOOLS = {"curl": "curl", "ip": "iproute2"}
 
 
 def test() -> int:
@@ -50,12 +53,14 @@ def test() -> int:
 
 
 def _ensure_test_tools() -> None:
-    """The contract's quick start is walked as it is printed: with curl. Raises Stop."""
-    if shutil.which("curl"):
+    """What the tests use beside the engine. Raises Stop."""
+    missing = [package for tool, package in TEST_TOOLS.items() if shutil.which(tool) is None]
+    if not missing:
         return
     if os.geteuid() != 0:
-        raise Stop("The tests need curl: install it (apt-get install curl), or run make as root.")
-    apt_install("curl")
+        names = " ".join(missing)
+        raise Stop(f"The tests need {names}: apt-get install {names}, or run make as root.")
+    apt_install(*missing)
 
 
 def _pytest(home: Path, installation_id: str) -> int:

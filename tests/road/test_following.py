@@ -1,6 +1,8 @@
 """Following jobs on the whole platform: live, by byte, by hundreds, and through kills."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -178,7 +180,7 @@ def test_a_supervisor_killed_in_mid_stream_loses_no_byte(platform: Platform):
     for wanted in ("line 5", "line 25"):
         wait_for(lambda w=wanted: w in stream.text, seconds=60, what=wanted)
         supervisor = platform.processes()["supervisor"]
-        subprocess.run(["kill", "-KILL", str(supervisor)], check=True)
+        os.kill(supervisor, signal.SIGKILL)
         wait_for(
             lambda old=supervisor: platform.processes().get("supervisor", old) != old,
             seconds=30,
@@ -193,7 +195,7 @@ def test_a_web_process_killed_in_mid_stream_is_found_again(platform: Platform):
     job_id = platform.upload(TALKS.format(lines=60, pause=0.1))
     first = Stream(platform, job_id)
     wait_for(lambda: "line 5" in first.text, seconds=60, what="output")
-    subprocess.run(["kill", "-KILL", str(platform.processes()["web"])], check=True)
+    os.kill(platform.processes()["web"], signal.SIGKILL)
     wait_for(lambda: first.broke_off or not first._thread.is_alive(), seconds=20, what="the break")
 
     def again() -> Stream | None:

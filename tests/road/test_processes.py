@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from deploy.accounts import CHECKOUT
 from deploy.testing import ROAD_SUFFIX, remove_installation
@@ -22,7 +23,6 @@ from tests.fixtures.engine_proxy import EngineProxy
 
 ENDS = "raise SystemExit(7)\n"
 ENDED = "The script ended with exit code 7."
-WORKERS = 3
 # Of which up to half a minute is waiting: the kills of this module follow each other without the
 # minutes of health that make the next start quick again.
 RECOVERY_SECONDS = 90
@@ -57,7 +57,7 @@ def unit_of(platform: Platform) -> Unit | None:
     if watcher is None or main is None:
         return None
     look = look_at(main, group_of(main))
-    whole = look.complete and len(look.workers) == WORKERS
+    whole = look.complete and len(look.workers) == settings.QUEUE_WORKERS
     return Unit(watcher, main, look) if whole else None
 
 

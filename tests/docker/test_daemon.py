@@ -34,7 +34,8 @@ def home() -> Iterator[Path]:
 
 def test_a_killed_engine_answers_again(home: Path):
     address = f"unix://{home}/engine.sock"
-    command = ["dockerd", "--host", address, "--pidfile", str(home / "pid")]
+    # In a network of its own: without a bridge a daemon deletes the machine's `docker0`.
+    command = ["unshare", "--net", "dockerd", "--host", address, "--pidfile", str(home / "pid")]
     command += ["--data-root", str(home / "data"), "--exec-root", str(home / "exec")]
     command += ["--bridge=none", "--iptables=false", "--ip-masq=false", "--storage-driver=vfs"]
     daemon = Daemon(log=home / "log", command=command)

@@ -8,6 +8,7 @@ from rest_framework.views import APIView
 
 from inference import gateway
 from inference.api.serializers import InferenceRequestSerializer, InferenceResponseSerializer
+from registry.api.examples import problem_example
 
 REQUEST_EXAMPLE = {
     "model_name": "churn_predictor",
@@ -75,16 +76,6 @@ STARTING_EXAMPLE = {
 }
 
 
-def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
-    return OpenApiExample(
-        name,
-        value=value,
-        response_only=True,
-        status_codes=[code],
-        media_type="application/problem+json",
-    )
-
-
 class InferenceView(APIView):
     """For Django's own test client and servers without ASGI; the same bytes either way."""
 
@@ -110,10 +101,10 @@ class InferenceView(APIView):
             OpenApiExample(
                 "Predictions", value=RESPONSE_EXAMPLE, response_only=True, status_codes=["200"]
             ),
-            _problem_example("Inputs that do not fit", REFUSED_EXAMPLE, "400"),
-            _problem_example("A model without probabilities", NO_PROBABILITIES_EXAMPLE, "400"),
-            _problem_example("Unknown version", UNKNOWN_EXAMPLE, "404"),
-            _problem_example("Still loading", STARTING_EXAMPLE, "503"),
+            problem_example("Inputs that do not fit", REFUSED_EXAMPLE, "400"),
+            problem_example("A model without probabilities", NO_PROBABILITIES_EXAMPLE, "400"),
+            problem_example("Unknown version", UNKNOWN_EXAMPLE, "404"),
+            problem_example("Still loading", STARTING_EXAMPLE, "503"),
         ],
     )
     def post(self, request: Request) -> HttpResponse:

@@ -5,6 +5,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from registry.api.examples import problem_example
 from registry.api.serializers import (
     RegisteredModelSerializer,
     RegisteredSerializer,
@@ -82,16 +83,6 @@ NO_SUCH_MODEL_EXAMPLE = {
 }
 
 
-def _problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
-    return OpenApiExample(
-        name,
-        value=value,
-        response_only=True,
-        status_codes=[code],
-        media_type="application/problem+json",
-    )
-
-
 class RegisterView(APIView):
     problem_codes = ("400", "404", "413", "415", "503")
 
@@ -110,9 +101,9 @@ class RegisterView(APIView):
             OpenApiExample(
                 "Registered", value=REGISTERED_EXAMPLE, response_only=True, status_codes=["201"]
             ),
-            _problem_example("A field is missing", INVALID_EXAMPLE, "400"),
-            _problem_example("The run has no model", NO_MODEL_EXAMPLE, "400"),
-            _problem_example("Unknown run", RUN_EXAMPLE, "404"),
+            problem_example("A field is missing", INVALID_EXAMPLE, "400"),
+            problem_example("The run has no model", NO_MODEL_EXAMPLE, "400"),
+            problem_example("Unknown run", RUN_EXAMPLE, "404"),
         ],
     )
     def post(self, request: Request) -> Response:
@@ -166,7 +157,7 @@ class ModelView(APIView):
         },
         examples=[
             OpenApiExample("Model", value=MODEL_EXAMPLE, response_only=True, status_codes=["200"]),
-            _problem_example("Unknown model", NO_SUCH_MODEL_EXAMPLE, "404"),
+            problem_example("Unknown model", NO_SUCH_MODEL_EXAMPLE, "404"),
         ],
     )
     def get(self, request: Request, model_name: str) -> Response:

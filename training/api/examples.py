@@ -1,7 +1,5 @@
 """What the documentation of the API shows: requests, answers, and problems."""
 
-from drf_spectacular.utils import OpenApiExample
-
 from training.services.submit import NoSpace
 
 UPLOAD_EXAMPLE = {
@@ -158,13 +156,3 @@ NO_LOCK_EXAMPLE = {
     "code": "environment_not_resolved",
     "hint": "Ask again when the job is starting.",
 }
-
-
-def problem_example(name: str, value: dict[str, object], code: str) -> OpenApiExample:
-    return OpenApiExample(
-        name,
-        value=value,
-        response_only=True,
-        status_codes=[code],
-        media_type="application/problem+json",
-    )

@@ -9,7 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from training.api.examples import JOB_EXAMPLE, problem_example
+from registry.api.examples import problem_example
+from training.api.examples import JOB_EXAMPLE
 from training.api.queries import LIMIT_DEFAULT, LIMIT_MAX, cursor_of, read_query
 from training.api.serializers import JobRowSerializer, row_document
 from training.facts import facts_of

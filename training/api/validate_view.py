@@ -9,8 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from registry.api.examples import problem_example
 from training.api.client import AnyBodyParser, client_of, upload_limits
-from training.api.examples import INVALID_EXAMPLE, UPLOAD_EXAMPLE, problem_example
+from training.api.examples import INVALID_EXAMPLE, UPLOAD_EXAMPLE
 from training.api.serializers import WAITING_FOR, UploadFormSerializer, UploadSerializer
 from training.api.submission import parse_upload
 from training.models import Job, Resolution

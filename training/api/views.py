@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from registry.api.examples import problem_example
 from training.api import follow, idempotency
 from training.api.client import AnyBodyParser, client_of, job_of, job_path, upload_limits
 from training.api.examples import (
@@ -27,7 +28,6 @@ from training.api.examples import (
     RERUN_EXAMPLE,
     TOO_MANY_EXAMPLE,
     UPLOAD_EXAMPLE,
-    problem_example,
 )
 from training.api.serializers import (
     CancelSerializer,

@@ -6,9 +6,9 @@ import logging
 from django.conf import settings
 
 from inference import gateway
-from inference.api.problems import Answer, problem
+from inference.api.problems import PATH, Answer, problem
 from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
-from registry.rawhttp.problems import INTERNAL_DETAIL
+from registry.rawhttp.problems import unforeseen
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ async def _answer(body: bytes) -> Answer:
     if error is None:
         return task.result()
     log.error("inference.unexpected_error", exc_info=error)
-    return problem(500, "internal_error", INTERNAL_DETAIL)
+    return unforeseen(error, instance=PATH)
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
+from django.db import OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from rest_framework import exceptions
@@ -14,7 +15,14 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from registry.rawhttp.problems import CONTENT_TYPE, INTERNAL_DETAIL, problem_document
+from registry.rawhttp.problems import (
+    CONTENT_TYPE,
+    DATABASE_AWAY,
+    DATABASE_AWAY_DETAIL,
+    DATABASE_AWAY_SECONDS,
+    INTERNAL_DETAIL,
+    problem_document,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +40,15 @@ class TooLarge(exceptions.APIException):
         super().__init__(f"The body is larger than {megabytes} MiB.")
 
 
+class DatabaseAway(exceptions.APIException):
+    """It is locked, full or restarting: whatever was asked has not been done."""
+
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = DATABASE_AWAY
+    default_detail = DATABASE_AWAY_DETAIL
+    wait = DATABASE_AWAY_SECONDS
+
+
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
     """DRF's hook: known errors become problems, unknown ones are logged and stay anonymous."""
     request = context["request"]
@@ -45,6 +62,9 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         error = exceptions.PermissionDenied()
     elif isinstance(error, RequestDataTooBig):
         error = TooLarge()
+    elif isinstance(error, OperationalError):
+        log.error("api.database_away", exc_info=error, extra={"path": path})
+        error = DatabaseAway()
     if not isinstance(error, exceptions.APIException):
         log.error("api.unexpected_error", exc_info=error, extra={"path": path})
         return _response(

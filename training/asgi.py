@@ -19,7 +19,7 @@ from django.db import DatabaseError, connection
 
 from registry.rawhttp.asgi import Asked, Receive, Scope, Send, read_request, send_answer, start
 from registry.rawhttp.asgi import while_connected as _while_connected
-from registry.rawhttp.problems import INTERNAL_DETAIL, Answer, problem
+from registry.rawhttp.problems import Answer, problem, unforeseen
 from training import following
 from training.following import LogText, Refused
 from training.watch import Glimpse, Watcher, look
@@ -74,11 +74,8 @@ async def _answer(scope: Scope, send: Send) -> None:
     elif error is not None:
         log.error("follow.unexpected_error", exc_info=error, extra={"path": asked.path})
         if not told.started:
-            await send_answer(told, _internal(asked), head_only=asked.head_only)
-
-
-def _internal(asked: Asked) -> Answer:
-    return problem(500, "internal_error", INTERNAL_DETAIL, instance=asked.path)
+            answer = unforeseen(error, instance=asked.path)
+            await send_answer(told, answer, head_only=asked.head_only)
 
 
 class _Told:

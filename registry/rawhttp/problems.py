@@ -5,9 +5,13 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+from django.db import OperationalError
 
 CONTENT_TYPE = "application/problem+json"
 INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
+DATABASE_AWAY = "database_away"
+DATABASE_AWAY_DETAIL = "The platform's database does not answer now; nothing was changed."
+DATABASE_AWAY_SECONDS = 5
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -60,3 +64,19 @@ def problem(
     if retry_after_seconds is not None:
         headers["retry-after"] = str(retry_after_seconds)
     return status, headers, orjson.dumps(document)
+
+
+def unforeseen(error: BaseException, *, instance: str) -> Answer:
+    """For an error that no code expected: who may try again is told so, and nothing of the inside.
+
+    A database that is locked, full or restarting answers again; anything else is ours to mend.
+    """
+    if isinstance(error, OperationalError):
+        return problem(
+            503,
+            DATABASE_AWAY,
+            DATABASE_AWAY_DETAIL,
+            instance=instance,
+            retry_after_seconds=DATABASE_AWAY_SECONDS,
+        )
+    return problem(500, "internal_error", INTERNAL_DETAIL, instance=instance)

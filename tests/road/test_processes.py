@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 from django.conf import settings
 
 from deploy.accounts import CHECKOUT
 from deploy.testing import ROAD_SUFFIX, remove_installation
-from deploy.trial import Platform, start_platform, stop_platform, wait_for
+from deploy.trial import TERMINAL, Platform, start_platform, stop_platform, wait_for
 from mlops_site.processes import group_of, processes
 from mlops_site.worker_unit import BUSY_MARK, SILENT_SECONDS, STOP_SECONDS, Look, look_at
 from sandbox.engine import Engine
@@ -27,6 +28,14 @@ ENDED = "The script ended with exit code 7."
 # minutes of health that make the next start quick again.
 RECOVERY_SECONDS = 90
 LEASE_SECONDS = 15
+COUNTED = 300
+COUNTS = f"""\
+import time
+for number in range({COUNTED}):
+    print("line", number, flush=True)
+    time.sleep(0.1)
+raise SystemExit(7)
+"""
 BEATEN = "SELECT beaten_at FROM mlops_site_heartbeat WHERE name = 'supervisor'"
 WORKER_BEATEN = "SELECT beaten_at FROM mlops_site_heartbeat WHERE name = 'worker'"
 MEASURED = "SELECT measured_at FROM training_enginecapacity"
@@ -114,6 +123,33 @@ def test_a_pruned_network_is_made_again_and_jobs_go_on(platform: Platform, engin
     assert after["IPAM"]["Config"] == before["IPAM"]["Config"]
     assert after["Options"] == before["Options"]
     assert platform.run(ENDS)["error"] == ENDED
+
+
+def test_processes_are_replaced_under_a_job_that_goes_on(platform: Platform):
+    """As a service manager does at an upgrade: it is adopted, and no line of it is lost."""
+    job_id = platform.upload(COUNTS)
+    wait_for_log(platform, job_id, "line 5\n")
+    for name in ("supervisor", "worker", "web"):
+        before = platform.processes()[name]
+        os.kill(before, signal.SIGTERM)
+        wait_for(
+            lambda name=name, before=before: platform.processes().get(name, before) != before,
+            seconds=RECOVERY_SECONDS,
+            what=f"another {name}",
+        )
+    job = wait_for(lambda: ended_now(platform, job_id), seconds=120, what="its end")
+    assert (job["error"], job["attempt"]) == (ENDED, 1)
+    lines = [line for line in job["logs"].splitlines() if line.startswith("line ")]
+    assert lines == [f"line {number}" for number in range(COUNTED)]
+
+
+def ended_now(platform: Platform, job_id: str) -> dict | None:
+    """None also while nobody answers."""
+    try:
+        job = platform.job(job_id)
+    except requests.ConnectionError:
+        return None
+    return job if job["status"] in TERMINAL else None
 
 
 def test_tasks_that_the_queue_lost_are_asked_for_again(platform: Platform):

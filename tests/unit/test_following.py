@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.db import OperationalError
 from django.test import Client
 from django.utils import timezone
 
@@ -324,6 +325,18 @@ def test_an_error_that_nobody_foresaw_stays_anonymous(job: Job, monkeypatch: pyt
     answered = ask(path_of(job))
     assert (answered.status, answered.document["code"]) == (500, "internal_error")
     assert b"hunter2" not in answered.body
+
+
+def test_a_database_that_does_not_answer_says_when_to_come_back(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: Any) -> None:
+        raise OperationalError("database or disk is full")
+
+    monkeypatch.setattr(following, "job_document", full)
+    answered = ask(path_of(job))
+    assert (answered.status, answered.document["code"]) == (503, "database_away")
+    assert answered.headers["retry-after"] == "5"
 
 
 # -- the log as text ------------------------------------------------------------------------------

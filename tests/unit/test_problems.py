@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.urls import include, path
@@ -27,6 +28,11 @@ class Away(APIView):
         raise RegistryUnavailable
 
 
+class Full(APIView):
+    def get(self, request: Any) -> HttpResponse:
+        raise OperationalError("database or disk is full")
+
+
 def broken_page(request: Any) -> HttpResponse:
     raise RuntimeError("a secret of the inside")
 
@@ -34,6 +40,7 @@ def broken_page(request: Any) -> HttpResponse:
 urlpatterns = [
     path("mlops/broken", Broken.as_view()),
     path("mlops/away", Away.as_view()),
+    path("mlops/full", Full.as_view()),
     path("broken", broken_page),
     path("", include(mlops_site.urls)),
 ]
@@ -89,6 +96,13 @@ def test_an_error_that_nobody_foresaw_tells_nothing_of_the_inside(client: Client
 def test_a_part_that_is_away_says_when_to_come_back(client: Client):
     answer = client.get("/mlops/away")
     problem_of(answer, 503)
+    assert answer.headers["Retry-After"] == "5"
+
+
+def test_a_database_that_does_not_answer_says_when_to_come_back(client: Client):
+    answer = client.get("/mlops/full")
+    assert problem_of(answer, 503)["code"] == "database_away"
+    assert b"disk is full" not in answer.content
     assert answer.headers["Retry-After"] == "5"
 
 

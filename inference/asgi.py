@@ -4,11 +4,12 @@ import asyncio
 import logging
 
 from django.conf import settings
+from django.db import OperationalError
 
 from inference import gateway
 from inference.api.problems import PATH, Answer, problem
 from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
-from registry.rawhttp.problems import unforeseen
+from registry.rawhttp.problems import database_away, internal_error
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ async def _answer(body: bytes) -> Answer:
     if error is None:
         return task.result()
     log.error("inference.unexpected_error", exc_info=error)
-    return unforeseen(error, instance=PATH)
+    away = isinstance(error, OperationalError)
+    return (database_away if away else internal_error)(instance=PATH)
 
 
 async def _read(scope: Scope, receive: Receive) -> bytes | None:

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, OperationalError, connection
 
 from registry.rawhttp.asgi import Asked, Receive, Scope, Send, read_request, send_answer, start
 from registry.rawhttp.asgi import while_connected as _while_connected
-from registry.rawhttp.problems import Answer, problem, unforeseen
+from registry.rawhttp.problems import Answer, database_away, internal_error, problem
 from training import following
 from training.following import LogText, Refused
 from training.watch import Glimpse, Watcher, look
@@ -74,7 +74,8 @@ async def _answer(scope: Scope, send: Send) -> None:
     elif error is not None:
         log.error("follow.unexpected_error", exc_info=error, extra={"path": asked.path})
         if not told.started:
-            answer = unforeseen(error, instance=asked.path)
+            away = isinstance(error, OperationalError)
+            answer = (database_away if away else internal_error)(instance=asked.path)
             await send_answer(told, answer, head_only=asked.head_only)
 
 

@@ -5,7 +5,6 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
-from django.db import OperationalError
 
 CONTENT_TYPE = "application/problem+json"
 INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
@@ -66,17 +65,17 @@ def problem(
     return status, headers, orjson.dumps(document)
 
 
-def unforeseen(error: BaseException, *, instance: str) -> Answer:
-    """For an error that no code expected: who may try again is told so, and nothing of the inside.
-
-    A database that is locked, full or restarting answers again; anything else is ours to mend.
-    """
-    if isinstance(error, OperationalError):
-        return problem(
-            503,
-            DATABASE_AWAY,
-            DATABASE_AWAY_DETAIL,
-            instance=instance,
-            retry_after_seconds=DATABASE_AWAY_SECONDS,
-        )
+def internal_error(*, instance: str) -> Answer:
+    """For an error that no code expected: it is logged, and nothing of the inside is told."""
     return problem(500, "internal_error", INTERNAL_DETAIL, instance=instance)
+
+
+def database_away(*, instance: str) -> Answer:
+    """For a database that is locked, full or restarting: it will answer again."""
+    return problem(
+        503,
+        DATABASE_AWAY,
+        DATABASE_AWAY_DETAIL,
+        instance=instance,
+        retry_after_seconds=DATABASE_AWAY_SECONDS,
+    )

@@ -170,6 +170,7 @@ LONG_TASKS = max(1, (QUEUE_WORKERS - 1) // 2)
 Q_CLUSTER = {
     "name": "mlops",
     "orm": "default",
+    "broker_class": "mlops_site.queue.BellORM",
     "workers": QUEUE_WORKERS,
     "poll": 0.2,
     "queue_limit": 2,

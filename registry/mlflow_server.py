@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from registry import job_tokens
+
 PROCESS = Path(__file__).resolve().with_name("mlflow_process.py")
 # `READ` is what MLflow ships: then every job could read every other job's data.
 AUTH_SETTINGS = """\
@@ -40,6 +42,7 @@ def main() -> None:
         "MLFLOW_AUTH_CONFIG_PATH": str(auth_file),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,
         "MLFLOW_FLASK_SERVER_SECRET_KEY": secret,
+        job_tokens.PREFIX_VARIABLE: job_tokens.PREFIX,
         # Its job runner costs 2.5 GB and does nothing for us.
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",

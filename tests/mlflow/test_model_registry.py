@@ -4,13 +4,16 @@ import json
 import os
 import pickle
 import secrets
+import sqlite3
 import subprocess
 import sys
 import uuid
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from registry.job_tokens import PREFIX, new_token
 from registry.mlflow_client import (
     LoggedModel,
     ModelNotFound,
@@ -44,7 +47,7 @@ class JobUser:
         self.server = server
         self.attempt = f"{uuid.uuid4()}/1"
         self.name = f"job-{secrets.token_hex(4)}"
-        self.password = secrets.token_urlsafe(16)
+        self.password = new_token()
         self.experiment_id = server.registry.ensure_experiment(experiment)
         server.registry.create_job_user(self.name, self.password, self.experiment_id)
         self._folder = folder
@@ -219,6 +222,27 @@ def test_a_deleted_job_user_opens_nothing(registry, mlflow_server, tmp_path):
     registry.delete_job_user(user.name)
     registry.delete_job_user(user.name)
     assert user.run("import mlflow\nmlflow.start_run()\n").returncode != 0
+
+
+def test_a_jobs_random_password_is_hashed_quickly_and_a_persons_slowly(
+    registry: ModelRegistry, mlflow_server: MlflowServer
+):
+    experiment = registry.ensure_experiment("hashes")
+    passwords = {"job-quick": new_token(), "ann": "a long password", "bob": f"{PREFIX}short"}
+    for name, password in passwords.items():
+        registry.create_job_user(name, password, experiment)
+    with closing(sqlite3.connect(mlflow_server.home / "auth.db")) as database:
+        kept = dict(database.execute("SELECT username, password_hash FROM users").fetchall())
+    methods = {name: kept[name].partition("$")[0] for name in passwords}
+    assert methods["job-quick"] == "pbkdf2:sha256:1"
+    assert methods["ann"] == methods["bob"] == "scrypt:32768:8:1"
+    for name, password in passwords.items():
+        with pytest.raises(RegistryRefused):
+            ModelRegistry(
+                tracking_uri=mlflow_server.uri, username=name, password=f"{password}x"
+            ).ensure_experiment("hashes")
+        its = ModelRegistry(tracking_uri=mlflow_server.uri, username=name, password=password)
+        assert its.ensure_experiment("hashes") == experiment
 
 
 def test_an_experiment_is_made_once_and_a_deleted_one_is_refused(registry):

@@ -9,6 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
+from training.doorbell import SUPERVISOR_BELL
 from training.models import Job
 from training.services import rows
 from training.states import ENDINGS, TERMINAL, EndReason, Phase, Reason, Status
@@ -71,6 +72,7 @@ def _ask(job: Job, *, actor: str) -> None:
     job.revision += 1
     job.save(update_fields=["cancel_requested_at", "revision"])
     rows.record(job, "cancel_requested", actor=actor)
+    SUPERVISOR_BELL.ring_on_commit()
 
 
 def _what_will_happen(job: Job) -> str:

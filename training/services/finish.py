@@ -22,6 +22,7 @@ from registry.mlflow_client import (
 )
 from sandbox.engine import EngineUnavailable
 from training import containers, engine_room, logs
+from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, Job
 from training.services import rows
 from training.signals import model_registered
@@ -84,6 +85,7 @@ def end(attempt: Attempt, reason: EndReason, *, run_id: str = "", model_version:
             _wait_again(attempt, reason)
         else:
             _end_job(attempt, reason, run_id=run_id, model_version=model_version)
+        SUPERVISOR_BELL.ring_on_commit()
     if model_version:
         model_registered.send(sender=Job, model_name=attempt.job.model_name, version=model_version)
 

@@ -1,12 +1,12 @@
 """From a claimed attempt to a running container; every failure on the way ends the attempt."""
 
 import logging
-import secrets
 import threading
 from datetime import datetime, timedelta
 
 from django.utils import timezone
 
+from registry.job_tokens import new_token
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import (
@@ -134,7 +134,7 @@ def _open_tracking(attempt: Attempt) -> dict[str, str]:
     """The attempt's own MLflow user, who may write to its experiment and to nothing else."""
     registry = model_registry()
     username = containers.user_name(attempt)
-    password = secrets.token_urlsafe(24)
+    password = new_token()
     experiment_id = registry.ensure_experiment(attempt.job.experiment_name)
     # Before the user exists: a user that nobody remembers would never be deleted.
     rows.update_attempt(attempt, mlflow_username=username)

@@ -17,6 +17,7 @@ from django_q.tasks import async_task
 from sandbox.engine import EngineError, EngineUnavailable
 from sandbox.environments import BuildStopped, EnvironmentFailed, EnvironmentLock, whole_set
 from training import engine_room
+from training.doorbell import SUPERVISOR_BELL
 from training.models import Resolution
 from training.services.claim import RESOLVE_PATIENCE_SECONDS, builders_busy
 from training.states import ENDINGS, EndReason, Fault, Reason
@@ -56,10 +57,12 @@ def ask(requirements: Sequence[str]) -> Resolution | None:
         "queued_at": None,
     }
     if known is None:
-        return Resolution.objects.get_or_create(set_hash=name, defaults=asked)[0]
-    # Whoever else asks at this moment finds the row changed, and changes nothing.
-    Resolution.objects.filter(pk=known.pk, asked_at=known.asked_at).update(**asked)
-    known.refresh_from_db()
+        known = Resolution.objects.get_or_create(set_hash=name, defaults=asked)[0]
+    else:
+        # Whoever else asks at this moment finds the row changed, and changes nothing.
+        Resolution.objects.filter(pk=known.pk, asked_at=known.asked_at).update(**asked)
+        known.refresh_from_db()
+    SUPERVISOR_BELL.ring_on_commit()
     return known
 
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 from rest_framework.exceptions import APIException
 
 from training.api.submission import Edits, Submission
+from training.doorbell import SUPERVISOR_BELL
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import room_left
@@ -187,6 +188,7 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             # Its document names this job from now on.
             Job.objects.filter(pk=rerun_of.pk).update(revision=F("revision") + 1)
         rows.record(job, "accepted", detail, actor=client.owner)
+        SUPERVISOR_BELL.ring_on_commit()
     return job
 
 

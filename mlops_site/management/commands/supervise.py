@@ -19,6 +19,7 @@ from mlops_site.daily import DailyWork
 from mlops_site.models import SUPERVISOR, Heartbeat
 from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
+from training.doorbell import SUPERVISOR_BELL, wake_on_ring
 from training.leftovers import Leftovers
 from training.services.claim import LOCAL_ENGINE
 from training.supervisor import JobSupervisor
@@ -65,6 +66,7 @@ class _Supervision:
         engine = self._wait_for_engine()
         if engine is None:
             return
+        wake_on_ring(SUPERVISOR_BELL, self._wake, stopping=self._stopping)
         jobs = JobSupervisor(engine=engine, wake=self._wake, may_act=self._turn.check)
         self._supervise(jobs, Leftovers(engine))
 

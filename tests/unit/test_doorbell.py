@@ -9,6 +9,7 @@ import pytest
 from django.db import transaction
 from django_q.models import OrmQ
 
+from deploy.trial import wait_for
 from mlops_site.queue import BellORM
 from training import doorbell
 from training.doorbell import Doorbell, Listener, wake_on_ring
@@ -97,6 +98,7 @@ def test_a_queued_task_is_taken_without_waiting_for_the_next_look(broker: BellOR
             taken.extend(broker.dequeue() or [])
 
     taking = in_thread(take)
+    wait_for(lambda: broker._listener is not None, seconds=LONG, what="somebody who listens")
     started = time.monotonic()
     broker.enqueue("a task")
     taking.join(timeout=LONG / 2)

@@ -378,7 +378,7 @@ class World:
         return cancel(job.pk, actor="me").final
 
     def rerun(self, job: Job) -> Job:
-        return submit.rerun(job, Edits(), client=Client(owner="me"))
+        return submit.rerun(job, Edits(), client=Client(owner="me")).job
 
     # -- what the platform does ----------------------------------------------------------------
     def launch(self, *faults: Fault) -> None:

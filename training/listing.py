@@ -97,6 +97,7 @@ def _end_of_walk(wanted: JobFilter, first: str, *, after: Place | None) -> Place
     others = {*_columns(wanted), *wanted.terms} - {first}
     if not others or first == "pk":
         return None
+    passed: QuerySet[Any, tuple[datetime, uuid.UUID]]
     if first in wanted.terms:
         within = _within(wanted, after, created="created_at", key="job_id")
         entries = JobTerm.objects.filter(within, term=first).order_by("-created_at", "-job_id")

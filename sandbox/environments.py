@@ -174,6 +174,14 @@ class EnvironmentStore:
             )
         return folder
 
+    def python_tag(self) -> str:
+        """Which Python runs in the containers, such as `cpython-311`; empty while that is unknown.
+
+        Their own Python wrote it into the names of the platform folder's bytecode.
+        """
+        compiled = next(self._platform_path().glob("*/__pycache__/*.pyc"), None)
+        return compiled.name.split(".")[-2] if compiled else ""
+
     def ensure_platform(self, *, output: Output) -> Path:
         """Builds the platform folder unless it is there. Raises EnvironmentFailed."""
         final = self._platform_path()

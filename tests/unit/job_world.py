@@ -273,6 +273,10 @@ class FaultyStore:
                 raise BuildStopped
             return ENVIRONMENT
 
+    def python_tag(self) -> str:
+        """A Python of its own: its grammar is not ours."""
+        return "cpython-0"
+
     def platform_folder(self) -> Path:
         return Path("/nowhere")
 

@@ -1,9 +1,9 @@
 """The life of a model server: ensure, start, use, stop, reconcile. Nothing else writes its state.
 
-Whoever starts a server holds its claim; every write of that work is guarded by it, and zero rows
-changed means that the server is somebody else's now. No call to Docker or MLflow happens inside a
-transaction, and `ensure_server`, `look`, `touch` and `stop` need neither: the web process calls
-them.
+Whoever starts a server holds its claim, with name and time; every write of that work is guarded by
+its token, and zero rows changed means that the server is somebody else's now. No call to Docker or
+MLflow happens inside a transaction, and `ensure_server`, `look`, `touch` and `stop` need neither:
+the web process calls them.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django_q.tasks import async_task
@@ -26,6 +26,7 @@ from inference import containers, engine_room
 from inference.containers import StartFailed
 from inference.models import ModelServer
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
+from sandbox import holders
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 
@@ -198,6 +199,8 @@ def _start_anew(
     environment = containers.environment_of(version, store=store, registry=registry)
     folder = containers.model_folder(version, registry=registry)
     _make_room(server.pk)
+    # A container of this name is removed next: it must not be one that somebody else has started.
+    _write(server.pk, claim, phase="starting")
     running = containers.run(
         server_id=server.pk, engine=engine, store=store, environment=environment, folder=folder
     )
@@ -293,6 +296,7 @@ def dispatch() -> None:
     process cannot do this itself: it has no key to the queue. A start waits for its model, so that
     only some are under way at once, the longest wanted first: jobs need workers too.
     """
+    _free_claims_of_the_dead()
     now = timezone.now()
     late = Q(queued_at__lt=now - timedelta(seconds=TASK_PATIENCE_SECONDS))
     free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
@@ -304,6 +308,20 @@ def dispatch() -> None:
         _queue(server, START_TASK)
     for server in ModelServer.objects.filter(due, status=Status.STOPPING):
         _queue(server, STOP_TASK)
+
+
+def _free_claims_of_the_dead() -> None:
+    """The next worker need not wait until the claim of a killed one runs out; its token is void."""
+    starting = ModelServer.objects.filter(status=Status.STARTING)
+    held = starting.filter(claim_expires_at__gte=timezone.now())
+    for server_id, claim, owner in held.values_list("pk", "claim", "claim_owner"):
+        if not holders.is_gone(owner):
+            continue
+        freed = starting.filter(pk=server_id, claim=claim).update(
+            claim=uuid.uuid4(), claim_owner="", claim_expires_at=None, queued_at=None
+        )
+        if freed:
+            log.warning("server.starter_died", extra={"server": server_id, "owner": owner})
 
 
 def _queue(server: ModelServer, task: str) -> None:
@@ -382,7 +400,10 @@ def _claim(server_id: int) -> uuid.UUID | None:
     free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
     claim = uuid.uuid4()
     changed = ModelServer.objects.filter(free, pk=server_id, status=Status.STARTING).update(
-        claim=claim, claim_expires_at=now + timedelta(seconds=CLAIM_SECONDS), changed_at=now
+        claim=claim,
+        claim_owner=holders.me(),
+        claim_expires_at=now + timedelta(seconds=CLAIM_SECONDS),
+        changed_at=now,
     )
     return claim if changed else None
 
@@ -394,8 +415,7 @@ def _renewed(server_id: int, claim: uuid.UUID) -> Iterator[None]:
 
     def renew() -> None:
         while not over.wait(CLAIM_RENEW_SECONDS):
-            expires = timezone.now() + timedelta(seconds=CLAIM_SECONDS)
-            ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=expires)
+            _renew(server_id, claim)
         connection.close()
 
     keeper = threading.Thread(target=renew, name=f"claim-{server_id}", daemon=True)
@@ -406,6 +426,16 @@ def _renewed(server_id: int, claim: uuid.UUID) -> Iterator[None]:
         over.set()
         keeper.join()
         ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=None)
+
+
+def _renew(server_id: int, claim: uuid.UUID) -> None:
+    """A database that is locked for a while must not end the claim of a start of minutes."""
+    expires = timezone.now() + timedelta(seconds=CLAIM_SECONDS)
+    try:
+        ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=expires)
+    except DatabaseError:
+        log.warning("server.claim_not_renewed", extra={"server": server_id})
+        connection.close()
 
 
 def _write(server_id: int, claim: uuid.UUID, **fields: Any) -> None:

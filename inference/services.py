@@ -22,8 +22,8 @@ from django.utils import timezone
 from django_q.tasks import async_task
 from rest_framework.exceptions import APIException
 
-from inference import containers, engine_room
-from inference.containers import StartFailed
+from inference import containers, engine_room, model_files
+from inference.failures import StartFailed, unreachable
 from inference.models import ModelServer
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
 from sandbox import holders
@@ -196,8 +196,10 @@ def _start_anew(
 ) -> None:
     _write(server.pk, claim, phase="preparing")
     version = _version(server, registry)
+    # From here on the files of this source are this server's: nobody clears them away.
+    _write(server.pk, claim, source=version.source)
     environment = containers.environment_of(version, store=store, registry=registry)
-    folder = containers.model_folder(version, registry=registry)
+    folder = model_files.model_folder(version, registry=registry)
     _make_room(server.pk)
     # A container of this name is removed next: it must not be one that somebody else has started.
     _write(server.pk, claim, phase="starting")
@@ -211,7 +213,6 @@ def _start_anew(
             container_id=running.container_id,
             token=running.token,
             environment_key=environment.key,
-            source=version.source,
         )
         address = containers.wait_until_ready(
             running,
@@ -241,7 +242,7 @@ def _version(server: ModelServer, registry: ModelRegistry) -> ModelVersion:
     try:
         return registry.version(server.model_name, server.version)
     except APIException as error:
-        raise containers.unreachable(error) from error
+        raise unreachable(error) from error
 
 
 def _still_there(server: ModelServer, engine: Engine) -> bool:
@@ -371,6 +372,23 @@ def _remove_orphans(engine: Engine, found: list[ContainerState]) -> None:
         if row is None or replaced:
             log.warning("server.orphan_removed", extra={"container": state.name})
             engine.remove(state.id)
+
+
+def remove_cut_off_downloads() -> None:
+    """What killed workers left of downloads; one that runs right now is left alone."""
+    for name in model_files.remove_cut_off():
+        log.warning("model.download_cut_off", extra={"folder": name})
+
+
+def remove_unowned_models() -> None:
+    """Files that no server's row names, since their version was made anew from other ones."""
+    for name in model_files.remove_unowned(_owned_folders):
+        log.warning("model.files_unowned", extra={"folder": name})
+
+
+def _owned_folders() -> set[str]:
+    rows = ModelServer.objects.values_list("model_name", "source", "version")
+    return {model_files.folder_name(*row) for row in rows}
 
 
 def end_all() -> int:

@@ -6,6 +6,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.utils import timezone
@@ -187,13 +188,14 @@ def test_a_starter_that_lost_its_server_touches_no_container(
     claim = inference_services._claim(server.pk)
     ran: list[object] = []
     monkeypatch.setattr(inference_services.containers, "environment_of", lambda *_, **__: None)
-    monkeypatch.setattr(inference_services, "_version", lambda *_: None)
+    version = SimpleNamespace(source="models:/m-1")
+    monkeypatch.setattr(inference_services, "_version", lambda *_: version)
     monkeypatch.setattr(inference_services.containers, "run", lambda **_: ran.append(1))
 
     def lost_meanwhile(*_: object, **__: object) -> None:
         ModelServer.objects.update(claim=uuid.uuid4())
 
-    monkeypatch.setattr(inference_services.containers, "model_folder", lost_meanwhile)
+    monkeypatch.setattr(inference_services.model_files, "model_folder", lost_meanwhile)
     with pytest.raises(inference_services.ClaimLost):
         inference_services._start_anew(server, claim, engine=None, store=None, registry=None)
     assert ran == []

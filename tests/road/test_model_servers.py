@@ -1,4 +1,4 @@
-"""A model server whose starter is killed is started by the next worker, not when a claim is over."""
+"""A model server whose starter is killed is the next worker's at once, not when a claim is over."""
 
 import os
 import signal

@@ -18,8 +18,8 @@ from typing import Any
 
 MEMORY_BYTES = 768 * 1024 * 1024
 CPU_SECONDS = 8
-# An account that has nothing and that nothing runs as, of the numbers that no system gives out; small
-# enough for a container whose users are mapped.
+# An account that has nothing and that nothing runs as, of the numbers that no system gives out;
+# small enough for a container whose users are mapped.
 NOBODY = 65_533
 IMPORTS_MAX = 500
 NAME_MAX = 200

@@ -8,23 +8,30 @@ from django.db import OperationalError
 
 from inference import gateway
 from inference.api.problems import PATH, Answer, problem
-from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
+from registry.rawhttp.asgi import (
+    BodyTooLarge,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_answer,
+)
 from registry.rawhttp.problems import database_away, internal_error
 
 log = logging.getLogger(__name__)
 
 
-class Disconnected(Exception):
-    """The client went away before its request was complete."""
-
-
 async def inference_app(scope: Scope, receive: Receive, send: Send) -> None:
     """Answers `POST /mlops/inference`, whatever content type the client names."""
     try:
-        body = await _read(scope, receive)
+        body = await read_body(scope, receive, max_bytes=settings.INFERENCE_MAX_BYTES)
     except Disconnected:
         return
-    await send_answer(send, _too_large() if body is None else await _answer(body))
+    except BodyTooLarge:
+        await send_answer(send, _too_large())
+        return
+    await send_answer(send, await _answer(body))
 
 
 async def _answer(body: bytes) -> Answer:
@@ -37,24 +44,6 @@ async def _answer(body: bytes) -> Answer:
     log.error("inference.unexpected_error", exc_info=error)
     away = isinstance(error, OperationalError)
     return (database_away if away else internal_error)(instance=PATH)
-
-
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body; None when it is too large. Raises Disconnected."""
-    length = dict(scope["headers"]).get(b"content-length", b"0")
-    if length.isdigit() and int(length) > settings.INFERENCE_MAX_BYTES:
-        return None
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Disconnected
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > settings.INFERENCE_MAX_BYTES:
-            return None
-    return bytes(body)
 
 
 def _too_large() -> Answer:

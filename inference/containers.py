@@ -3,12 +3,9 @@
 Every step raises StartFailed with a sentence that a user may read.
 """
 
-import hashlib
 import json
 import logging
 import secrets
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ import requests
 from django.conf import settings
 from rest_framework.exceptions import APIException
 
+from inference.failures import StartFailed, unreachable
 from registry.mlflow_client import ModelRegistry, ModelVersion
 from sandbox.engine import ContainerState, Engine
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
@@ -33,15 +31,6 @@ READY_CALL_SECONDS = 5.0
 LOG_TAIL_CHARACTERS = 300
 # One thread: the rows of a request are few, and a pool of threads costs more than they take.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-
-
-class StartFailed(Exception):
-    """The server cannot be started: a reason for programs, a sentence for people."""
-
-    def __init__(self, reason: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.reason = reason
-        self.sentence = sentence
 
 
 @dataclass(frozen=True)
@@ -78,47 +67,6 @@ def _requirements(version: ModelVersion, registry: ModelRegistry) -> list[str]:
 
 def _log_line(line: bytes) -> None:
     log.info("server.build_output", extra={"line": line.decode(errors="replace").rstrip()})
-
-
-def model_folder(version: ModelVersion, *, registry: ModelRegistry) -> Path:
-    """The version's files on this host, readable in the container; downloaded once."""
-    digest = hashlib.sha256(f"{version.name}\n{version.source}".encode()).hexdigest()[:16]
-    final = settings.MODELS_DIR / f"{digest}-{version.version}"
-    if not final.is_dir():
-        settings.MODELS_DIR.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.MODELS_DIR, prefix=".download-") as aside:
-            target = Path(aside) / "model"
-            target.mkdir()
-            _download(version, target, registry=registry)
-            _publish(target, final)
-    found = sorted(final.rglob("MLmodel"), key=lambda path: len(path.parts))
-    if not found:
-        shutil.rmtree(final)
-        raise StartFailed("model_files_missing", "The version has no MLmodel file.")
-    return found[0].parent
-
-
-def _download(version: ModelVersion, target: Path, *, registry: ModelRegistry) -> None:
-    try:
-        registry.download_model(version, target)
-    except APIException as error:
-        raise unreachable(error) from error
-    except OSError as error:
-        log.exception("server.download_failed")
-        sentence = "The model's files cannot be stored on the platform's disk."
-        raise StartFailed("host_failed", sentence) from error
-
-
-def _publish(folder: Path, final: Path) -> None:
-    """Readable for the container's user, and in place in one step; the first of two wins."""
-    for path in [folder, *folder.rglob("*")]:
-        if not path.is_symlink():
-            path.chmod(0o755 if path.is_dir() else 0o644)
-    try:
-        folder.rename(final)
-    except OSError:
-        if not final.is_dir():
-            raise
 
 
 def run(
@@ -214,10 +162,3 @@ def _ended(state: ContainerState | None, engine: Engine) -> StartFailed:
     last = [line.strip() for line in lines if line.strip()][-1:]
     why = (told[-1:] or last or [f"exit code {state.exit_code}"])[0][:LOG_TAIL_CHARACTERS]
     return StartFailed("model_not_loadable", f"The model cannot be loaded: {why}")
-
-
-def unreachable(error: APIException) -> StartFailed:
-    """A registry's answer: what is not there stays away, what does not answer may come back."""
-    gone = error.status_code in (400, 404)
-    reason = "model_not_found" if gone else "registry_unavailable"
-    return StartFailed(reason, str(error.detail))

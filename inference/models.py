@@ -38,6 +38,8 @@ class ModelServer(models.Model):
     token = models.CharField(max_length=64, blank=True, default="")
     claim = models.UUIDField(default=uuid.uuid4)
     claim_expires_at = models.DateTimeField(null=True, blank=True)
+    # Which process starts it; of one that is known to be dead the claim need not run out.
+    claim_owner = models.CharField(max_length=120, blank=True, default="")
     # When the supervisor asked a worker for what the status says; none: nobody was asked yet.
     queued_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()

@@ -1,9 +1,9 @@
 """The life of a model server: ensure, start, use, stop, reconcile. Nothing else writes its state.
 
-Whoever starts a server holds its claim; every write of that work is guarded by it, and zero rows
-changed means that the server is somebody else's now. No call to Docker or MLflow happens inside a
-transaction, and `ensure_server`, `look`, `touch` and `stop` need neither: the web process calls
-them.
+Whoever starts a server holds its claim, with name and time; every write of that work is guarded by
+its token, and zero rows changed means that the server is somebody else's now. No call to Docker or
+MLflow happens inside a transaction, and `ensure_server`, `look`, `touch` and `stop` need neither:
+the web process calls them.
 """
 
 import contextlib
@@ -16,16 +16,17 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django_q.tasks import async_task
 from rest_framework.exceptions import APIException
 
-from inference import containers, engine_room
-from inference.containers import StartFailed
+from inference import containers, engine_room, model_files
+from inference.failures import StartFailed, unreachable
 from inference.models import ModelServer
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
+from sandbox import holders
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 
@@ -195,9 +196,13 @@ def _start_anew(
 ) -> None:
     _write(server.pk, claim, phase="preparing")
     version = _version(server, registry)
+    # From here on the files of this source are this server's: nobody clears them away.
+    _write(server.pk, claim, source=version.source)
     environment = containers.environment_of(version, store=store, registry=registry)
-    folder = containers.model_folder(version, registry=registry)
+    folder = model_files.model_folder(version, registry=registry)
     _make_room(server.pk)
+    # A container of this name is removed next: it must not be one that somebody else has started.
+    _write(server.pk, claim, phase="starting")
     running = containers.run(
         server_id=server.pk, engine=engine, store=store, environment=environment, folder=folder
     )
@@ -208,7 +213,6 @@ def _start_anew(
             container_id=running.container_id,
             token=running.token,
             environment_key=environment.key,
-            source=version.source,
         )
         address = containers.wait_until_ready(
             running,
@@ -238,7 +242,7 @@ def _version(server: ModelServer, registry: ModelRegistry) -> ModelVersion:
     try:
         return registry.version(server.model_name, server.version)
     except APIException as error:
-        raise containers.unreachable(error) from error
+        raise unreachable(error) from error
 
 
 def _still_there(server: ModelServer, engine: Engine) -> bool:
@@ -293,6 +297,7 @@ def dispatch() -> None:
     process cannot do this itself: it has no key to the queue. A start waits for its model, so that
     only some are under way at once, the longest wanted first: jobs need workers too.
     """
+    _free_claims_of_the_dead()
     now = timezone.now()
     late = Q(queued_at__lt=now - timedelta(seconds=TASK_PATIENCE_SECONDS))
     free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
@@ -304,6 +309,20 @@ def dispatch() -> None:
         _queue(server, START_TASK)
     for server in ModelServer.objects.filter(due, status=Status.STOPPING):
         _queue(server, STOP_TASK)
+
+
+def _free_claims_of_the_dead() -> None:
+    """The next worker need not wait until the claim of a killed one runs out; its token is void."""
+    starting = ModelServer.objects.filter(status=Status.STARTING)
+    held = starting.filter(claim_expires_at__gte=timezone.now())
+    for server_id, claim, owner in held.values_list("pk", "claim", "claim_owner"):
+        if not holders.is_gone(owner):
+            continue
+        freed = starting.filter(pk=server_id, claim=claim).update(
+            claim=uuid.uuid4(), claim_owner="", claim_expires_at=None, queued_at=None
+        )
+        if freed:
+            log.warning("server.starter_died", extra={"server": server_id, "owner": owner})
 
 
 def _queue(server: ModelServer, task: str) -> None:
@@ -355,6 +374,23 @@ def _remove_orphans(engine: Engine, found: list[ContainerState]) -> None:
             engine.remove(state.id)
 
 
+def remove_cut_off_downloads() -> None:
+    """What killed workers left of downloads; one that runs right now is left alone."""
+    for name in model_files.remove_cut_off():
+        log.warning("model.download_cut_off", extra={"folder": name})
+
+
+def remove_unowned_models() -> None:
+    """Files that no server's row names, since their version was made anew from other ones."""
+    for name in model_files.remove_unowned(_owned_folders):
+        log.warning("model.files_unowned", extra={"folder": name})
+
+
+def _owned_folders() -> set[str]:
+    rows = ModelServer.objects.values_list("model_name", "source", "version")
+    return {model_files.folder_name(*row) for row in rows}
+
+
 def end_all() -> int:
     """The platform stops, and nobody works on servers any more: every row ends as stopped.
 
@@ -382,7 +418,10 @@ def _claim(server_id: int) -> uuid.UUID | None:
     free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=now)
     claim = uuid.uuid4()
     changed = ModelServer.objects.filter(free, pk=server_id, status=Status.STARTING).update(
-        claim=claim, claim_expires_at=now + timedelta(seconds=CLAIM_SECONDS), changed_at=now
+        claim=claim,
+        claim_owner=holders.me(),
+        claim_expires_at=now + timedelta(seconds=CLAIM_SECONDS),
+        changed_at=now,
     )
     return claim if changed else None
 
@@ -394,8 +433,7 @@ def _renewed(server_id: int, claim: uuid.UUID) -> Iterator[None]:
 
     def renew() -> None:
         while not over.wait(CLAIM_RENEW_SECONDS):
-            expires = timezone.now() + timedelta(seconds=CLAIM_SECONDS)
-            ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=expires)
+            _renew(server_id, claim)
         connection.close()
 
     keeper = threading.Thread(target=renew, name=f"claim-{server_id}", daemon=True)
@@ -406,6 +444,16 @@ def _renewed(server_id: int, claim: uuid.UUID) -> Iterator[None]:
         over.set()
         keeper.join()
         ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=None)
+
+
+def _renew(server_id: int, claim: uuid.UUID) -> None:
+    """A database that is locked for a while must not end the claim of a start of minutes."""
+    expires = timezone.now() + timedelta(seconds=CLAIM_SECONDS)
+    try:
+        ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=expires)
+    except DatabaseError:
+        log.warning("server.claim_not_renewed", extra={"server": server_id})
+        connection.close()
 
 
 def _write(server_id: int, claim: uuid.UUID, **fields: Any) -> None:

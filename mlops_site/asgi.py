@@ -5,14 +5,21 @@ handler lets a request wait, for a cold model or for a job, without holding a th
 """
 
 import json
-from enum import Enum
 from typing import Any, cast
 
 from a2wsgi import WSGIMiddleware
 from django.conf import settings
 
 from mlops_site.wsgi import application as django_application
-from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
+from registry.rawhttp.asgi import (
+    BodyTooLarge,
+    Disconnected,
+    Receive,
+    Scope,
+    Send,
+    read_body,
+    send_answer,
+)
 
 # After Django's set-up: the handlers read models.
 from inference import gateway  # isort: skip
@@ -24,13 +31,6 @@ from training import asgi as following  # isort: skip
 DJANGO_THREADS = 8
 LENGTH_HEADERS = (b"content-length", b"transfer-encoding")
 _django = WSGIMiddleware(cast(Any, django_application), workers=DJANGO_THREADS)
-
-
-class Ending(Enum):
-    """Why there is no body."""
-
-    TOO_LARGE = "too large"
-    DISCONNECTED = "disconnected"
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,29 +49,19 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if following.is_followed(scope):
         await following.following_app(scope, receive, send)
         return
-    body = await _read(scope, receive)
-    if body is Ending.TOO_LARGE:
+    await _answer_by_django(scope, receive, send)
+
+
+async def _answer_by_django(scope: Scope, receive: Receive, send: Send) -> None:
+    """The body is read before a thread is taken: a slow client must hold none."""
+    try:
+        body = await read_body(scope, receive, max_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+    except Disconnected:
+        return
+    except BodyTooLarge:
         await _send_problem(_too_large(scope), send)
-    elif body is not Ending.DISCONNECTED:
-        await _django(*_with_body(scope, body), send)  # type: ignore[arg-type]
-
-
-async def _read(scope: Scope, receive: Receive) -> bytes | Ending:
-    """The whole body, read before a thread is taken: a slow client must hold none."""
-    maximum = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    declared = dict(scope["headers"]).get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > maximum:
-        return Ending.TOO_LARGE
-    body, more = bytearray(), True
-    while more:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return Ending.DISCONNECTED
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > maximum:
-            return Ending.TOO_LARGE
-    return bytes(body)
+        return
+    await _django(*_with_body(scope, body), send)  # type: ignore[arg-type]
 
 
 def _with_body(scope: Scope, body: bytes) -> tuple[Scope, Receive]:

@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from sandbox.engine import Engine
+from sandbox.held_folders import held_folder, is_abandoned
 from sandbox.images import base_of
 from sandbox.spec import BUILDER_UID, Kind, Limits, build_spec
 
@@ -41,8 +41,6 @@ RESOLUTION_SECONDS = 7 * 24 * 3600
 END_SECONDS = 30
 WATCH_SECONDS = 0.5
 LOCK_SECONDS = 0.2
-# Between the making of a build's folder and its lock.
-YOUNG_SECONDS = 10.0
 BUILD_LABEL = "mlops.build"
 Output = Callable[[bytes], None]
 
@@ -174,6 +172,14 @@ class EnvironmentStore:
             )
         return folder
 
+    def python_tag(self) -> str:
+        """Which Python runs in the containers, such as `cpython-311`; empty while that is unknown.
+
+        Their own Python wrote it into the names of the platform folder's bytecode.
+        """
+        compiled = next(self._platform_path().glob("*/__pycache__/*.pyc"), None)
+        return compiled.name.split(".")[-2] if compiled else ""
+
     def ensure_platform(self, *, output: Output) -> Path:
         """Builds the platform folder unless it is there. Raises EnvironmentFailed."""
         final = self._platform_path()
@@ -196,11 +202,11 @@ class EnvironmentStore:
         removed = set()
         for state in self._engine.find(labels):
             name = state.labels.get(BUILD_LABEL, "")
-            if not name or _is_abandoned(self._root / "building" / name):
+            if not name or is_abandoned(self._root / "building" / name):
                 self._engine.remove(state.id)
                 removed.add(name or state.name)
         for folder in self._building():
-            if _is_abandoned(folder):
+            if is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.add(folder.name)
         return sorted(removed)
@@ -310,17 +316,9 @@ class EnvironmentStore:
     def _build_folder(self) -> Iterator[Path]:
         """A folder below building/ that the builder may write; gone afterwards in any case."""
         self._prepare_root()
-        folder = Path(tempfile.mkdtemp(dir=self._root / "building"))
-        # Held until the end, or the death, of this process: so a build that nobody waits for any
-        # more is told from one that goes on.
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        fcntl.flock(held, fcntl.LOCK_EX)
-        try:
+        with held_folder(self._root / "building") as folder:
             _give_to_builder(folder)
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(held)
 
     def _prepare_root(self) -> None:
         for name in ("cache", "envs", "building", "resolved", "platform", "locks"):
@@ -372,22 +370,6 @@ def whole_set(requirements: Sequence[str]) -> list[str]:
     Raises EnvironmentFailed.
     """
     return sorted(_with_baseline(requirements)[0])
-
-
-def _is_abandoned(folder: Path) -> bool:
-    """Whether no living process builds in it; one that was made just now may not be held yet."""
-    try:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except FileNotFoundError:
-        return True
-    try:
-        young = time.time() - os.fstat(handle).st_ctime < YOUNG_SECONDS
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(handle)
-    return not young
 
 
 def _try_lock(handle: IO[str]) -> bool:

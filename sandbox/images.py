@@ -153,13 +153,22 @@ def _debian_tag() -> str:
 
 def _files() -> dict[str, tuple[bytes, int]]:
     """What goes to /opt/mlops: name to content and mode."""
-    files = {path.name: (path.read_bytes(), 0o644) for path in sorted(IMAGE_FOLDER.glob("*.py"))}
+    ours = [*IMAGE_FOLDER.glob("*.py"), *_job_path_files()]
+    files = {
+        str(path.relative_to(IMAGE_FOLDER)): (path.read_bytes(), 0o644) for path in sorted(ours)
+    }
     files["uv"] = (Path(uv.find_uv_bin()).read_bytes(), 0o755)
     bundle = Path(os.environ.get("SSL_CERT_FILE", SYSTEM_CA_BUNDLE))
     if bundle.is_file():
         # A company's own authority is trusted inside as it is outside.
         files["ca-certificates.crt"] = (bundle.read_bytes(), 0o644)
     return files
+
+
+def _job_path_files() -> list[Path]:
+    """What every job has on its `sys.path` beside its environment."""
+    folder = IMAGE_FOLDER / "job_path"
+    return [*folder.glob("*.py"), *folder.glob("*.dist-info/*")]
 
 
 def _content_hash(*, base_id: str, files: dict[str, tuple[bytes, int]]) -> str:

@@ -18,6 +18,8 @@ TMP_MB = 64
 # The part of a log that the engine keeps; our own quota (`training`) is smaller.
 ENGINE_LOG = {"max-size": "50m", "max-file": "2"}
 SERVER_PORT = 8080
+# One plugin of MLflow, which is no part of the environment (`image/job_path`).
+JOB_PATH = "/opt/mlops/job_path"
 
 
 class Kind(StrEnum):
@@ -191,7 +193,7 @@ def job_spec(
         name=name,
         image=image,
         command=command,
-        environment=_variables(variables),
+        environment=_variables({**variables, "PYTHONPATH": JOB_PATH}),
         user="runner",
         mounts=mounts,
         network=network,

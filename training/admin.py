@@ -167,7 +167,7 @@ class JobAdmin(ReadOnlyAdmin):
         client = Client(owner=get_user(request).get_username())
         for job in jobs:
             try:
-                again = rerun(job, Edits(), client=client)
+                again = rerun(job, Edits(), client=client).job
             except APIException as refused:
                 messages.warning(request, f"{job}: {refused.detail}")
             else:

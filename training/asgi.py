@@ -208,7 +208,7 @@ class _Conversation:
         with self._room.watcher.watching(job.pk) as watch:
             await watch.until(
                 lambda seen: (
-                    seen.revision > known.revision or (tagged and seen.log_bytes > known.log_bytes)
+                    seen.tells_another_state(known) or (tagged and seen.log_bytes > known.log_bytes)
                 ),
                 seconds=seconds,
             )

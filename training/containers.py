@@ -91,7 +91,8 @@ def job_variables(
 
     `MLFLOW_RUN_CONTEXT` tags every run and model with job and attempt. `MLFLOW_RUN_ID` is never
     set: it crashes scripts that call `set_experiment`. Requirements are not inferred, which takes
-    MLflow 4 to 8 seconds: the job's environment is known exactly.
+    MLflow 4 to 8 seconds: the job's environment is known exactly. What MLflow says of that is kept
+    out of the log (`sandbox/image/job_path`).
     """
     job = attempt.job
     threads = str(max(1, round(job.cpus)))

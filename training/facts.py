@@ -40,11 +40,14 @@ class JobFacts:
         return sum(attempt.log_bytes for attempt in self.attempts)
 
 
-def facts_of(jobs: Sequence[Job]) -> dict[uuid.UUID, JobFacts]:
-    """By the id of the job, for each of these."""
+def facts_of(
+    jobs: Sequence[Job], *, waiting: Mapping[uuid.UUID, Waiting] | None = None
+) -> dict[uuid.UUID, JobFacts]:
+    """By the id of the job, for each of these; with `waiting` where it was looked up already."""
     ids = [job.pk for job in jobs]
     attempts, moments, reruns = _attempts(ids), _moments(ids), _reruns(ids)
-    waiting = waiting_of(jobs)
+    if waiting is None:
+        waiting = waiting_of(jobs)
     return {
         pk: JobFacts(
             attempts=tuple(attempts[pk]),

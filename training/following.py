@@ -18,8 +18,7 @@ from registry.rawhttp.problems import Answer, problem
 from training import logs
 from training.api.serializers import job_document, utc
 from training.models import Job, JobEvent, LogChunk
-from training.services.claim import position_in_queue
-from training.states import TERMINAL, Status
+from training.states import TERMINAL
 from training.watch import Glimpse, look
 
 WAIT_MAX_SECONDS = 60
@@ -200,7 +199,9 @@ def _bad(asked: Asked, name: str, detail: str) -> Refused:
 # -- the job --------------------------------------------------------------------------------------
 def etag_of(glimpse: Glimpse) -> str:
     """Weak: two documents with the same one say the same, not byte for byte."""
-    return f'W/"{glimpse.revision}-{glimpse.log_bytes}"'
+    place = glimpse.waiting
+    queued = f"-{place.position}{place.waiting_for}" if place else ""
+    return f'W/"{glimpse.revision}-{glimpse.log_bytes}{queued}"'
 
 
 def is_known(asked: Asked, glimpse: Glimpse) -> bool:
@@ -217,17 +218,20 @@ def job_answer(asked: Asked, job_id: str, *, headers: Mapping[str, str] | None =
     glimpse, job = find_seen(asked, job_id)
     told = {"etag": etag_of(glimpse), "vary": "Prefer", **(headers or {})}
     if job.status not in TERMINAL:
-        told["retry-after"] = str(retry_after_seconds(job))
+        told["retry-after"] = str(retry_after_seconds(glimpse))
     if is_known(asked, glimpse):
         return 304, told, b""
-    return 200, {"content-type": "application/json", **told}, _json(job_document(job))
+    # The place that the tag names, not the one of a moment later.
+    document = job_document(job, waiting=glimpse.waiting)
+    return 200, {"content-type": "application/json", **told}, _json(document)
 
 
-def retry_after_seconds(job: Job) -> int:
+def retry_after_seconds(glimpse: Glimpse) -> int:
     """When to ask again: the further back in the queue, the later."""
-    if job.status != Status.QUEUED:
+    if glimpse.waiting is None:
         return 1
-    return min(1 + position_in_queue(job) // JOBS_PER_SECOND, RETRY_MAX_SECONDS)
+    ahead = glimpse.waiting.position - 1
+    return min(1 + ahead // JOBS_PER_SECOND, RETRY_MAX_SECONDS)
 
 
 def _json(document: Any) -> bytes:

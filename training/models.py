@@ -251,7 +251,7 @@ class SupervisorLease(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """A client's own name for one upload, so that sending it twice makes one job.
+    """A client's own name for one request, so that sending it twice makes one job.
 
     No job yet: the first request with this key is still being answered.
     """

@@ -1,7 +1,7 @@
 """What can be said of a script before it runs: is it Python, and what does it import.
 
-The script is read by a process of its own (`script_reader`), bounded in time and memory, and never
-run. At most a few at once: each may take as much memory as the reader is allowed.
+The script is read by a process of its own (`script_reader`), without rights, bounded in time and
+memory, and never run. At most a few at once: each may take as much memory as the reader is allowed.
 """
 
 import json
@@ -52,6 +52,16 @@ class SyntaxProblem:
     line: int | None
     column: int | None
     text: str
+
+    def as_python_prints_it(self, path: str) -> str:
+        """With the line and a mark below the column, as a traceback ends."""
+        line = self.text.lstrip()
+        told = [f'  File "{path}", line {self.line or 1}']
+        if line:
+            told.append(f"    {line}")
+            column = (self.column or 0) - (len(self.text) - len(line))
+            told += [" " * (column + 3) + "^"] if 0 < column <= len(line) + 1 else []
+        return "\n".join([*told, self.detail, ""])
 
 
 @dataclass(frozen=True)

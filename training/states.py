@@ -49,6 +49,13 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 }
 
 
+PHASES: dict[Status, frozenset[Phase]] = {
+    Status.QUEUED: frozenset({Phase.WAITING}),
+    Status.RUNNING: frozenset(Phase) - {Phase.WAITING, Phase.ENDED},
+    **{status: frozenset({Phase.ENDED}) for status in TERMINAL},
+}
+
+
 def may_become(status: Status, wanted: Status) -> bool:
     """Whether the diagram has an arrow from `status` to `wanted`."""
     return wanted in TRANSITIONS[status]

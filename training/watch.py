@@ -5,30 +5,41 @@ A client that waits costs an entry in a dictionary, no thread. Nothing here writ
 
 import asyncio
 import logging
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import DatabaseError
 from django.db.models import OuterRef, Subquery, Sum
 
 from training.models import Attempt, Job, JobEvent
+from training.services.claim import Waiting, waiting_of
 from training.states import TERMINAL
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
+# What a place in the queue is told from, and what is told of every job.
+COLUMNS = ("revision", "status", "priority", "created_at", "memory_mb", "cpus", "not_before")
 
 
 @dataclass(frozen=True)
 class Glimpse:
-    """How far a job has come; each number only grows, so that a later look is never mistaken."""
+    """How far a job has come; each number only grows, so that a later look is never mistaken.
+
+    What a queued job waits for comes and goes, without a new revision: others move, not the job.
+    `looked_at` says which of two looks is the later one.
+    """
 
     revision: int
     log_bytes: int
     last_event: int
     ended: bool
+    waiting: Waiting | None = None
+    looked_at: float = field(default=0.0, compare=False)
 
     def is_after(self, known: "Glimpse") -> bool:
         """Whether a client that knows `known` has something to see."""
@@ -38,22 +49,39 @@ class Glimpse:
             or self.last_event > known.last_event
         )
 
+    def tells_another_state(self, known: "Glimpse") -> bool:
+        """Whether the job's document says something new, its output aside."""
+        moved = self.looked_at > known.looked_at and self.waiting != known.waiting
+        return self.revision > known.revision or moved
+
 
 Seen = dict[uuid.UUID, Glimpse]
 
 
 def look(job_ids: list[uuid.UUID]) -> Seen:
-    """The jobs as they are now, in one query; one that is missing does not exist (any more)."""
+    """The jobs as they are now; one that is missing does not exist (any more).
+
+    One query, and where some are queued a few more, however many they are.
+    """
+    looked_at = time.monotonic()
     attempts = Attempt.objects.filter(job=OuterRef("pk")).order_by().values("job")
     events = JobEvent.objects.filter(job=OuterRef("pk")).order_by("-id")
     jobs = Job.objects.filter(pk__in=job_ids).annotate(
         printed=Subquery(attempts.annotate(total=Sum("log_bytes")).values("total")),
         last_event=Subquery(events.values("id")[:1]),
     )
-    found = jobs.order_by().values_list("pk", "revision", "printed", "last_event", "status")
+    found: list[Any] = list(jobs.order_by().only(*COLUMNS))
+    waiting = waiting_of(found)
     return {
-        pk: Glimpse(revision, printed or 0, event or 0, ended=status in TERMINAL)
-        for pk, revision, printed, event, status in found
+        job.pk: Glimpse(
+            revision=job.revision,
+            log_bytes=job.printed or 0,
+            last_event=job.last_event or 0,
+            ended=job.status in TERMINAL,
+            waiting=waiting.get(job.pk),
+            looked_at=looked_at,
+        )
+        for job in found
     }
 
 
@@ -64,6 +92,7 @@ class Watch:
         self.latest: Glimpse | None = None
         self.gone = False
         self.watchers = 0
+        self._joined_at = 0.0
         self._changed = asyncio.Event()
 
     async def until(self, is_enough: Callable[[Glimpse], bool], *, seconds: float) -> bool:
@@ -79,11 +108,19 @@ class Watch:
             return False
         return True
 
+    def join(self) -> None:
+        self.watchers += 1
+        self._joined_at = time.monotonic()
+
     def see(self, glimpse: Glimpse | None) -> None:
-        """A new look; wakes all who wait when it is another one."""
-        if glimpse == self.latest and glimpse is not None:
+        """A new look; wakes all who wait when it is another one.
+
+        So does the first look that began after somebody came: what is as it was before may be new
+        to him, who read the job in between.
+        """
+        before, self.latest, self.gone = self.latest, glimpse, glimpse is None
+        if glimpse is not None and glimpse == before and before.looked_at >= self._joined_at:
             return
-        self.latest, self.gone = glimpse, glimpse is None
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -105,7 +142,7 @@ class Watcher:
     def watching(self, job_id: uuid.UUID) -> Iterator[Watch]:
         """The job is looked at while the block lasts."""
         watch = self._watched.setdefault(job_id, Watch())
-        watch.watchers += 1
+        watch.join()
         if self._polling is None or self._polling.done():
             self._polling = asyncio.ensure_future(self._poll())
         try:

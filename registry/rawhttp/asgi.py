@@ -42,6 +42,31 @@ def read_request(scope: Scope) -> Asked:
     return Asked(scope["method"], scope["path"], dict(query), headers)
 
 
+class BodyTooLarge(Exception):
+    """The client sends, or says that it will send, more than is taken."""
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
+    """The whole body. Raises BodyTooLarge as soon as it is known to be, and Disconnected."""
+    declared = dict(scope["headers"]).get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise BodyTooLarge
+    body, more = bytearray(), True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+        if len(body) > max_bytes:
+            raise BodyTooLarge
+    return bytes(body)
+
+
 async def start(send: Send, status: int, headers: dict[str, str]) -> None:
     """Sends the head of an answer whose body follows in pieces."""
     listed = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]

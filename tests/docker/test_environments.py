@@ -54,6 +54,14 @@ def test_the_lock_names_exact_versions_and_keeps_mlflow_below_3_14(
     assert {"pandas", "psutil"} <= pins.keys()
 
 
+def test_the_containers_python_is_known_without_one(
+    environments: EnvironmentStore, plain_environment: Environment, containers_made: list[str]
+):
+    (library,) = plain_environment.path.glob("lib/python*")
+    assert environments.python_tag() == library.name.replace("python", "cpython-").replace(".", "")
+    assert containers_made == []
+
+
 def test_an_environment_is_compiled_and_relocatable(plain_environment: Environment):
     compiled = plain_environment.path.glob("lib/*/site-packages/mlflow/__pycache__/*.pyc")
     assert next(compiled, None) is not None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from urllib3.exceptions import ProtocolError
 
-from sandbox import environments as environments_module
+from sandbox import held_folders
 from sandbox.engine import Engine, EngineError, EngineUnavailable, _guarded_stream
 from sandbox.environments import BUILD_LABEL, EnvironmentStore
 from sandbox.network import Networks, ensure_networks, missing_networks, remove_networks
@@ -90,7 +90,7 @@ def test_a_build_whose_worker_was_killed_is_removed_and_a_living_one_is_not(
     tmp_path: Path,
     monkeypatch,
 ):
-    monkeypatch.setattr(environments_module, "YOUNG_SECONDS", 0.0)
+    monkeypatch.setattr(held_folders, "YOUNG_SECONDS", 0.0)
     assert builder.stdout is not None
     name = builder.stdout.readline().strip()
     folder = tmp_path / "store" / "building" / name

@@ -43,6 +43,14 @@ def test_a_script_that_fails_says_why(platform: Platform, script: str, reason: s
         assert error in job["logs"]
 
 
+def test_a_script_that_is_no_python_is_told_so_before_anything_is_resolved(platform: Platform):
+    job = platform.run("x = 1\ndef broken(:\n", requirements=["no-such-package-on-any-index-4711"])
+    assert (job["reason"], job["error"]) == ("syntax_error", "SyntaxError: invalid syntax")
+    assert "line 2\n    def broken(:\n               ^\n" in job["logs"]
+    events = platform.get(f"/mlops/training/jobs/{job['job_id']}/events").json()["events"]
+    assert "environment_build_started" not in [event["name"] for event in events]
+
+
 def test_a_script_without_a_model_still_names_its_run(platform: Platform):
     job = platform.run("import mlflow\nmlflow.start_run()\n")
     assert job["reason"] == "no_model_logged"

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.db import OperationalError
+from django.db import OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.unit.test_logs import a_job, an_attempt
 from training import asgi, following, logs
 from training.api.serializers import job_document
-from training.models import Attempt, Job, LogChunk
+from training.models import Attempt, EngineCapacity, Job, LogChunk
 from training.services import rows
+from training.watch import Watch, look
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -245,6 +247,73 @@ def test_output_alone_ends_the_wait_of_who_names_what_he_has(job: Job, attempt: 
 
 def test_a_tag_that_is_old_already_waits_for_nothing(job: Job, attempt: Attempt):
     assert ask(path_of(job, "?wait=60"), if_none_match='W/"2-21"').status == 200
+
+
+# -- the queue ------------------------------------------------------------------------------------
+def test_a_place_in_the_queue_that_changed_is_never_hidden_by_a_tag(job: Job, room: EngineCapacity):
+    last = a_job()
+    second = ask(path_of(last))
+    assert (second.document["position"], second.document["waiting_for"]) == (2, "turn")
+    known = second.headers["etag"]
+    assert ask(path_of(last), if_none_match=known).status == 304
+    end(job)
+    first = ask(path_of(last), if_none_match=known)
+    assert (first.status, first.document["position"]) == (200, 1)
+    EngineCapacity.objects.update(short_of="disk")
+    short = ask(path_of(last), if_none_match=first.headers["etag"])
+    assert (short.status, short.document["waiting_for"]) == (200, "disk")
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_a_new_place_in_the_queue_ends_the_wait(job: Job, room: EngineCapacity, tagged: bool):
+    last = a_job()
+    known = {"if_none_match": ask(path_of(last)).headers["etag"]} if tagged else {}
+
+    async def story() -> None:
+        asked = exchange(path_of(last, "?wait=20"), **known)
+        async with running(asked) as task:
+            await _watched(last)
+            assert not task.done()
+            await sync_to_async(end)(job)
+            await asked.until(lambda asked: asked.complete)
+        assert (asked.status, asked.document["position"]) == (200, 1)
+
+    run(story)
+
+
+def test_a_place_that_comes_back_between_two_looks_is_told_to_who_read_the_other_one(
+    job: Job, room: EngineCapacity
+):
+    """Somebody else's watch has seen the same place before, so that nothing seems to change."""
+
+    async def story() -> None:
+        watch = Watch()
+        watch.join()
+        first = (await sync_to_async(look)([job.pk]))[job.pk]
+        watch.see(first)
+        await sync_to_async(EngineCapacity.objects.update)(short_of="disk")
+        known = (await sync_to_async(look)([job.pk]))[job.pk]
+        await sync_to_async(EngineCapacity.objects.update)(short_of="")
+        watch.join()
+        waiting = asyncio.ensure_future(
+            watch.until(lambda seen: seen.tells_another_state(known), seconds=PATIENCE)
+        )
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        watch.see((await sync_to_async(look)([job.pk]))[job.pk])
+        assert await waiting
+
+    run(story)
+
+
+def test_many_who_wait_in_the_queue_are_looked_at_with_as_many_queries_as_two(
+    room: EngineCapacity, django_assert_num_queries: Any
+):
+    jobs = [a_job() for _ in range(20)]
+    with CaptureQueriesContext(connection) as two:
+        look([job.pk for job in jobs[:2]])
+    with django_assert_num_queries(len(two)):
+        assert len(look([job.pk for job in jobs])) == 20
 
 
 def test_a_hundred_who_wait_cost_no_thread_and_leave_nothing(job: Job, attempt: Attempt):

@@ -1,4 +1,4 @@
-"""The same upload sent twice makes one job, whoever sends it and however fast."""
+"""The same upload or rerun sent twice makes one job, whoever sends it and however fast."""
 
 import json
 import threading
@@ -116,6 +116,65 @@ def test_an_error_of_ours_frees_the_key_at_once(db, monkeypatch):
     assert not submit(a_submission(), client=client).replayed
 
 
+def again(api: Client, job: Any, key: str, edits: dict[str, Any] | None = None) -> Any:
+    path = f"/mlops/training/jobs/{job}/rerun"
+    body = json.dumps(edits) if edits else ""
+    return api.post(path, body, content_type="application/json", headers={"Idempotency-Key": key})
+
+
+def test_a_rerun_sent_again_gets_the_first_answer_and_makes_no_second_job(api: Client):
+    job = send(api, None).json()["job_id"]
+    first = again(api, job, "one", {"timeout": 120})
+    Job.objects.update(status="running")
+    second = again(api, job.upper(), "one", {"timeout": 120})
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.json() == second.json()
+    assert first.json()["rerun_of"] == job
+    assert first["Location"] == second["Location"]
+    assert "Idempotent-Replayed" not in first
+    assert second["Idempotent-Replayed"] == "true"
+    assert Job.objects.count() == 2
+
+
+def test_a_rerun_with_other_edits_is_another_request(api: Client):
+    job = send(api, None).json()["job_id"]
+    again(api, job, "one")
+    answer = again(api, job, "one", {"timeout": 120})
+    assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+
+
+def test_a_key_of_one_kind_of_request_is_never_taken_for_another_kind(api: Client):
+    first, other = send(api, "one").json()["job_id"], send(api, None).json()["job_id"]
+    again(api, first, "two")
+    for answer in (again(api, first, "one"), again(api, other, "two"), send(api, "two")):
+        assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_reused")
+    assert Job.objects.count() == 3
+
+
+def test_the_same_bytes_are_another_request_when_something_else_is_asked_for():
+    asked = ("upload", "rerun one", "rerun other")
+    assert len({hash_of(b"{}", "application/json", asked=each) for each in asked}) == 3
+
+
+def test_a_rerun_whose_first_request_is_still_being_answered_says_wait(api: Client):
+    job = send(api, None).json()["job_id"]
+    IdempotencyKey.objects.create(
+        key="one",
+        owner="127.0.0.1",
+        body_hash=hash_of(b'{"timeout": 120}', "application/json", asked=f"rerun {job}"),
+        created_at=timezone.now(),
+    )
+    answer = again(api, job, "one", {"timeout": 120})
+    assert (answer.status_code, answer["Retry-After"]) == (409, "1")
+
+
+def test_a_rerun_under_a_key_that_is_none_is_refused(api: Client):
+    job = send(api, None).json()["job_id"]
+    answer = again(api, job, "ключ")
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_idempotency_key")
+    assert Job.objects.count() == 1
+
+
 @pytest.mark.django_db(transaction=True)
 def test_ten_at_once_make_one_job():
     found: list[Any] = []
@@ -146,12 +205,16 @@ def test_the_same_form_sent_twice_is_the_same_request_though_its_boundary_differ
         body = f'--{boundary}\r\nname="timeout"\r\n\r\n{value}\r\n--{boundary}--\r\n'
         return body.encode(), f"multipart/form-data; boundary={boundary}"
 
-    assert hash_of(*form("--abc", "60")) == hash_of(*form("--xyz", "60"))
-    assert hash_of(*form("--abc", "60")) != hash_of(*form("--abc", "61"))
+    def name(boundary: str, value: str) -> str:
+        return hash_of(*form(boundary, value), asked="upload")
+
+    assert name("--abc", "60") == name("--xyz", "60")
+    assert name("--abc", "60") != name("--abc", "61")
 
 
 def test_two_types_of_the_same_bytes_are_two_requests():
-    assert hash_of(b"{}", "application/json") != hash_of(b"{}", "text/plain")
+    as_json = hash_of(b"{}", "application/json", asked="upload")
+    assert as_json != hash_of(b"{}", "text/plain", asked="upload")
 
 
 def test_a_limit_that_is_reached_is_named(api: Client, settings):
@@ -172,4 +235,4 @@ def test_a_full_disk_is_named(api: Client, room):
 
 
 def _hash() -> str:
-    return hash_of(json.dumps(BODY).encode(), "application/json")
+    return hash_of(json.dumps(BODY).encode(), "application/json", asked="upload")

@@ -11,10 +11,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.fixtures.sent_jobs import a_job, claimed, ended
+from training import listing
 from training.api.queries import cursor_of, place_of
-from training.listing import JobFilter, Place, jobs_query
+from training.listing import JobFilter, Place, _columns, _rarest, jobs_query, page_of_jobs
 from training.models import Job, JobTerm
-from training.states import Phase, Reason
+from training.states import ENDINGS, TERMINAL, Phase, Reason, Status
 
 LIST = "/mlops/training/jobs"
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -28,6 +29,12 @@ FILTERS = {
     "a tag": JobFilter(terms=("tag:team=growth",)),
     "words": JobFilter(terms=("word:churn", "word:train")),
     "a range": JobFilter(created_after=MOMENT, created_before=MOMENT),
+    "a walk that ends": JobFilter(
+        status="failed", experiment="churn", through=Place(MOMENT, uuid.UUID(int=1))
+    ),
+    "a walk of words that ends": JobFilter(
+        model="churn", terms=("word:a",), through=Place(MOMENT, uuid.UUID(int=1))
+    ),
     "an id": JobFilter(job_id=uuid.uuid4()),
     "two columns": JobFilter(status="failed", experiment="churn"),
     "a column and words": JobFilter(model="churn", terms=("word:a", "word:b")),
@@ -170,11 +177,133 @@ def test_a_cursor_leads_back_to_its_place():
 def test_every_page_is_read_from_an_index_in_its_order(db, wanted: JobFilter, after: Place | None):
     if connection.vendor != "sqlite":
         pytest.skip("The plan of SQLite; PostgreSQL's depends on how much there is.")
-    plan = jobs_query(wanted, after=after)[:51].explain().splitlines()
+    first = _rarest(_columns(wanted), wanted.terms)
+    plan = jobs_query(wanted, first, after=after)[:51].explain().splitlines()
     assert [step for step in plan if "TEMP B-TREE" in step] == []
     for step in plan:
         # The newest of all are read from their index too, and a LIMIT ends that.
         assert "SCAN" not in step or step.endswith("USING INDEX job_newest"), plan
+
+
+def walked(api: Client, query: str) -> tuple[list[int], list[str]]:
+    """How many jobs each page has, and all of their names."""
+    path, sizes, found = f"{LIST}?{query}", [], []
+    while path:
+        answer = api.get(path).json()
+        sizes.append(len(answer["jobs"]))
+        found += [job["script_name"] for job in answer["jobs"]]
+        path = answer["next"]
+    return sizes, found
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        *("experiment=ex&tag=team=risk", "tag=team=risk&text=ex", "status=queued&owner=ada"),
+        *("phase=waiting&owner=ada", "phase=ended", "text=risk+ada"),
+    ],
+)
+def test_filters_that_exclude_each_other_are_compared_for_so_long_and_the_next_page_goes_on(
+    api: Client, monkeypatch: pytest.MonkeyPatch, filters: str
+):
+    """Jobs of one moment, so that a walk ends between two that differ in their ids only."""
+    for number in range(10):
+        a_job(script_name=f"a{number}.py", experiment_name="ex", owner="bob")
+        a_job(script_name=f"b{number}.py", tags=(("team", "risk"),), owner="cyd")
+    moments = {"created_at": MOMENT}
+    Job.objects.update(**moments)
+    JobTerm.objects.update(**moments)
+    monkeypatch.setattr(listing, "RARE_ENOUGH", 2)
+    monkeypatch.setattr(listing, "COMPARED_MAX", 4)
+    sizes, found = walked(api, f"limit=3&{filters}")
+    assert found == []
+    # A filter that fits nothing is itself the rarest one, and its index has nothing to walk.
+    assert len(sizes) in (1, 20 // 4 + 1, 10 // 4 + 1)
+    if "ada" not in filters:
+        assert len(sizes) > 1
+
+
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_what_is_rare_among_the_frequent_is_found_once_across_short_pages(
+    api: Client, monkeypatch: pytest.MonkeyPatch, limit: int
+):
+    for number in range(12):
+        tags = (("team", "risk"),) if number in (0, 1, 2, 11) else (("team", "growth"),)
+        a_job(script_name=f"n{number}.py", experiment_name="ex", tags=tags)
+        a_job(script_name=f"o{number}.py", tags=(("team", "risk"),))
+    monkeypatch.setattr(listing, "RARE_ENOUGH", 2)
+    monkeypatch.setattr(listing, "COMPARED_MAX", 4)
+    sizes, found = walked(api, f"limit={limit}&experiment=ex&tag=team=risk")
+    assert found == ["n11.py", "n2.py", "n1.py", "n0.py"]
+    assert max(sizes) <= limit
+
+
+def test_a_page_whose_filters_exclude_each_other_compares_no_more_however_many_jobs_there_are(
+    db, monkeypatch: pytest.MonkeyPatch
+):
+    """Counted by the database itself, row by row."""
+    if connection.vendor != "sqlite":
+        pytest.skip("SQLite calls back for every so many steps.")
+    monkeypatch.setattr(listing, "RARE_ENOUGH", 5)
+    monkeypatch.setattr(listing, "COMPARED_MAX", 20)
+    wanted = JobFilter(experiment="ex", terms=("tag:team=risk",))
+
+    def steps() -> int:
+        return _steps(lambda: page_of_jobs(wanted, limit=50))
+
+    def more(count: int) -> None:
+        for _ in range(count):
+            a_job(experiment_name="ex")
+            a_job(tags=(("team", "risk"),))
+
+    more(30)
+    few = steps()
+    more(120)
+    assert steps() < few * 1.2
+
+
+def _steps(call: Any) -> int:
+    connection.ensure_connection()
+    taken = 0
+
+    def count() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    connection.connection.set_progress_handler(count, 10)
+    try:
+        call()
+    finally:
+        connection.connection.set_progress_handler(None, 10)
+    return taken
+
+
+@pytest.mark.parametrize("status", Status.values)
+@pytest.mark.parametrize("reason", Reason.values)
+def test_a_reason_that_never_leads_to_a_status_is_answered_without_a_query(
+    db, status: str, reason: str
+):
+    with CaptureQueriesContext(connection) as asked:
+        page_of_jobs(JobFilter(status=status, reason=reason), limit=50)
+    assert bool(asked) == (ENDINGS[Reason(reason)].status == status)
+
+
+@pytest.mark.parametrize("status", Status.values)
+@pytest.mark.parametrize("phase", Phase.values)
+def test_a_phase_that_a_status_never_has_is_answered_without_a_query(db, status: str, phase: str):
+    with CaptureQueriesContext(connection) as asked:
+        page_of_jobs(JobFilter(status=status, phase=phase), limit=50)
+    of_queued = phase == Phase.WAITING
+    fits = of_queued if status == Status.QUEUED else (phase == Phase.ENDED) == (status in TERMINAL)
+    assert bool(asked) == (fits and (of_queued <= (status == Status.QUEUED)))
+
+
+def test_a_reason_says_its_status_and_phase_too(api: Client, room):
+    a_job(script_name="failed.py")
+    ended(claimed(), Reason.TIMEOUT)
+    for query in ("", "&status=failed", "&phase=ended", "&status=failed&phase=ended"):
+        assert names(api, f"reason=timeout{query}") == ["failed.py"]
 
 
 @pytest.mark.parametrize("query", ["", "text=churn+train", "tag=team=growth&status=queued"])

@@ -348,7 +348,7 @@ def test_a_finish_that_slept_through_its_lease_changes_nothing_that_another_one_
 def test_the_lease_of_a_worker_that_died_need_not_run_out(world: World, monkeypatch):
     job = world.submit()
     world.launch(world.dies("create"))
-    monkeypatch.setattr("training.services.rows.os.getpid", lambda: 0)
+    monkeypatch.setattr("sandbox.holders.os.getpid", lambda: 0)
     world.reconcile()
     job.refresh_from_db()
     assert job.status == Status.RUNNING, "its process lives: it is this one"

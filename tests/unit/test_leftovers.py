@@ -3,7 +3,10 @@
 import os
 import socket
 import subprocess
+import uuid
+from collections.abc import Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from django.utils import timezone
@@ -13,6 +16,7 @@ from inference.models import ModelServer
 from mlops_site.daily import DailyWork
 from mlops_site.models import RETENTION, Heartbeat
 from registry.mlflow_client import RegistryRefused
+from sandbox import holders
 from tests.fixtures.jobs import an_attempt
 from training import leftovers
 from training.containers import user_name
@@ -108,6 +112,93 @@ def test_a_server_whose_starter_died_is_asked_for_again(queued: list[tuple]):
     assert queued == [("inference.tasks.start_server", server.pk)]
     inference_services.dispatch()
     assert len(queued) == 1
+
+
+@pytest.fixture
+def starter(monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen]:
+    """A process of this host that lives until it is killed."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def claimed_by(process: subprocess.Popen, monkeypatch: pytest.MonkeyPatch) -> tuple:
+    """A server that this process has begun to start, by the service itself, and its token."""
+    server = a_server(status="starting", queued_at=timezone.now())
+    with monkeypatch.context() as patched:
+        patched.setattr(holders, "me", lambda: f"{socket.gethostname()}:{process.pid}")
+        return server, inference_services._claim(server.pk)
+
+
+def test_a_server_whose_starter_was_killed_is_the_next_workers_at_once(
+    starter: subprocess.Popen, queued: list[tuple], monkeypatch: pytest.MonkeyPatch
+):
+    server, claim = claimed_by(starter, monkeypatch)
+    inference_services.dispatch()
+    assert queued == []
+    assert inference_services._claim(server.pk) is None
+    starter.kill()
+    starter.wait()
+    inference_services.dispatch()
+    assert queued == [("inference.tasks.start_server", server.pk)]
+    inference_services.dispatch()
+    assert len(queued) == 1
+    assert inference_services._claim(server.pk) not in (None, claim)
+
+
+def test_late_news_of_a_starter_that_lost_its_server_is_dropped(
+    starter: subprocess.Popen, queued: list[tuple], monkeypatch: pytest.MonkeyPatch
+):
+    server, old = claimed_by(starter, monkeypatch)
+    starter.kill()
+    starter.wait()
+    inference_services.dispatch()
+    for news in ({"phase": "loading"}, {"status": "ready", "address": "a:1", "container_id": "c"}):
+        with pytest.raises(inference_services.ClaimLost):
+            inference_services._write(server.pk, old, **news)
+    new = inference_services._claim(server.pk)
+    inference_services._renew(server.pk, old)
+    with pytest.raises(inference_services.ClaimLost):
+        inference_services._write(server.pk, old, phase="loading")
+    inference_services._write(server.pk, new, phase="preparing")
+    server.refresh_from_db()
+    assert (server.status, server.phase, server.claim) == ("starting", "preparing", new)
+    assert server.claim_owner == holders.me()
+
+
+def test_a_claim_of_another_host_runs_out_by_itself(queued: list[tuple]):
+    server = a_server(
+        status="starting",
+        queued_at=timezone.now() - timedelta(minutes=5),
+        claim_owner="another-host:1",
+        claim_expires_at=timezone.now() + timedelta(seconds=30),
+    )
+    inference_services.dispatch()
+    assert queued == []
+    ModelServer.objects.update(claim_expires_at=timezone.now() - timedelta(seconds=1))
+    inference_services.dispatch()
+    assert queued == [("inference.tasks.start_server", server.pk)]
+
+
+def test_a_starter_that_lost_its_server_touches_no_container(
+    queued: list[tuple], monkeypatch: pytest.MonkeyPatch
+):
+    """One of the same name may be another worker's by now."""
+    server = a_server(status="starting")
+    claim = inference_services._claim(server.pk)
+    ran: list[object] = []
+    monkeypatch.setattr(inference_services.containers, "environment_of", lambda *_, **__: None)
+    version = SimpleNamespace(source="models:/m-1")
+    monkeypatch.setattr(inference_services, "_version", lambda *_: version)
+    monkeypatch.setattr(inference_services.containers, "run", lambda **_: ran.append(1))
+
+    def lost_meanwhile(*_: object, **__: object) -> None:
+        ModelServer.objects.update(claim=uuid.uuid4())
+
+    monkeypatch.setattr(inference_services.model_files, "model_folder", lost_meanwhile)
+    with pytest.raises(inference_services.ClaimLost):
+        inference_services._start_anew(server, claim, engine=None, store=None, registry=None)
+    assert ran == []
 
 
 def test_a_server_whose_starter_lives_is_left_to_it(queued: list[tuple]):

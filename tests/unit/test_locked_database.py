@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import OperationalError
 
+from sandbox import holders
 from tests.unit.job_world import World
 from training import followers, logs
 from training.models import Attempt, LogChunk
@@ -77,7 +78,7 @@ def test_a_lease_is_kept_when_the_database_comes_back(attempt: Attempt, monkeypa
 
 
 def test_a_worker_that_fails_gives_its_lease_up(attempt: Attempt):
-    Attempt.objects.update(lease_owner=rows.me())
+    Attempt.objects.update(lease_owner=holders.me())
     attempt.refresh_from_db()
     with pytest.raises(ZeroDivisionError), rows.lease_kept(attempt):
         raise ZeroDivisionError

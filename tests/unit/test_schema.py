@@ -13,7 +13,7 @@ CONTRACT = {
     ("/mlops/training/jobs", "get"): {"200", "400", "500"},
     ("/mlops/training/jobs/{job_id}/cancel", "post"): {"200", "202", "404", "409", "500"},
     ("/mlops/training/jobs/{job_id}/rerun", "post"): {
-        *("202", "400", "404", "413", "415", "429", "500", "503"),
+        *("202", "400", "404", "409", "413", "415", "422", "429", "500", "503"),
     },
     ("/mlops/training/validate", "post"): {"200", "400", "413", "415", "500", "503"},
     ("/mlops/training/reasons", "get"): {"200", "500"},

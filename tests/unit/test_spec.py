@@ -56,6 +56,26 @@ def a_server() -> SandboxSpec:
     )
 
 
+def test_what_a_job_has_on_its_path_is_ours_to_say():
+    spec = job_spec(
+        name="job",
+        image="image",
+        script_folder=Path("/host/job"),
+        script_name="train.py",
+        environment_folder=Path("/host/env"),
+        platform_folder=Path("/host/platform"),
+        data_folder=Path("/host/data"),
+        variables={"PYTHONPATH": "/scratch"},
+        network="jobs",
+        limits=LIMITS,
+        deadline_seconds=60,
+        grace_seconds=5,
+        labels={},
+    )
+    assert dict(spec.environment)["PYTHONPATH"] == "/opt/mlops/job_path"
+    assert "PYTHONPATH" not in dict(a_server().environment) | dict(a_build().environment)
+
+
 def honest_inspect(spec: SandboxSpec) -> dict:
     asked = copy.deepcopy(spec.create_arguments())
     return {

@@ -87,9 +87,9 @@ JOB_PARAMETERS = [
     _header(
         "If-None-Match",
         "The `ETag` that you have: 304 when nothing changed. With a wait, the wait is for a change "
-        "against it, which new output is too.",
+        "against it, which new output is too. A queued job's place is part of it.",
     ),
-    _told("ETag", str, "Changes with the job and with its log.", status=[200]),
+    _told("ETag", str, "Changes with the job, its log, and its place in the queue.", status=[200]),
     _told("Retry-After", int, "When to ask again; not on a job that has ended.", status=[200]),
     _told("Preference-Applied", str, "`wait=30`, when `Prefer` asked for it.", status=[200]),
 ]

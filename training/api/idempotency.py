@@ -31,8 +31,8 @@ def key_of(headers: Mapping[str, str]) -> str:
     return key
 
 
-def hash_of(body: bytes, content_type: str) -> str:
-    """The same for the same request.
+def hash_of(body: bytes, content_type: str, *, asked: str) -> str:
+    """The same for the same request; `asked` says for what, such as `upload` or `rerun` of a job.
 
     Every client draws a new boundary for each form that it sends, so the boundary does not count:
     the same `curl -F` sent twice is the same request.
@@ -41,7 +41,7 @@ def hash_of(body: bytes, content_type: str) -> str:
     if boundary:
         content_type = content_type.replace(boundary, "")
         body = body.replace(boundary.encode(), b"")
-    return hashlib.sha256(content_type.encode() + b"\0" + body).hexdigest()
+    return hashlib.sha256(b"\0".join((asked.encode(), content_type.encode(), body))).hexdigest()
 
 
 def _boundary(content_type: str) -> str:

@@ -63,7 +63,8 @@ class JobListView(APIView):
         description=(
             "Newest first, a page at a time. Filters are combined: a job must fit all of them. "
             "`next` is the path of the next page, and so is the `Link` header; a page costs the "
-            "same however many jobs there are."
+            "same however many jobs there are. Filters that are frequent alone and rare together "
+            "may give a short page, even an empty one: only a `next` of null is the end."
         ),
         tags=["Training"],
         parameters=[

@@ -9,6 +9,7 @@ from rest_framework import serializers
 from training import logs
 from training.facts import JobFacts, facts_of
 from training.models import Attempt, Job
+from training.services.claim import Waiting
 from training.states import Phase, Priority, Reason, Status
 
 WAITING_FOR = (
@@ -248,9 +249,14 @@ def accepted_document(job: Job) -> dict[str, Any]:
     }
 
 
-def job_document(job: Job) -> dict[str, Any]:
-    """Everything that is told about a job, its output included."""
-    return {**row_document(job, facts_of([job])[job.pk]), "logs": logs.text_of(job)}
+def job_document(job: Job, *, waiting: Waiting | None = None) -> dict[str, Any]:
+    """Everything that is told about a job, its output included; `waiting` if it is known already.
+
+    A job that was taken after somebody looked where it stands does not wait any more.
+    """
+    known = {job.pk: waiting} if waiting and job.status == Status.QUEUED else None
+    facts = facts_of([job], waiting=known)
+    return {**row_document(job, facts[job.pk]), "logs": logs.text_of(job)}
 
 
 def row_document(job: Job, facts: JobFacts) -> dict[str, Any]:

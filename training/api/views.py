@@ -42,7 +42,7 @@ from training.api.serializers import (
 from training.api.submission import parse_edits, parse_upload
 from training.models import Job
 from training.services.cancel import cancel
-from training.services.submit import rerun, submit
+from training.services.submit import Accepted, Client, rerun, submit
 from training.states import TERMINAL, Status
 
 LOCATION = OpenApiParameter(
@@ -111,22 +111,12 @@ class UploadView(APIView):
     )
     def post(self, request: Request) -> Response:
         body, content_type = request._request.body, request.headers.get("Content-Type", "")
-        key = idempotency.key_of(request.headers)
+        client = _client_with_key(request, asked="upload")
         submission = parse_upload(body, content_type, limits=upload_limits())
-        client = replace(
-            client_of(request),
-            idempotency_key=key,
-            body_hash=idempotency.hash_of(body, content_type),
-        )
-        accepted = submit(submission, client=client)
-        headers = {"Location": job_path(accepted.job)}
+        answer = _accepted(submit(submission, client=client))
         if submission.warnings:
-            headers["Warning"] = ", ".join(f'299 - "{text}"' for text in submission.warnings)
-        if accepted.replayed:
-            headers[idempotency.REPLAYED] = "true"
-        # What the first answer said: the job may have gone on since.
-        document = {**accepted_document(accepted.job), "status": Status.QUEUED}
-        return Response(document, status=202, headers=headers)
+            answer["Warning"] = ", ".join(f'299 - "{text}"' for text in submission.warnings)
+        return answer
 
 
 class JobView(APIView):
@@ -188,7 +178,7 @@ class CancelView(APIView):
 
 class RerunView(APIView):
     parser_classes = [AnyBodyParser]
-    problem_codes = ("400", "404", "413", "415", "429", "503")
+    problem_codes = ("400", "404", "409", "413", "415", "422", "429", "503")
 
     @extend_schema(
         operation_id="rerun_training_job",
@@ -196,10 +186,11 @@ class RerunView(APIView):
         description=(
             "The same script once more, as a job of its own; in whatever state the first one is. "
             "The body may be empty, or a JSON merge patch (RFC 7396) of variables, requirements, "
-            "timeout and tags, checked as an upload is."
+            "timeout and tags, checked as an upload is. With an `Idempotency-Key`, the same "
+            "request for the same job sent again within 24 hours makes no second one."
         ),
         tags=["Training"],
-        parameters=[follow.JOB_ID, LOCATION],
+        parameters=[follow.JOB_ID, IDEMPOTENCY_KEY, LOCATION, REPLAYED],
         request=EditsSerializer,
         responses={202: OpenApiResponse(RerunSerializer, description="Job queued successfully")},
         examples=[
@@ -209,12 +200,14 @@ class RerunView(APIView):
             ),
             problem_example("A field is wrong", INVALID_EXAMPLE, "400"),
             problem_example("Unknown job", NO_JOB_EXAMPLE, "404"),
+            problem_example("The first one is being answered", IN_FLIGHT_EXAMPLE, "409"),
             problem_example("Too many jobs", TOO_MANY_EXAMPLE, "429"),
             problem_example("No space left", NO_SPACE_EXAMPLE, "503"),
         ],
     )
     def post(self, request: Request, job_id: str) -> Response:
         first = job_of(job_id)
+        client = _client_with_key(request, asked=f"rerun {first.pk}")
         edits = parse_edits(
             request._request.body,
             request.headers.get("Content-Type", ""),
@@ -222,9 +215,7 @@ class RerunView(APIView):
             tags=first.tags,
             limits=upload_limits(),
         )
-        job = rerun(first, edits, client=client_of(request))
-        document = {**accepted_document(job), "rerun_of": str(first.pk)}
-        return Response(document, status=202, headers={"Location": job_path(job)})
+        return _accepted(rerun(first, edits, client=client), rerun_of=str(first.pk))
 
 
 class ScriptView(APIView):
@@ -297,6 +288,25 @@ class NoLock(NotFound):
             else "The job's requirements are not resolved yet."
         )
         self.hint = "Its `error` says why." if ended else "Ask again when the job is starting."
+
+
+def _client_with_key(request: Request, *, asked: str) -> Client:
+    """Who sends it, and their name for this very request. Raises BadIdempotencyKey."""
+    body, content_type = request._request.body, request.headers.get("Content-Type", "")
+    return replace(
+        client_of(request),
+        idempotency_key=idempotency.key_of(request.headers),
+        body_hash=idempotency.hash_of(body, content_type, asked=asked),
+    )
+
+
+def _accepted(accepted: Accepted, **told: str) -> Response:
+    """What the first answer said, also when it is given again: the job may have gone on since."""
+    headers = {"Location": job_path(accepted.job)}
+    if accepted.replayed:
+        headers[idempotency.REPLAYED] = "true"
+    document = {**accepted_document(accepted.job), "status": Status.QUEUED, **told}
+    return Response(document, status=202, headers=headers)
 
 
 def _attachment(text: str, *, name: str, content_type: str) -> HttpResponse:

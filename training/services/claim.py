@@ -12,6 +12,7 @@ from django.db.models import Count, Min, Q, Sum
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from sandbox import holders
 from training.models import Attempt, EngineCapacity, Job, QueueTurn, Resolution
 from training.services import rows
 from training.states import Phase, Status
@@ -130,12 +131,12 @@ def claim_next() -> Attempt | None:
             job=job,
             number=job.attempts.count() + 1,
             engine=LOCAL_ENGINE,
-            lease_owner=rows.me(),
+            lease_owner=holders.me(),
             lease_expires_at=now + timedelta(seconds=rows.LEASE_SECONDS),
             created_at=now,
         )
         QueueTurn.objects.update_or_create(owner=job.owner, defaults={"taken_at": now})
-        rows.record(job, "claimed", f"by {rows.me()}", actor=rows.WORKER, attempt=attempt)
+        rows.record(job, "claimed", f"by {holders.me()}", actor=rows.WORKER, attempt=attempt)
     return attempt
 
 

@@ -20,6 +20,7 @@ from registry.mlflow_client import (
     RegistryUnavailable,
     model_registry,
 )
+from sandbox import holders
 from sandbox.engine import EngineUnavailable
 from training import containers, engine_room, logs
 from training.doorbell import SUPERVISOR_BELL
@@ -52,10 +53,10 @@ def claim_finish(attempt_id: int) -> Attempt | None:
     if attempt is None:
         return None
     started = {"container_started_at__isnull": False}
-    if rows.take_lease(attempt, rows.me(), lease_owner=rows.SUPERVISOR, **started):
+    if rows.take_lease(attempt, holders.me(), lease_owner=rows.SUPERVISOR, **started):
         return attempt
     expired = {"lease_expires_at__lt": timezone.now(), **started}
-    return attempt if rows.take_lease(attempt, rows.me(), **expired) else None
+    return attempt if rows.take_lease(attempt, holders.me(), **expired) else None
 
 
 def finish(attempt: Attempt) -> None:

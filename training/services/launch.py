@@ -1,6 +1,7 @@
 """From a claimed attempt to a running container; every failure on the way ends the attempt."""
 
 import logging
+import sys
 import threading
 from datetime import datetime, timedelta
 
@@ -17,6 +18,7 @@ from sandbox.environments import (
 )
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
+from training.script_check import TooBusy, read_script
 from training.services import claim, resolve, rows
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
@@ -26,6 +28,10 @@ log = logging.getLogger(__name__)
 
 class Cancelled(Exception):
     """Somebody cancelled the job while it was made ready."""
+
+
+class NotPython(Exception):
+    """The script cannot be run by any environment; the message is what Python says."""
 
 
 def launch(attempt: Attempt) -> None:
@@ -60,6 +66,8 @@ def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | No
         _launch(attempt, stop)
     except (Cancelled, BuildStopped):
         return EndReason.of(Reason.CANCELLED)
+    except NotPython as error:
+        return EndReason.of(Reason.SYNTAX_ERROR, sentence=str(error))
     except EnvironmentFailed as error:
         return EndReason.of(Reason(error.reason), sentence=error.detail, hint=error.hint)
     except SandboxMismatch as error:
@@ -120,6 +128,7 @@ def _environment_for(
     found = store.find(requirements)
     if found is not None:
         return found
+    _refuse_what_is_not_python(attempt, store)
     rows.record(attempt.job, "environment_build_started", actor=rows.WORKER, attempt=attempt)
     output = logs.BufferedLog(attempt, LogChunk.Part.BUILD)
     try:
@@ -128,6 +137,26 @@ def _environment_for(
         output.flush()
     resolve.note_installed(environment.key)
     return environment
+
+
+def _refuse_what_is_not_python(attempt: Attempt, store: EnvironmentStore) -> None:
+    """Before a build of minutes; where there is none, the script itself tells as fast.
+
+    Only where the containers' Python has our grammar. What cannot be decided here (too large, too
+    deep, too slow) goes on: its own Python decides. Raises NotPython.
+    """
+    if store.python_tag() != sys.implementation.cache_tag:
+        return
+    try:
+        problem = read_script(attempt.job.script).problem
+    except TooBusy:
+        return
+    if problem is None:
+        return
+    output = logs.BufferedLog(attempt, LogChunk.Part.RUN)
+    output.write(problem.as_python_prints_it(f"/job/{attempt.job.script_name}").encode())
+    output.flush()
+    raise NotPython(problem.detail)
 
 
 def _open_tracking(attempt: Attempt) -> dict[str, str]:

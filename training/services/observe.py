@@ -12,6 +12,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
+from sandbox import holders
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from training import containers, engine_room, logs
 from training.models import Attempt, EngineCapacity, SupervisorLease
@@ -137,7 +138,7 @@ def unattended() -> list[Attempt]:
     abandoned = {"lease_owner": rows.SUPERVISOR, "container_started_at": None}
     over = alive.filter(Q(lease_expires_at__lt=now) | Q(**abandoned))
     held = alive.filter(lease_expires_at__gte=now).exclude(lease_owner=rows.SUPERVISOR)
-    return [*over, *(attempt for attempt in held if rows.is_gone(attempt.lease_owner))]
+    return [*over, *(attempt for attempt in held if holders.is_gone(attempt.lease_owner))]
 
 
 def take_over(attempt: Attempt) -> None:

@@ -2,13 +2,10 @@
 
 import contextlib
 import logging
-import os
-import socket
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from django.db import DatabaseError, connection, transaction
@@ -30,20 +27,6 @@ CLOCK = "clock"
 
 class LeaseLost(Exception):
     """Somebody else holds this attempt now; whoever raised this must leave it alone."""
-
-
-def me() -> str:
-    """Who holds a lease: this process on this host."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def is_gone(owner: str) -> bool:
-    """Whether a holder was a process of this host that is no more; its lease need not run out.
-
-    False for whatever cannot be known: another host, or an id that some other process has now.
-    """
-    host, _, pid = owner.rpartition(":")
-    return host == socket.gethostname() and pid.isdigit() and not Path(f"/proc/{pid}").exists()
 
 
 def update_attempt(attempt: Attempt, **values: Any) -> None:

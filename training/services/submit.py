@@ -91,13 +91,14 @@ def submit(submission: Submission, *, client: Client) -> Accepted:
 
     Raises TooManyJobs, NoSpace, KeyInFlight, KeyReused.
     """
-    if not client.idempotency_key:
-        return Accepted(_keep(submission, client=client))
-    return _submit_once(submission, client)
+    return _accept(submission, client=client)
 
 
-def rerun(job: Job, edits: Edits, *, client: Client) -> Job:
-    """The same script once more, as a job of its own. Raises TooManyJobs, NoSpace."""
+def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
+    """The same script once more, as a job of its own.
+
+    Raises TooManyJobs, NoSpace, KeyInFlight, KeyReused.
+    """
     first = Submission(
         script_name=job.script_name,
         script=job.script,
@@ -110,7 +111,7 @@ def rerun(job: Job, edits: Edits, *, client: Client) -> Job:
         priority=Priority(job.priority),
     )
     changed = {name: value for name, value in vars(edits).items() if value is not None}
-    return _keep(replace(first, **changed), client=client, rerun_of=job)
+    return _accept(replace(first, **changed), client=client, rerun_of=job)
 
 
 def forget_old_keys() -> int:
@@ -119,7 +120,13 @@ def forget_old_keys() -> int:
     return IdempotencyKey.objects.filter(created_at__lt=oldest).delete()[0]
 
 
-def _submit_once(submission: Submission, client: Client) -> Accepted:
+def _accept(submission: Submission, *, client: Client, rerun_of: Job | None = None) -> Accepted:
+    if not client.idempotency_key:
+        return Accepted(_keep(submission, client=client, rerun_of=rerun_of))
+    return _accept_once(submission, client=client, rerun_of=rerun_of)
+
+
+def _accept_once(submission: Submission, *, client: Client, rerun_of: Job | None) -> Accepted:
     now = timezone.now()
     mine = {"owner": client.owner, "key": client.idempotency_key}
     expired = timezone.now() - timedelta(hours=KEY_HOURS)
@@ -133,7 +140,7 @@ def _submit_once(submission: Submission, client: Client) -> Accepted:
         return _earlier(mine, client.body_hash)
     job: Job | None = None
     try:
-        job = _keep_with_key(submission, client=client, key=key)
+        job = _keep_with_key(submission, client=client, rerun_of=rerun_of, key=key)
     finally:
         if job is None:
             # A request that made no job may be sent again with the same key, at once.
@@ -141,10 +148,12 @@ def _submit_once(submission: Submission, client: Client) -> Accepted:
     return Accepted(job)
 
 
-def _keep_with_key(submission: Submission, *, client: Client, key: IdempotencyKey) -> Job:
+def _keep_with_key(
+    submission: Submission, *, client: Client, rerun_of: Job | None, key: IdempotencyKey
+) -> Job:
     """Both or none: a key that was given up meanwhile may belong to another request's job."""
     with transaction.atomic():
-        job = _keep(submission, client=client)
+        job = _keep(submission, client=client, rerun_of=rerun_of)
         if not IdempotencyKey.objects.filter(pk=key.pk, job=None).update(job=job):
             raise KeyInFlight
     return job

@@ -110,6 +110,7 @@ class _Supervision:
             leftovers.restore_networks,
             jobs.reconcile,
             inference_services.reconcile,
+            inference_services.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
             leftovers.remove_forgotten_users,
             DailyWork().ask,

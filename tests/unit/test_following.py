@@ -399,7 +399,7 @@ def test_an_error_that_nobody_foresaw_stays_anonymous(job: Job, monkeypatch: pyt
 def test_a_database_that_does_not_answer_says_when_to_come_back(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ):
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OperationalError("database or disk is full")
 
     monkeypatch.setattr(following, "job_document", full)

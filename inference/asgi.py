@@ -4,11 +4,12 @@ import asyncio
 import logging
 
 from django.conf import settings
+from django.db import InterfaceError, OperationalError
 
 from inference import gateway
-from inference.api.problems import Answer, problem
+from inference.api.problems import PATH, Answer, problem
 from registry.rawhttp.asgi import Receive, Scope, Send, send_answer
-from registry.rawhttp.problems import INTERNAL_DETAIL
+from registry.rawhttp.problems import INTERNAL_DETAIL, database_away
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ async def _answer(body: bytes) -> Answer:
     error = task.exception()
     if error is None:
         return task.result()
+    if isinstance(error, OperationalError | InterfaceError):
+        log.error("inference.database_away %s", error)
+        return database_away(instance=PATH)
     log.error("inference.unexpected_error", exc_info=error)
     return problem(500, "internal_error", INTERNAL_DETAIL)
 

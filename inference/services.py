@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django_q.tasks import async_task
@@ -395,7 +395,12 @@ def _renewed(server_id: int, claim: uuid.UUID) -> Iterator[None]:
     def renew() -> None:
         while not over.wait(CLAIM_RENEW_SECONDS):
             expires = timezone.now() + timedelta(seconds=CLAIM_SECONDS)
-            ModelServer.objects.filter(pk=server_id, claim=claim).update(claim_expires_at=expires)
+            held = ModelServer.objects.filter(pk=server_id, claim=claim)
+            try:
+                held.update(claim_expires_at=expires)
+            except DatabaseError:
+                log.warning("server.claim_not_renewed", extra={"server": server_id})
+                connection.close()
         connection.close()
 
     keeper = threading.Thread(target=renew, name=f"claim-{server_id}", daemon=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from rest_framework import exceptions
@@ -14,12 +15,28 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from registry.rawhttp.problems import CONTENT_TYPE, INTERNAL_DETAIL, problem_document
+from registry.rawhttp.problems import (
+    CONTENT_TYPE,
+    DATABASE_CODE,
+    DATABASE_DETAIL,
+    DATABASE_HINT,
+    DATABASE_RETRY_SECONDS,
+    INTERNAL_DETAIL,
+    problem_document,
+)
 
 log = logging.getLogger(__name__)
 
 ERRORS_TOLD = 5
 NO_FIELD = "non_field_errors"
+
+
+class DatabaseAway(exceptions.APIException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = DATABASE_CODE
+    default_detail = DATABASE_DETAIL
+    hint = DATABASE_HINT
+    wait = DATABASE_RETRY_SECONDS
 
 
 class TooLarge(exceptions.APIException):
@@ -45,6 +62,9 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         error = exceptions.PermissionDenied()
     elif isinstance(error, RequestDataTooBig):
         error = TooLarge()
+    elif isinstance(error, OperationalError | InterfaceError):
+        log.error("api.database_away %s", error, extra={"path": path})
+        error = DatabaseAway()
     if not isinstance(error, exceptions.APIException):
         log.error("api.unexpected_error", exc_info=error, extra={"path": path})
         return _response(

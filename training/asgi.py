@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from registry.rawhttp.asgi import Asked, Receive, Scope, Send, read_request, send_answer, start
 from registry.rawhttp.asgi import while_connected as _while_connected
-from registry.rawhttp.problems import INTERNAL_DETAIL, Answer, problem
+from registry.rawhttp.problems import INTERNAL_DETAIL, Answer, database_away, problem
 from training import following
 from training.following import LogText, Refused
 from training.watch import Glimpse, Watcher, look
@@ -71,6 +71,9 @@ async def _answer(scope: Scope, send: Send) -> None:
         await send_answer(told, answer, head_only=asked.head_only)
     elif isinstance(error, TimeoutError):
         log.info("follow.client_takes_nothing", extra={"path": asked.path})
+    elif isinstance(error, OperationalError | InterfaceError) and not told.started:
+        log.error("follow.database_away %s", error)
+        await send_answer(told, database_away(instance=asked.path), head_only=asked.head_only)
     elif error is not None:
         log.error("follow.unexpected_error", exc_info=error, extra={"path": asked.path})
         if not told.started:
@@ -134,15 +137,20 @@ class _Room:
     async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """The database blocks; its threads are few, and each keeps its connection.
 
-        To open one costs more than all that is asked. One that failed is not used again.
+        To open one costs more than all that is asked. One that failed is not used again; when it
+        was the connection that failed (the server was restarted), a new one is asked: all calls
+        only read.
         """
 
         def guarded() -> T:
             try:
                 return call(*arguments)
             except DatabaseError:
+                cut_off = not connection.is_usable()
                 connection.close()
-                raise
+                if not cut_off:
+                    raise
+            return call(*arguments)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
 

@@ -8,6 +8,10 @@ import orjson
 
 CONTENT_TYPE = "application/problem+json"
 INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
+DATABASE_CODE = "database_unavailable"
+DATABASE_DETAIL = "The database does not answer now; nothing was done."
+DATABASE_HINT = "Try again in a few seconds; GET /mlops/ready says when it is back."
+DATABASE_RETRY_SECONDS = 5
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -60,3 +64,15 @@ def problem(
     if retry_after_seconds is not None:
         headers["retry-after"] = str(retry_after_seconds)
     return status, headers, orjson.dumps(document)
+
+
+def database_away(*, instance: str) -> Answer:
+    """What every room answers while the database is away or locked."""
+    return problem(
+        503,
+        DATABASE_CODE,
+        DATABASE_DETAIL,
+        instance=instance,
+        hint=DATABASE_HINT,
+        retry_after_seconds=DATABASE_RETRY_SECONDS,
+    )

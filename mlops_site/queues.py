@@ -1,0 +1,89 @@
+"""The queue on the database and on Redis; both outlive that the server behind them goes away.
+
+A task only wakes a worker: what is due stands in rows, and the supervisor asks again for what was
+lost. So a task that cannot be queued now is dropped with a word in the log, and whoever asks for
+it never waits for a server that is away. django-q2's own brokers let their reader die instead.
+"""
+
+import functools
+import logging
+import time
+
+import redis
+from django.conf import settings
+from django.db import DatabaseError, connections
+from django_q.brokers.orm import ORM
+from django_q.brokers.redis_broker import Redis
+from django_q.conf import Conf
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
+AWAY_SECONDS = 1.0
+Tasks = list[tuple[int | None, bytes]]
+
+
+class OrmQueue(ORM):
+    """Tasks as rows."""
+
+    def dequeue(self) -> Tasks | None:
+        try:
+            return super().dequeue()
+        except DatabaseError as error:
+            log.warning("queue.database_away %s", type(error).__name__)
+            connections[Conf.ORM].close()
+            time.sleep(AWAY_SECONDS)  # nothing tells that a server is back
+            return None
+
+
+class RedisQueue(Redis):
+    """Tasks in a list of Redis; who waits for one waits in Redis (`BLPOP`), and polls nothing."""
+
+    _away_until = 0.0
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> "redis.Redis":
+        """One client for the whole process, which opens connections as it needs them."""
+        return _client(settings.REDIS_URL)
+
+    def enqueue(self, task: bytes) -> int | None:
+        """None when Redis is away; for a moment after that it is not even asked."""
+        if time.monotonic() < RedisQueue._away_until:
+            return None
+        try:
+            return int(self.connection.rpush(self.list_key, task))
+        except redis.RedisError as error:
+            RedisQueue._away_until = time.monotonic() + AWAY_SECONDS
+            log.warning("queue.task_dropped: Redis is away (%s)", type(error).__name__)
+            return None
+
+    def dequeue(self) -> Tasks | None:
+        try:
+            return super().dequeue()
+        except redis.RedisError as error:
+            log.warning("queue.redis_away %s", type(error).__name__)
+            time.sleep(AWAY_SECONDS)  # nothing tells that a server is back
+            return None
+
+    def ping(self) -> bool:
+        try:
+            return bool(super().ping())
+        except redis.RedisError:
+            return False
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """Nobody reads django-q2's own figures, twice a second; a guard that waits is no guard."""
+
+
+@functools.cache
+def _client(url: str) -> "redis.Redis":
+    """A kept connection that broke is opened again once; more patience has who asks again."""
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1),
+    )

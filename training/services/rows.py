@@ -189,6 +189,9 @@ def _release(attempt: Attempt) -> None:
     """If it is still ours; a database that does not answer leaves it to run out."""
     held = Attempt.objects.filter(pk=attempt.pk, lease_token=attempt.lease_token, finished_at=None)
     with contextlib.suppress(DatabaseError):
+        # What failed may have been the connection: the next one is asked then.
+        if not connection.is_usable():
+            connection.close()
         held.exclude(lease_owner=SUPERVISOR).update(lease_expires_at=timezone.now())
 
 

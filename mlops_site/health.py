@@ -1,13 +1,17 @@
 """Which part of the platform works, since when it does not, and what that means, in words."""
 
+import logging
 from dataclasses import dataclass
 
+from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
-from mlops_site.models import BEAT_FRESH_SECONDS, SUPERVISOR, WORKER, Heartbeat
+from mlops_site.models import BEAT_FRESH_SECONDS, QUEUE, SUPERVISOR, WORKER, Heartbeat
 from registry.mlflow_client import model_registry
 from training.models import EngineCapacity
 from training.services.claim import LOCAL_ENGINE, MEASUREMENT_FRESH_SECONDS
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0
 MEANING = {
@@ -21,6 +25,11 @@ SHORT_OF = {
 }
 
 
+TOLD_BY_ROWS = (WORKER, SUPERVISOR, QUEUE, "engine")
+DATABASE_AWAY = "{kind} does not answer: jobs are neither taken nor told of until it does."
+UNKNOWN = "Unknown, since the database does not answer."
+
+
 @dataclass(frozen=True)
 class Part:
     """`age_seconds` is None for what is asked just now, and for what never showed that it works."""
@@ -32,11 +41,37 @@ class Part:
 
 def parts_of_platform() -> dict[str, Part]:
     """Each part by its name; the web process itself answers, so it is none."""
+    try:
+        told = {"database": Part(works=True), **_told_by_rows()}
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("health.database_away %s", error)
+        connection.close()
+        told = {"database": Part(works=False, detail=DATABASE_AWAY.format(kind=database_kind()))}
+        told |= dict.fromkeys(TOLD_BY_ROWS, Part(works=False, detail=UNKNOWN))
+    return {**told, "mlflow": _mlflow()}
+
+
+def database_kind() -> str:
+    """`SQLite` or `PostgreSQL`."""
+    return connection.display_name
+
+
+def database_works() -> bool:
+    """Whether the database answers now."""
+    try:
+        Heartbeat.last(WORKER)
+    except (DatabaseError, InterfaceError):
+        connection.close()
+        return False
+    return True
+
+
+def _told_by_rows() -> dict[str, Part]:
     return {
         WORKER: _process(WORKER),
         SUPERVISOR: _process(SUPERVISOR),
+        QUEUE: _queue(),
         "engine": _engine(),
-        "mlflow": _mlflow(),
     }
 
 
@@ -48,6 +83,18 @@ def _process(name: str) -> Part:
     if age <= BEAT_FRESH_SECONDS:
         return Part(works=True, age_seconds=age)
     detail = f"The {name} was last heard of {age:.0f} s ago: {MEANING[name]}."
+    return Part(works=False, age_seconds=age, detail=detail)
+
+
+def _queue() -> Part:
+    """As the supervisor reached it: the web process has no address of a Redis."""
+    beat = Heartbeat.objects.filter(name=QUEUE).first()
+    if beat is None:
+        return Part(works=False, detail="The queue was not reached yet: no worker is woken.")
+    age = round(beat.age_seconds, 1)
+    if age <= BEAT_FRESH_SECONDS:
+        return Part(works=True, age_seconds=age)
+    detail = f"The queue was last reached {age:.0f} s ago: no worker is woken."
     return Part(works=False, age_seconds=age, detail=detail)
 
 

@@ -5,8 +5,15 @@ no Docker socket, the worker no session key.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+from django.core.exceptions import ImproperlyConfigured
+
+from mlops_site.backing import WrongAddress, database_settings, redis_address
+
+T = TypeVar("T")
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -16,6 +23,22 @@ def _int(name: str, default: int) -> int:
 
 def _list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def _checked(read: Callable[[], T]) -> T:
+    """Without the trace of how an address was read: it would show the address."""
+    try:
+        return read()
+    except WrongAddress as wrong:
+        raise ImproperlyConfigured(str(wrong)) from None
+
+
+def _database() -> dict[str, Any]:
+    return database_settings(
+        os.environ.get("DATABASE_URL", ""),
+        default_file=MLOPS_HOME / "db" / "platform.sqlite3",
+        name=f"mlops-{INSTALLATION_ID}",
+    )
 
 
 # -- the installation ---------------------------------------------------------------------------
@@ -137,18 +160,7 @@ TEMPLATES = [
         },
     }
 ]
-# IMMEDIATE and WAL: without them 16-88 % of concurrent read-modify-writes fail with "locked".
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": MLOPS_HOME / "db" / "platform.sqlite3",
-        "OPTIONS": {
-            "timeout": 20,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        },
-    }
-}
+DATABASES = {"default": _checked(_database)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -167,11 +179,15 @@ QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 5)
 # Builds and starts of model servers may take a minute; so many of each at once, and a worker is
 # always left for what takes a moment: a job's start and its end.
 LONG_TASKS = max(1, (QUEUE_WORKERS - 1) // 2)
+# Worker and supervisor only: the web process queues nothing, and gets no address to do it with.
+REDIS_URL = _checked(lambda: redis_address(os.environ.get("REDIS_URL", "")))
 Q_CLUSTER = {
-    "name": "mlops",
+    # Several installations may share one Redis; in the database it is always the same queue.
+    "name": f"mlops-{INSTALLATION_ID}" if REDIS_URL else "mlops",
     "orm": "default",
-    "broker_class": "mlops_site.queue.BellORM",
+    "broker_class": f"mlops_site.queues.{'RedisQueue' if REDIS_URL else 'OrmQueue'}",
     "workers": QUEUE_WORKERS,
+    # On the database only; Redis tells at once.
     "poll": 0.2,
     "queue_limit": 2,
     "timeout": ENVIRONMENT_BUILD_SECONDS + 300,

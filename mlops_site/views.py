@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.health import PROBE_SECONDS, parts_of_platform
+from mlops_site.health import PROBE_SECONDS, database_kind, database_works, parts_of_platform
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
 
@@ -25,6 +25,8 @@ class StatusSerializer(serializers.Serializer):
     registered_models = serializers.IntegerField(help_text="Models in the registry.")
     active_experiments = serializers.IntegerField(help_text="Experiments that are not deleted.")
     feature_views = serializers.IntegerField(help_text="Feature views in the feature store.")
+    database = serializers.CharField(help_text="Its kind: `SQLite` or `PostgreSQL`.")
+    database_available = serializers.BooleanField(help_text="The database answered just now.")
     timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
@@ -42,6 +44,7 @@ class ReadySerializer(serializers.Serializer):
     """Whether the platform can work."""
 
     ready = serializers.BooleanField(help_text="Jobs and predictions can be taken.")
+    database = serializers.CharField(help_text="Its kind: `SQLite` or `PostgreSQL`.")
     parts = serializers.DictField(
         child=serializers.BooleanField(), help_text="Each part and whether it works."
     )
@@ -57,6 +60,8 @@ STATUS_EXAMPLE = {
     "registered_models": 15,
     "active_experiments": 8,
     "feature_views": 12,
+    "database": "SQLite",
+    "database_available": True,
     "timestamp": "2025-10-23T10:20:00Z",
 }
 
@@ -72,6 +77,8 @@ def platform_status() -> dict[str, Any]:
         "registered_models": counts.registered_models,
         "active_experiments": counts.experiments,
         "feature_views": features.feature_views,
+        "database": database_kind(),
+        "database_available": database_works(),
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
@@ -106,14 +113,22 @@ class StatusView(APIView):
 
 
 WORKING = {
+    "database": {"works": True, "age_seconds": None, "detail": ""},
     "worker": {"works": True, "age_seconds": 2.1, "detail": ""},
     "supervisor": {"works": True, "age_seconds": 3.4, "detail": ""},
+    "queue": {"works": True, "age_seconds": 3.4, "detail": ""},
     "engine": {"works": True, "age_seconds": 4.0, "detail": ""},
     "mlflow": {"works": True, "age_seconds": None, "detail": ""},
 }
-READY: dict[str, Any] = {"ready": True, "parts": dict.fromkeys(WORKING, True), "details": WORKING}
+READY: dict[str, Any] = {
+    "ready": True,
+    "database": "PostgreSQL",
+    "parts": dict.fromkeys(WORKING, True),
+    "details": WORKING,
+}
 NOT_READY = {
     "ready": False,
+    "database": "PostgreSQL",
     "parts": {**READY["parts"], "engine": False},
     "details": {
         **WORKING,
@@ -148,6 +163,7 @@ class ReadyView(APIView):
         ready = all(part.works for part in parts.values())
         body = {
             "ready": ready,
+            "database": database_kind(),
             "parts": {name: part.works for name, part in parts.items()},
             "details": {name: asdict(part) for name, part in parts.items()},
         }

@@ -3,13 +3,17 @@
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from mlops_site import health
-from mlops_site.models import SUPERVISOR, WORKER, Heartbeat
+from mlops_site.models import QUEUE, SUPERVISOR, WORKER, Heartbeat
 from training.models import EngineCapacity
 
 pytestmark = pytest.mark.django_db
+
+
+PARTS = ("database", "worker", "supervisor", "queue", "engine", "mlflow")
 
 
 class Mlflow:
@@ -38,14 +42,15 @@ def measure(*, age: float = 0.0, short_of: str = "") -> None:
 
 
 def test_a_platform_that_works_says_so(client):
-    for name in (WORKER, SUPERVISOR):
+    for name in (WORKER, SUPERVISOR, QUEUE):
         Heartbeat.beat(name)
     measure()
     answer = client.get("/mlops/ready")
     assert answer.status_code == 200
     body = answer.json()
     assert body["ready"] is True
-    assert body["parts"] == dict.fromkeys(("worker", "supervisor", "engine", "mlflow"), True)
+    assert body["parts"] == dict.fromkeys(PARTS, True)
+    assert body["database"] == connection.display_name
     assert body["details"]["mlflow"] == {"works": True, "age_seconds": None, "detail": ""}
     assert body["details"]["worker"]["age_seconds"] < 5
 
@@ -54,7 +59,8 @@ def test_what_never_started_is_named(client):
     answer = client.get("/mlops/ready")
     assert answer.status_code == 503
     body = answer.json()
-    assert body["parts"] == {"worker": False, "supervisor": False, "engine": False, "mlflow": True}
+    assert [name for name, works in body["parts"].items() if works] == ["database", "mlflow"]
+    assert set(body["parts"]) == set(PARTS)
     assert "has not started yet" in body["details"]["worker"]["detail"]
 
 
@@ -78,6 +84,34 @@ def test_an_engine_that_is_away_is_not_ready_and_one_that_is_short_says_of_what(
         True,
         "The disk is nearly full: no new job is started.",
     )
+
+
+def test_a_queue_that_is_not_reached_any_more_is_said():
+    Heartbeat.objects.create(name=QUEUE, beaten_at=timezone.now() - timedelta(seconds=90))
+    part = health.parts_of_platform()[QUEUE]
+    assert part.detail == "The queue was last reached 90 s ago: no worker is woken."
+
+
+def test_a_database_that_is_away_is_said_and_nothing_is_claimed_of_what_it_would_tell(
+    client, monkeypatch
+):
+    def away(**_: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(health.connection, "close", lambda: None)  # the test's own transaction
+    monkeypatch.setattr(Heartbeat.objects, "filter", away)
+    answer = client.get("/mlops/ready")
+    assert answer.status_code == 503
+    details = answer.json()["details"]
+    kind = connection.display_name
+    assert details["database"]["detail"] == (
+        f"{kind} does not answer: jobs are neither taken nor told of until it does."
+    )
+    for name in ("worker", "supervisor", "queue", "engine"):
+        assert details[name]["detail"] == "Unknown, since the database does not answer."
+    assert details["mlflow"]["works"]
+    status = client.get("/mlops/status").json()
+    assert (status["database"], status["database_available"]) == (kind, False)
 
 
 def test_mlflow_that_is_away_is_said(monkeypatch):

@@ -16,7 +16,7 @@ from training.api.submission import Edits, Submission
 from training.doorbell import SUPERVISOR_BELL
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
-from training.services.claim import room_left
+from training.services.claim import one_at_a_time, room_left
 from training.states import Priority, Status
 
 WORD = re.compile(r"\w+")
@@ -172,6 +172,7 @@ def _earlier(mine: Mapping[str, str], body_hash: str) -> Accepted:
 
 def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None) -> Job:
     with transaction.atomic():
+        one_at_a_time()
         check_caps(owner=client.owner, experiment=submission.experiment_name)
         now = timezone.now()
         job = Job.objects.create(

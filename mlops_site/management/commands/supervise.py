@@ -13,10 +13,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
+from django_q.brokers import get_broker
 
 from inference import services as inference_services
 from mlops_site.daily import DailyWork
-from mlops_site.models import SUPERVISOR, Heartbeat
+from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
 from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
 from training.doorbell import SUPERVISOR_BELL, wake_on_ring
@@ -106,6 +107,7 @@ class _Supervision:
         slow_at = 0.0
         slow_looks = (
             _beat,
+            _reach_queue,
             jobs.measure,
             leftovers.restore_networks,
             jobs.reconcile,
@@ -156,3 +158,9 @@ class _Supervision:
 
 def _beat() -> None:
     Heartbeat.beat(SUPERVISOR)
+
+
+def _reach_queue() -> None:
+    """So that whoever asks what is wrong is told of a Redis that is away."""
+    if get_broker().ping():
+        Heartbeat.beat(QUEUE)

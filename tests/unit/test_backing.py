@@ -209,11 +209,12 @@ def test_a_reader_of_the_queue_outlives_its_database(monkeypatch):
     def cut_off(*_: Any) -> None:
         raise OperationalError("server closed the connection unexpectedly")
 
+    queue = queues.OrmQueue("anything")
     monkeypatch.setattr(ORM, "get_connection", cut_off)
     monkeypatch.setattr(queues, "AWAY_SECONDS", 0.0)
     closed: list[bool] = []
     monkeypatch.setattr(connection, "close", lambda: closed.append(True))
-    assert queues.OrmQueue("anything").dequeue() is None
+    assert queue.dequeue() is None
     assert closed == [True]
 
 

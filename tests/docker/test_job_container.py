@@ -8,6 +8,7 @@ import pytest
 from deploy.trial import wait_for
 from sandbox.engine import Engine, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
+from sandbox.output import printed_bytes
 from tests.fixtures.engine import JobRunner
 
 
@@ -24,7 +25,7 @@ def run(jobs: JobRunner, plain_environment: Environment, environments: Environme
             **options,
         )
         container = jobs.start(spec)
-        output = b"".join(jobs.engine.follow_logs(container)).decode()
+        output = printed_bytes(jobs.engine.follow_logs(container)).decode()
         code = jobs.engine.wait(container, timeout_seconds=90)
         return code, output, jobs.engine.state(container)
 
@@ -42,7 +43,11 @@ def waiting_job(jobs, plain_environment, environments, tmp_path) -> str:
         platform=environments.platform_folder(),
     )
     container = jobs.start(spec)
-    wait_for(lambda: b"up" in jobs.engine.read_logs(container), seconds=30, what="the script")
+
+    def is_up() -> bool:
+        return printed_bytes([jobs.engine.read_logs(container)]) == b"up\n"
+
+    wait_for(is_up, seconds=30, what="the script")
     return container
 
 
@@ -156,7 +161,7 @@ def test_output_and_errors_come_in_the_order_they_were_written(run):
         "    print(number, file=sys.stdout if number % 2 else sys.stderr, flush=True)\n"
     )
     _, output, _ = run(script)
-    assert sorted(output.split(), key=int) == [str(number) for number in range(200)]
+    assert output.split() == [str(number) for number in range(200)]
 
 
 def test_a_script_sees_the_variables_it_was_given_and_no_others_of_ours(run):
@@ -185,7 +190,7 @@ def test_two_jobs_cannot_reach_each_other(
         environment=plain_environment,
         platform=environments.platform_folder(),
     )
-    output = b"".join(engine.follow_logs(jobs.start(spec))).decode()
+    output = printed_bytes(engine.follow_logs(jobs.start(spec))).decode()
     # 11 (time is over), not 111 (refused): with a way there, the other container would refuse.
     assert output.strip() == "reached 11"
 

@@ -164,6 +164,33 @@ def test_output_and_errors_come_in_the_order_they_were_written(run):
     assert output.split() == [str(number) for number in range(200)]
 
 
+def test_a_script_cannot_reach_the_launchers_own_output(run):
+    script = (
+        "import ctypes, os\n"
+        "def attempt(call):\n"
+        "    try:\n"
+        "        return call()\n"
+        "    except OSError as error:\n"
+        "        return error.strerror\n"
+        "for name in ('fd', 'fd/1', 'mem', 'environ'):\n"
+        "    print(attempt(lambda: open('/proc/1/' + name, 'rb')))\n"
+        "print(attempt(lambda: os.listdir('/proc/1/fd')))\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "handle = os.pidfd_open(1)\n"
+        "def syscall(*arguments):\n"
+        "    if libc.syscall(*arguments) < 0:\n"
+        "        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))\n"
+        "    return 'reached'\n"
+        "print(attempt(lambda: syscall(438, handle, 1, 0)))  # pidfd_getfd\n"
+        "print(attempt(lambda: syscall(101, 16, 1, 0, 0)))  # ptrace(PTRACE_ATTACH)\n"
+    )
+    code, output, _ = run(script)
+    assert code == 0
+    refused = {"Permission denied", "Operation not permitted"}
+    assert len(output.splitlines()) == 7
+    assert set(output.splitlines()) <= refused
+
+
 def test_a_script_sees_the_variables_it_was_given_and_no_others_of_ours(run):
     code, output, _ = run(
         "import os\nprint(sorted(os.environ))\n", variables={"DATA_PATH": "/data/x"}

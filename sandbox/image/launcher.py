@@ -214,7 +214,8 @@ class Script:
     """The running script, its process group and the moment when its time is over."""
 
     def __init__(self, path: str, *, relay: Relay, seconds: float, grace_seconds: float) -> None:
-        self._pid = subprocess.Popen(
+        # Held on to: one that is dropped takes in a child that has ended, and its exit code with it.
+        self._process = subprocess.Popen(
             [sys.executable, "-u", path],
             cwd="/scratch",
             stdout=relay.script_end,
@@ -222,7 +223,8 @@ class Script:
             start_new_session=True,
             # What is blocked here would stay blocked in the script.
             preexec_fn=_unblock,  # noqa: PLW1509 - there is one thread yet
-        ).pid
+        )
+        self._pid = self._process.pid
         self._end_at = time.monotonic() + seconds
         self._grace_seconds = grace_seconds
         self._ended_by_us: int | None = None

@@ -214,7 +214,7 @@ class Script:
     """The running script, its process group and the moment when its time is over."""
 
     def __init__(self, path: str, *, relay: Relay, seconds: float, grace_seconds: float) -> None:
-        # Held on to: one that is dropped takes in a child that has ended, and its exit code with it.
+        # Held on to: a dropped one takes in a child that has ended, and its exit code with it.
         self._process = subprocess.Popen(
             [sys.executable, "-u", path],
             cwd="/scratch",

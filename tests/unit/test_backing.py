@@ -209,6 +209,7 @@ def test_a_reader_of_the_queue_outlives_its_database(monkeypatch):
     def cut_off(*_: Any) -> None:
         raise OperationalError("server closed the connection unexpectedly")
 
+    monkeypatch.setattr(ORM, "get_connection", lambda *_: None)
     queue = queues.OrmQueue("anything")
     monkeypatch.setattr(ORM, "get_connection", cut_off)
     monkeypatch.setattr(queues, "AWAY_SECONDS", 0.0)

@@ -34,7 +34,13 @@ RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION
 JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
 JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
 JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
+OFFLINE_NETWORK = os.environ.get("MLOPS_OFFLINE_NETWORK", f"mlops-{INSTALLATION_ID}-offline")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
+# Internal addresses that jobs with `internet` may reach, `10.1.2.0/24:5432`; whom they ask for
+# names (none: whom this host asks); a proxy on their way out.
+JOB_ALLOWED_ADDRESSES = os.environ.get("MLOPS_JOB_ALLOWED_ADDRESSES", "")
+JOB_RESOLVERS = _list("MLOPS_JOB_RESOLVERS")
+JOB_PROXY = os.environ.get("MLOPS_JOB_PROXY", "")
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"
@@ -54,6 +60,11 @@ JOB_TIMEOUT_SECONDS = {"minimum": 60, "default": 300, "maximum": 3600}
 JOB_MEMORY_MB = _int("MLOPS_JOB_MEMORY_MB", 2048)
 JOB_CPUS = float(os.environ.get("MLOPS_JOB_CPUS", "1.0"))
 JOB_PIDS = _int("MLOPS_JOB_PIDS", 256)
+# From the least to the most: none, internet.
+JOB_NETWORK = {
+    "default": os.environ.get("MLOPS_JOB_NETWORK", "internet"),
+    "maximum": os.environ.get("MLOPS_JOB_NETWORK_MAX", "internet"),
+}
 JOB_SCRATCH_MB = _int("MLOPS_JOB_SCRATCH_MB", 1024)
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)

@@ -1,4 +1,4 @@
-"""The two networks of an installation; containers on them never reach each other."""
+"""The networks of an installation; containers on them never reach each other."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,35 @@ from docker.types import IPAMConfig, IPAMPool
 from sandbox.engine import Engine, EngineError, _mapped
 
 ISOLATED = {"com.docker.network.bridge.enable_icc": "false"}
+BRIDGE_OPTION = "com.docker.network.bridge.name"
 
 
 @dataclass(frozen=True)
 class Networks:
-    """`jobs` reaches the package index and data sources; `servers` reaches nothing.
+    """`jobs` reaches the internet, `offline` MLflow only, `servers` nothing.
 
     `jobs_gateway` is the host's address on the jobs network, where MLflow listens, `jobs_subnet`
-    what it is part of.
+    what it is part of. The bridges are the host's interfaces, by which the firewall knows them.
+    `offline` is not what Docker calls internal: there a job has no way to MLflow's address.
     """
 
     jobs: str
+    offline: str
     servers: str
     jobs_gateway: str
     jobs_subnet: str
+    jobs_bridge: str
+    offline_bridge: str
+    servers_bridge: str
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A network's addresses, and the bridge that it is to the host."""
+
+    subnet: str
+    gateway: str
+    bridge: str
 
 
 @_mapped
@@ -33,13 +48,20 @@ def ensure_networks(
     A jobs network that is made again while the platform runs needs the addresses it had: MLflow
     listens at one of them. EngineError also when they belong to another network by now.
     """
-    jobs = f"mlops-{installation_id}-jobs"
-    servers = f"mlops-{installation_id}-servers"
+    jobs, offline, servers = _names(installation_id)
     pool = IPAMPool(subnet=jobs_subnet, gateway=jobs_gateway or None) if jobs_subnet else None
     made = _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool)
-    _ensure(engine, servers, installation_id=installation_id, internal=True)
+    made_offline = _ensure(engine, offline, installation_id=installation_id, internal=False)
+    made_servers = _ensure(engine, servers, installation_id=installation_id, internal=True)
     return Networks(
-        jobs=jobs, servers=servers, jobs_gateway=made["Gateway"], jobs_subnet=made["Subnet"]
+        jobs=jobs,
+        offline=offline,
+        servers=servers,
+        jobs_gateway=made.gateway,
+        jobs_subnet=made.subnet,
+        jobs_bridge=made.bridge,
+        offline_bridge=made_offline.bridge,
+        servers_bridge=made_servers.bridge,
     )
 
 
@@ -48,13 +70,12 @@ def missing_networks(engine: Engine, installation_id: str) -> list[str]:
     """The names of those networks that somebody removed."""
     label = f"mlops.installation={installation_id}"
     there = {network["Name"] for network in engine.api.networks(filters={"label": [label]})}
-    wanted = (f"mlops-{installation_id}-jobs", f"mlops-{installation_id}-servers")
-    return [name for name in wanted if name not in there]
+    return [name for name in _names(installation_id) if name not in there]
 
 
 @_mapped
 def remove_networks(engine: Engine, installation_id: str) -> None:
-    """Removes both networks of an installation; one that is in use or missing is left alone."""
+    """Removes the networks of an installation; one that is in use or missing is left alone."""
     label = f"mlops.installation={installation_id}"
     for network in engine.api.networks(filters={"label": [label]}):
         try:
@@ -64,6 +85,12 @@ def remove_networks(engine: Engine, installation_id: str) -> None:
                 raise
 
 
+def _names(installation_id: str) -> tuple[str, str, str]:
+    """Jobs, offline, servers."""
+    prefix = f"mlops-{installation_id}"
+    return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers"
+
+
 def _ensure(
     engine: Engine,
     name: str,
@@ -71,8 +98,7 @@ def _ensure(
     installation_id: str,
     internal: bool,
     pool: IPAMPool | None = None,
-) -> dict[str, str]:
-    """Returns the network's addresses: `Subnet`, `Gateway`."""
+) -> _Made:
     if not engine.api.networks(names=[f"^{name}$"]):
         engine.api.create_network(
             name,
@@ -86,4 +112,9 @@ def _ensure(
     network = engine.api.inspect_network(name)
     if network["Internal"] != internal or network["Options"].get(next(iter(ISOLATED))) != "false":
         raise EngineError(f"The network {name} exists but is not isolated; remove it.")
-    return dict(network["IPAM"]["Config"][0])
+    addresses = network["IPAM"]["Config"][0]
+    return _Made(
+        subnet=addresses["Subnet"],
+        gateway=addresses["Gateway"],
+        bridge=network["Options"].get(BRIDGE_OPTION) or f"br-{network['Id'][:12]}",
+    )

@@ -5,7 +5,7 @@ what the engine made of it (`differences`), because an engine may accept an opti
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ TMP_MB = 64
 # The part of a log that the engine keeps; our own quota (`training`) is smaller.
 ENGINE_LOG = {"max-size": "50m", "max-file": "2"}
 SERVER_PORT = 8080
+# Where a container asks for names that may ask nobody: the firewall refuses it at once.
+NO_RESOLVER = "169.254.0.53"
+# The engine's own resolver keeps the refusal to itself; 10 s for each name otherwise.
+NO_WAIT_FOR_NAMES = ["timeout:1", "attempts:1"]
 
 
 class Kind(StrEnum):
@@ -26,6 +30,14 @@ class Kind(StrEnum):
     JOB = "job"
     BUILD = "build"
     SERVER = "server"
+    # Writes the host's firewall rules; the only kind that runs our own words and nobody else's.
+    FIREWALL = "firewall"
+
+
+# Rights are of a kind, never of one container: no caller and no setting can ask for one.
+CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
+USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
+HOST_NETWORK = "host"
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,15 @@ class Limits:
     scratch_mb: int
 
 
+FIREWALL_LIMITS = Limits(memory_mb=64, cpus=1.0, pids=16, scratch_mb=1)
+
+
 @dataclass(frozen=True)
 class SandboxSpec:
-    """Everything about one container. Made by `job_spec`, `build_spec` and `server_spec` only."""
+    """Everything about one container. Made by this file's functions only.
+
+    `resolvers` are whom it asks for names; none: whom the engine's host asks.
+    """
 
     kind: Kind
     name: str
@@ -61,6 +79,11 @@ class SandboxSpec:
     network: str
     limits: Limits
     labels: tuple[tuple[str, str], ...]
+    resolvers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.network == HOST_NETWORK and self.kind is not Kind.FIREWALL:
+            raise ValueError("Only the firewall's container is in the host's network.")
 
     def create_arguments(self) -> dict[str, Any]:
         """The body of the Engine API's `POST /containers/create`."""
@@ -120,15 +143,20 @@ class SandboxSpec:
             ],
             "NetworkMode": self.network,
             "CapDrop": ["ALL"],
-            "CapAdd": None,
+            "CapAdd": list(CAPABILITIES.get(self.kind, ())),
             "SecurityOpt": ["no-new-privileges"],
             "ReadonlyRootfs": True,
             "Privileged": False,
             "Devices": [],
             "PublishAllPorts": False,
             "PortBindings": {},
+            "Dns": list(self.resolvers),
+            "DnsOptions": NO_WAIT_FOR_NAMES if self.resolvers == (NO_RESOLVER,) else [],
             "PidMode": "",
             "IpcMode": "private",
+            "UTSMode": "",
+            "CgroupnsMode": "private",
+            "UsernsMode": USER_NAMESPACES.get(self.kind, ""),
             "Tmpfs": {
                 "/tmp": f"rw,noexec,nosuid,nodev,size={TMP_MB}m,mode=1777",  # noqa: S108
                 "/scratch": (
@@ -165,6 +193,7 @@ def job_spec(
     variables: Mapping[str, str],
     network: str,
     limits: Limits,
+    resolvers: Sequence[str],
     deadline_seconds: int,
     grace_seconds: int,
     labels: Mapping[str, str],
@@ -197,6 +226,7 @@ def job_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.JOB, labels),
+        resolvers=tuple(resolvers),
     )
 
 
@@ -211,6 +241,7 @@ def build_spec(
     network: str,
     limits: Limits,
     labels: Mapping[str, str],
+    resolvers: Sequence[str] = (),
 ) -> SandboxSpec:
     """A container that installs wheels into the environment store, its one writable folder.
 
@@ -228,6 +259,7 @@ def build_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.BUILD, labels),
+        resolvers=tuple(resolvers),
     )
 
 
@@ -269,7 +301,34 @@ def server_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.SERVER, labels),
+        resolvers=(NO_RESOLVER,),
     )
+
+
+def firewall_spec(
+    *, name: str, image: str, command: Sequence[str], rules: str, labels: Mapping[str, str]
+) -> SandboxSpec:
+    """A container that writes `$RULES` into the host's firewall and ends.
+
+    Root, since that right is nobody else's, but with this one right and nothing mounted.
+    """
+    return SandboxSpec(
+        kind=Kind.FIREWALL,
+        name=name,
+        image=image,
+        command=tuple(command),
+        environment=_variables({"RULES": rules}),
+        user="0:0",
+        mounts=(),
+        network=HOST_NETWORK,
+        limits=FIREWALL_LIMITS,
+        labels=_labels(Kind.FIREWALL, labels),
+    )
+
+
+def probe_spec(job: SandboxSpec, *, command: Sequence[str]) -> SandboxSpec:
+    """A job's own sandbox, in which our probe runs in place of a script."""
+    return replace(job, command=tuple(command))
 
 
 def _variables(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -22,6 +22,7 @@ def a_job() -> SandboxSpec:
         variables={"A": "1", "HOME": "/root"},
         network="jobs",
         limits=LIMITS,
+        resolvers=["192.0.2.53"],
         deadline_seconds=60,
         grace_seconds=5,
         labels={"mlops.installation": "x"},

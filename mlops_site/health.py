@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.utils import timezone
 
 from mlops_site.models import BEAT_FRESH_SECONDS, SUPERVISOR, WORKER, Heartbeat
 from registry.mlflow_client import model_registry
-from training.models import EngineCapacity
+from training.models import EngineCapacity, SandboxProof
+from training.services import network
 from training.services.claim import LOCAL_ENGINE, MEASUREMENT_FRESH_SECONDS
+from training.services.network import NETWORK
 
 PROBE_SECONDS = 1.0
 MEANING = {
@@ -18,6 +21,7 @@ SHORT_OF = {
     "disk": "The disk is nearly full",
     "memory": "The memory is nearly used up",
     "mlflow": "MLflow does not answer the supervisor",
+    NETWORK: "Nobody knows that the firewall holds what jobs may reach",
 }
 
 
@@ -37,6 +41,7 @@ def parts_of_platform() -> dict[str, Part]:
         SUPERVISOR: _process(SUPERVISOR),
         "engine": _engine(),
         "mlflow": _mlflow(),
+        NETWORK: network_part(),
     }
 
 
@@ -65,6 +70,20 @@ def _engine() -> Part:
     why = SHORT_OF.get(measured.short_of, f"The host is short of {measured.short_of}")
     # Running jobs go on and predictions are answered: the engine works.
     return Part(works=True, age_seconds=age, detail=f"{why}: no new job is started.")
+
+
+def network_part() -> Part:
+    """Whether what jobs may reach was proved to be held; a worker tried it from inside."""
+    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+    tried = proof is not None and proof.checked_at is not None
+    age = round(proof.age_seconds, 1) if proof is not None and tried else None
+    found = network.problem()
+    if not found:
+        return Part(works=True, age_seconds=age)
+    if settings.DEBUG:
+        detail = f"{found}: jobs run all the same, since MLOPS_DEBUG=1."
+        return Part(works=True, age_seconds=age, detail=detail)
+    return Part(works=False, age_seconds=age, detail=f"{found}: no new job is started.")
 
 
 def _mlflow() -> Part:

@@ -220,6 +220,7 @@ SPECTACULAR_SETTINGS = {
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
     "ENUM_NAME_OVERRIDES": {
         "JobStatusEnum": "training.states.Status",
+        "NetworkEnum": "training.states.Network",
         "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
     },
 }

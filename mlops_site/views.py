@@ -11,9 +11,19 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.health import PROBE_SECONDS, parts_of_platform
+from mlops_site.health import PROBE_SECONDS, network_part, parts_of_platform
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
+
+
+class PartSerializer(serializers.Serializer):
+    works = serializers.BooleanField(help_text="Whether the part works.")
+    age_seconds = serializers.FloatField(
+        allow_null=True,
+        help_text="How long ago it last showed that; null for what is asked just now, and for "
+        "what never did.",
+    )
+    detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
 
 
 class StatusSerializer(serializers.Serializer):
@@ -25,17 +35,11 @@ class StatusSerializer(serializers.Serializer):
     registered_models = serializers.IntegerField(help_text="Models in the registry.")
     active_experiments = serializers.IntegerField(help_text="Experiments that are not deleted.")
     feature_views = serializers.IntegerField(help_text="Feature views in the feature store.")
-    timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
-
-
-class PartSerializer(serializers.Serializer):
-    works = serializers.BooleanField(help_text="Whether the part works.")
-    age_seconds = serializers.FloatField(
-        allow_null=True,
-        help_text="How long ago it last showed that; null for what is asked just now, and for "
-        "what never did.",
+    network = PartSerializer(
+        help_text="Whether what jobs may reach is held by the host's firewall, and since when "
+        "that is known."
     )
-    detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
+    timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
 class ReadySerializer(serializers.Serializer):
@@ -57,6 +61,7 @@ STATUS_EXAMPLE = {
     "registered_models": 15,
     "active_experiments": 8,
     "feature_views": 12,
+    "network": {"works": True, "age_seconds": 312.0, "detail": ""},
     "timestamp": "2025-10-23T10:20:00Z",
 }
 
@@ -72,6 +77,7 @@ def platform_status() -> dict[str, Any]:
         "registered_models": counts.registered_models,
         "active_experiments": counts.experiments,
         "feature_views": features.feature_views,
+        "network": asdict(network_part()),
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
@@ -110,6 +116,7 @@ WORKING = {
     "supervisor": {"works": True, "age_seconds": 3.4, "detail": ""},
     "engine": {"works": True, "age_seconds": 4.0, "detail": ""},
     "mlflow": {"works": True, "age_seconds": None, "detail": ""},
+    "network": {"works": True, "age_seconds": 312.0, "detail": ""},
 }
 READY: dict[str, Any] = {"ready": True, "parts": dict.fromkeys(WORKING, True), "details": WORKING}
 NOT_READY = {

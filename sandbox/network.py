@@ -32,11 +32,27 @@ class Networks:
 
 @dataclass(frozen=True)
 class _Made:
-    """A network's addresses, and the bridge that it is to the host."""
+    """A network, its addresses, and the bridge that it is to the host."""
 
+    name: str
+    internal: bool
+    isolated: bool
     subnet: str
     gateway: str
     bridge: str
+
+    @classmethod
+    def of(cls, engine: Engine, name: str) -> "_Made":
+        network = engine.api.inspect_network(name)
+        options, addresses = network["Options"], network["IPAM"]["Config"][0]
+        return cls(
+            name=name,
+            internal=network["Internal"],
+            isolated=ISOLATED.items() <= options.items(),
+            subnet=addresses["Subnet"],
+            gateway=addresses["Gateway"],
+            bridge=options.get(BRIDGE_OPTION) or f"br-{network['Id'][:12]}",
+        )
 
 
 @_mapped
@@ -50,19 +66,17 @@ def ensure_networks(
     """
     jobs, offline, servers = _names(installation_id)
     pool = IPAMPool(subnet=jobs_subnet, gateway=jobs_gateway or None) if jobs_subnet else None
-    made = _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool)
-    made_offline = _ensure(engine, offline, installation_id=installation_id, internal=False)
-    made_servers = _ensure(engine, servers, installation_id=installation_id, internal=True)
-    return Networks(
-        jobs=jobs,
-        offline=offline,
-        servers=servers,
-        jobs_gateway=made.gateway,
-        jobs_subnet=made.subnet,
-        jobs_bridge=made.bridge,
-        offline_bridge=made_offline.bridge,
-        servers_bridge=made_servers.bridge,
+    return _networks(
+        _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool),
+        _ensure(engine, offline, installation_id=installation_id, internal=False),
+        _ensure(engine, servers, installation_id=installation_id, internal=True),
     )
+
+
+@_mapped
+def find_networks(engine: Engine, *, jobs: str, offline: str, servers: str) -> Networks:
+    """Those that are there, by their names. Raises EngineError for one that is missing."""
+    return _networks(_Made.of(engine, jobs), _Made.of(engine, offline), _Made.of(engine, servers))
 
 
 @_mapped
@@ -83,6 +97,19 @@ def remove_networks(engine: Engine, installation_id: str) -> None:
         except APIError as error:
             if error.status_code not in (403, 404):
                 raise
+
+
+def _networks(jobs: _Made, offline: _Made, servers: _Made) -> Networks:
+    return Networks(
+        jobs=jobs.name,
+        offline=offline.name,
+        servers=servers.name,
+        jobs_gateway=jobs.gateway,
+        jobs_subnet=jobs.subnet,
+        jobs_bridge=jobs.bridge,
+        offline_bridge=offline.bridge,
+        servers_bridge=servers.bridge,
+    )
 
 
 def _names(installation_id: str) -> tuple[str, str, str]:
@@ -109,12 +136,7 @@ def _ensure(
             labels={"mlops.installation": installation_id},
             check_duplicate=True,
         )
-    network = engine.api.inspect_network(name)
-    if network["Internal"] != internal or network["Options"].get(next(iter(ISOLATED))) != "false":
+    made = _Made.of(engine, name)
+    if made.internal != internal or not made.isolated:
         raise EngineError(f"The network {name} exists but is not isolated; remove it.")
-    addresses = network["IPAM"]["Config"][0]
-    return _Made(
-        subnet=addresses["Subnet"],
-        gateway=addresses["Gateway"],
-        bridge=network["Options"].get(BRIDGE_OPTION) or f"br-{network['Id'][:12]}",
-    )
+    return made

@@ -34,6 +34,8 @@ class Kind(StrEnum):
     FIREWALL = "firewall"
 
 
+# What a probe is labelled with, whatever its sandbox: no job and no server of anybody's.
+PROBE = "probe"
 # Rights are of a kind, never of one container: no caller and no setting can ask for one.
 CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
 USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
@@ -326,9 +328,10 @@ def firewall_spec(
     )
 
 
-def probe_spec(job: SandboxSpec, *, command: Sequence[str]) -> SandboxSpec:
-    """A job's own sandbox, in which our probe runs in place of a script."""
-    return replace(job, command=tuple(command))
+def probe_spec(subject: SandboxSpec, *, command: Sequence[str]) -> SandboxSpec:
+    """The very sandbox of a job or a server, in which our probe runs in place of its own work."""
+    labels = {**dict(subject.labels), "mlops.kind": PROBE}
+    return replace(subject, command=tuple(command), labels=tuple(sorted(labels.items())))
 
 
 def _variables(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

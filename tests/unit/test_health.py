@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from mlops_site import health
 from mlops_site.models import SUPERVISOR, WORKER, Heartbeat
-from training.models import EngineCapacity
+from training.models import EngineCapacity, SandboxProof
 
 pytestmark = pytest.mark.django_db
 
@@ -37,15 +37,24 @@ def measure(*, age: float = 0.0, short_of: str = "") -> None:
     )
 
 
+def prove(*, age: float = 0.0, problem: str = "") -> None:
+    SandboxProof.objects.create(
+        engine="local", checked_at=timezone.now() - timedelta(seconds=age), problem=problem
+    )
+
+
 def test_a_platform_that_works_says_so(client):
     for name in (WORKER, SUPERVISOR):
         Heartbeat.beat(name)
     measure()
+    prove()
     answer = client.get("/mlops/ready")
     assert answer.status_code == 200
     body = answer.json()
     assert body["ready"] is True
-    assert body["parts"] == dict.fromkeys(("worker", "supervisor", "engine", "mlflow"), True)
+    assert body["parts"] == dict.fromkeys(
+        ("worker", "supervisor", "engine", "mlflow", "network"), True
+    )
     assert body["details"]["mlflow"] == {"works": True, "age_seconds": None, "detail": ""}
     assert body["details"]["worker"]["age_seconds"] < 5
 
@@ -54,7 +63,8 @@ def test_what_never_started_is_named(client):
     answer = client.get("/mlops/ready")
     assert answer.status_code == 503
     body = answer.json()
-    assert body["parts"] == {"worker": False, "supervisor": False, "engine": False, "mlflow": True}
+    working = {name for name, works in body["parts"].items() if works}
+    assert (working, len(body["parts"])) == ({"mlflow"}, 5)
     assert "has not started yet" in body["details"]["worker"]["detail"]
 
 
@@ -91,3 +101,28 @@ def test_heartbeats_are_shown_to_operators_and_cannot_be_changed(admin_client):
     assert page.status_code == 200
     assert "worker" in page.content.decode()
     assert admin_client.get("/admin/mlops_site/heartbeat/add/").status_code == 403
+
+
+def test_a_network_that_is_not_held_stops_jobs_and_is_said_in_status_and_readiness(client):
+    prove(age=90, problem="The host's firewall did not take the rules: no nft")
+    told = "The host's firewall did not take the rules: no nft: no new job is started."
+    for document in (
+        client.get("/mlops/status").json()["network"],
+        client.get("/mlops/ready").json()["details"]["network"],
+    ):
+        assert (document["works"], document["detail"]) == (False, told)
+        assert 90 <= document["age_seconds"] < 100
+
+
+def test_a_proof_that_is_too_old_is_none():
+    prove(age=2 * 3600)
+    part = health.parts_of_platform()["network"]
+    assert not part.works
+    assert "last proved 120 minutes ago" in part.detail
+
+
+def test_in_development_jobs_run_without_the_proof_and_it_is_said(settings):
+    settings.DEBUG = True
+    part = health.parts_of_platform()["network"]
+    assert part.works
+    assert "MLOPS_DEBUG=1" in part.detail

@@ -16,7 +16,7 @@ from training.api.submission import Edits, Submission
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import room_left
-from training.states import Priority, Status
+from training.states import Network, Priority, Status
 
 WORD = re.compile(r"\w+")
 TERM_MAX = 300
@@ -106,6 +106,7 @@ def rerun(job: Job, edits: Edits, *, client: Client) -> Job:
         environment=tuple(job.environment.items()),
         timeout=job.timeout_seconds,
         tags=tuple(job.tags.items()),
+        network=Network(job.network).at_most(Network(settings.JOB_NETWORK["maximum"])),
         priority=Priority(job.priority),
     )
     changed = {name: value for name, value in vars(edits).items() if value is not None}
@@ -175,6 +176,7 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             timeout_seconds=submission.timeout,
             memory_mb=settings.JOB_MEMORY_MB,
             cpus=settings.JOB_CPUS,
+            network=submission.network,
             owner=client.owner,
             priority=submission.priority,
             rerun_of=rerun_of,

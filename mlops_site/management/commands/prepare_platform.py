@@ -1,4 +1,5 @@
-"""`manage.py prepare_platform`: brings the database up to date and makes the first admin user.
+"""`manage.py prepare_platform`: brings the database up to date, makes the first admin user,
+and forgets what was proved of the host in an earlier life.
 
 The password comes in `MLOPS_ADMIN_PASSWORD`; it is used only when there is no admin yet, and
 whoever called shows it. It is kept nowhere in clear.
@@ -11,6 +12,8 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
+from training.services.network import forget_proof
+
 ADMIN_NAME = "admin"
 
 
@@ -20,6 +23,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", verbosity=0, interactive=False)
+        forget_proof()
         users = get_user_model().objects
         password = os.environ.get("MLOPS_ADMIN_PASSWORD", "")
         if password and not users.filter(is_superuser=True).exists():

@@ -21,6 +21,7 @@ from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
 from training.leftovers import Leftovers
 from training.services.claim import LOCAL_ENGINE
+from training.services.network import NetworkWatch
 from training.supervisor import JobSupervisor
 
 log = logging.getLogger(__name__)
@@ -101,14 +102,16 @@ class _Supervision:
         return None
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
-        slow_at = 0.0
+        slow_at, network = 0.0, NetworkWatch()
         slow_looks = (
             _beat,
+            network.look,
             jobs.measure,
             leftovers.restore_networks,
             jobs.reconcile,
             inference_services.reconcile,
             leftovers.remove_abandoned_builds,
+            leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
             DailyWork().ask,
         )

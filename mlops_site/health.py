@@ -86,6 +86,17 @@ def network_part() -> Part:
     return Part(works=False, age_seconds=age, detail=f"{found}: no new job is started.")
 
 
+def sandbox_part() -> Part:
+    """What an operator's `manage.py sandbox check` found last; it stops nothing by itself."""
+    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+    age = proof.sandbox_age_seconds if proof is not None else None
+    if proof is None or age is None:
+        detail = "Not checked on this machine yet: manage.py sandbox check."
+        return Part(works=False, detail=detail)
+    found = proof.sandbox_problem
+    return Part(works=not found, age_seconds=round(age, 1), detail=found)
+
+
 def _mlflow() -> Part:
     if model_registry().available(timeout_seconds=PROBE_SECONDS):
         return Part(works=True)

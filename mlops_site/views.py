@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.health import PROBE_SECONDS, network_part, parts_of_platform
+from mlops_site.health import PROBE_SECONDS, network_part, parts_of_platform, sandbox_part
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
 
@@ -39,6 +39,9 @@ class StatusSerializer(serializers.Serializer):
         help_text="Whether what jobs may reach is held by the host's firewall, and since when "
         "that is known."
     )
+    sandbox = PartSerializer(
+        help_text="What the operator's `manage.py sandbox check` found on this machine."
+    )
     timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
@@ -62,6 +65,7 @@ STATUS_EXAMPLE = {
     "active_experiments": 8,
     "feature_views": 12,
     "network": {"works": True, "age_seconds": 312.0, "detail": ""},
+    "sandbox": {"works": True, "age_seconds": 86400.0, "detail": ""},
     "timestamp": "2025-10-23T10:20:00Z",
 }
 
@@ -78,6 +82,7 @@ def platform_status() -> dict[str, Any]:
         "active_experiments": counts.experiments,
         "feature_views": features.feature_views,
         "network": asdict(network_part()),
+        "sandbox": asdict(sandbox_part()),
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 

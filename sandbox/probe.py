@@ -115,7 +115,7 @@ def _one_network(
     engine: Engine, network: str, spec: SandboxSpec, own: Sequence[Try], strangers: Sequence[Try]
 ) -> list[Result]:
     """The peer first: its address is what the other one tries."""
-    with _container(engine, probe_spec(_renamed(spec), command=PEER_COMMAND)) as peer:
+    with running(engine, probe_spec(_renamed(spec), command=PEER_COMMAND)) as peer:
         address = _address(engine, peer)
         must_reach = [each for each in own if each.must_reach]
         first = [*(each for each in own if not each.must_reach)]
@@ -125,7 +125,7 @@ def _one_network(
         lists = [[[each.host, each.port] for each in part] for part in (first, second)]
         environment = (*spec.environment, ("MLOPS_PROBE", json.dumps(lists)))
         asker = replace(_renamed(spec), environment=tuple(sorted(environment)))
-        with _container(engine, probe_spec(asker, command=PROBE_COMMAND)) as container:
+        with running(engine, probe_spec(asker, command=PROBE_COMMAND)) as container:
             code = engine.wait(container, timeout_seconds=PROBE_SECONDS)
             said = engine.read_logs(container).decode(errors="replace")
     tries = [*first, *second]
@@ -147,7 +147,8 @@ def _answers(code: int, said: str, count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _container(engine: Engine, spec: SandboxSpec) -> Iterator[str]:
+def running(engine: Engine, spec: SandboxSpec) -> Iterator[str]:
+    """A container, started; it is removed when the block ends, however that is."""
     container = engine.create(spec)
     try:
         engine.start(container)

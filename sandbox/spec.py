@@ -65,6 +65,19 @@ FIREWALL_LIMITS = Limits(memory_mb=64, cpus=1.0, pids=16, scratch_mb=1)
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A field of a container as it was asked for, and as the engine says that it is."""
+
+    name: str
+    wanted: Any
+    got: Any
+
+    @property
+    def same(self) -> bool:
+        return bool(_plain(self.wanted) == _plain(self.got))
+
+
+@dataclass(frozen=True)
 class SandboxSpec:
     """Everything about one container. Made by this file's functions only.
 
@@ -107,28 +120,30 @@ class SandboxSpec:
 
         Returns one sentence a difference, an empty list when the container is what was asked for.
         """
-        found: list[str] = []
-        host_config = inspect.get("HostConfig", {})
-        for name, wanted in self._host_config().items():
-            got = host_config.get(name)
-            if _plain(got) != _plain(wanted):
-                found.append(f"HostConfig.{name}: asked for {wanted!r}, got {got!r}")
-        if host_config.get("Binds"):
-            found.append("HostConfig.Binds: asked for none")
-        if inspect.get("Config", {}).get("User") != self.user:
-            found.append(f"Config.User: asked for {self.user!r}")
-        return found + self._mount_differences(inspect.get("Mounts", []))
+        return [
+            f"{field.name}: asked for {field.wanted!r}, got {field.got!r}"
+            for field in self.comparison(inspect)
+            if not field.same
+        ]
 
-    def _mount_differences(self, seen: Sequence[Mapping[str, Any]]) -> list[str]:
-        wanted = {mount.target: mount.read_only for mount in self.mounts}
-        got = {
+    def comparison(self, inspect: Mapping[str, Any]) -> list[Compared]:
+        """Every field that was asked for, beside what the engine made of it."""
+        host_config = inspect.get("HostConfig", {})
+        mounts = {
             entry["Destination"]: not entry.get("RW", True)
-            for entry in seen
+            for entry in inspect.get("Mounts", [])
             if entry.get("Type") != "tmpfs"
         }
-        if wanted == got:
-            return []
-        return [f"Mounts (read-only by target): asked for {wanted!r}, got {got!r}"]
+        asked = {mount.target: mount.read_only for mount in self.mounts}
+        return [
+            *(
+                Compared(f"HostConfig.{name}", wanted, host_config.get(name))
+                for name, wanted in self._host_config().items()
+            ),
+            Compared("HostConfig.Binds", None, host_config.get("Binds")),
+            Compared("Config.User", self.user, inspect.get("Config", {}).get("User")),
+            Compared("Mounts (read-only by target)", asked, mounts),
+        ]
 
     def _host_config(self) -> dict[str, Any]:
         memory = self.limits.memory_mb * 1024 * 1024

@@ -236,8 +236,8 @@ class AttemptAdmin(ReadOnlyAdmin):
 @admin.register(SandboxProof)
 class SandboxProofAdmin(ReadOnlyAdmin):
     list_display = ["engine", "held", "checked_at", "rules_at"]
-    fields = ["engine", "held", "checked_at", "rules_at", "tried"]
-    readonly_fields = ["held", "tried"]
+    fields = ["engine", "held", "checked_at", "rules_at", "tried", "sandbox_checked_at", "checked"]
+    readonly_fields = ["held", "tried", "checked"]
     show_full_result_count = False
 
     @admin.display(description="Held")
@@ -257,3 +257,17 @@ class SandboxProofAdmin(ReadOnlyAdmin):
             for entry in proof.results
         )
         return format_html_join("", "{} from {}: {} ({}): {}<br>", rows) or "–"
+
+    @admin.display(description="manage.py sandbox check")
+    def checked(self, proof: SandboxProof) -> SafeString | str:
+        rows = (
+            (
+                "passed" if row["passed"] else "FAILED",
+                row["subject"],
+                row["what"],
+                row["wanted"],
+                row["got"],
+            )
+            for row in proof.sandbox_rows
+        )
+        return format_html_join("", "{} {}: {}, wanted {}, got {}<br>", rows) or "–"

@@ -245,7 +245,8 @@ class SandboxProof(models.Model):
     """Whether what jobs may reach was held when it was last tried, on one engine's host.
 
     `problem` is empty when it was. `rules_at` is when the firewall's rules were last written;
-    `results` has one entry for each address that was tried.
+    `results` has one entry for each address that was tried. `sandbox_…` is what `manage.py sandbox
+    check` found last.
     """
 
     engine = models.CharField(max_length=60, primary_key=True)
@@ -254,6 +255,9 @@ class SandboxProof(models.Model):
     checked_at = models.DateTimeField(null=True, blank=True)
     problem = models.TextField(blank=True, default="")
     results = models.JSONField(default=list, blank=True)
+    sandbox_checked_at = models.DateTimeField(null=True, blank=True)
+    sandbox_problem = models.TextField(blank=True, default="")
+    sandbox_rows = models.JSONField(default=list, blank=True)
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.problem or 'held'}"
@@ -264,6 +268,13 @@ class SandboxProof(models.Model):
         if self.checked_at is None:
             return 0.0
         return max(0.0, (timezone.now() - self.checked_at).total_seconds())
+
+    @property
+    def sandbox_age_seconds(self) -> float | None:
+        """Since an operator's last check; None when there was none."""
+        if self.sandbox_checked_at is None:
+            return None
+        return max(0.0, (timezone.now() - self.sandbox_checked_at).total_seconds())
 
 
 class SupervisorLease(models.Model):

@@ -21,7 +21,7 @@ from sandbox.engine import Engine, EngineError, SandboxMismatch
 from sandbox.firewall import AddressInvalid, Policy, RulesNotInstalled
 from sandbox.network import Networks, find_networks
 from sandbox.probe import Result, Subjects, probe
-from sandbox.spec import Limits, SandboxSpec, job_spec, server_spec
+from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
 from training.models import Attempt, EngineCapacity, SandboxProof
 from training.network_policy import docker_network, policy, resolvers
 from training.services.claim import LOCAL_ENGINE, note_short_of
@@ -82,7 +82,7 @@ def ensure_kept(engine: Engine) -> None:
 def keep(engine: Engine) -> None:
     """Writes the rules. Raises NetworkNotHeld outside development, and what the engine raises."""
     try:
-        _write_rules(engine, policy(), _networks(engine))
+        write_rules(engine, policy(), networks(engine))
     except (RulesNotInstalled, AddressInvalid) as error:
         _note_failure(f"The host's firewall did not take the rules: {error}")
         if not settings.DEBUG:
@@ -93,9 +93,9 @@ def keep(engine: Engine) -> None:
 def prove(engine: Engine) -> SandboxProof:
     """Writes the rules and tries from inside what must fail and what must work."""
     try:
-        wanted, networks = policy(), _networks(engine)
-        _write_rules(engine, wanted, networks)
-        results = probe(engine, _subjects(), policy=wanted, networks=networks)
+        wanted, bridges = policy(), networks(engine)
+        write_rules(engine, wanted, bridges)
+        results = probe(engine, subjects(), policy=wanted, networks=bridges)
     except (RulesNotInstalled, AddressInvalid) as error:
         return _note_failure(f"The host's firewall did not take the rules: {error}")
     except (EngineError, SandboxMismatch) as error:
@@ -144,7 +144,8 @@ def _jobs_run() -> bool:
     return Attempt.objects.filter(finished_at=None).exists()
 
 
-def _networks(engine: Engine) -> Networks:
+def networks(engine: Engine) -> Networks:
+    """Those of this installation. Raises EngineError when one is missing."""
     return find_networks(
         engine,
         jobs=settings.JOBS_NETWORK,
@@ -153,22 +154,21 @@ def _networks(engine: Engine) -> Networks:
     )
 
 
-def _write_rules(engine: Engine, wanted: Policy, networks: Networks) -> None:
+def write_rules(engine: Engine, wanted: Policy, bridges: Networks) -> None:
+    """Raises RulesNotInstalled, AddressInvalid, and what the engine raises."""
     was_missing = firewall.install(
-        engine, image=settings.RUNNER_IMAGE, policy=wanted, networks=networks
+        engine, image=settings.RUNNER_IMAGE, policy=wanted, networks=bridges
     )
-    rules = hashlib.sha256(firewall.ruleset(wanted, networks).encode()).hexdigest()
+    rules = hashlib.sha256(firewall.ruleset(wanted, bridges).encode()).hexdigest()
     known = SandboxProof.objects.filter(engine=LOCAL_ENGINE, rules_at__isnull=False)
     if was_missing and known.exists():
         log.error("network.rules_were_missing: somebody removed them; they are there again")
-    _note(rules_at=timezone.now(), rules_hash=rules)
+    note(rules_at=timezone.now(), rules_hash=rules)
 
 
-def _subjects() -> Subjects:
+def subjects() -> Subjects:
     """A container of each network, as jobs and model servers are; nothing of anybody is in them."""
-    empty = Path(settings.JOBS_DIR) / "probe"
-    empty.mkdir(parents=True, exist_ok=True)
-    empty.chmod(0o755)
+    empty = _empty_folder()
     return Subjects(
         internet=_job(Network.INTERNET, empty),
         none=_job(Network.NONE, empty),
@@ -184,6 +184,28 @@ def _subjects() -> Subjects:
             labels={"mlops.installation": settings.INSTALLATION_ID},
         ),
     )
+
+
+def build_subject() -> SandboxSpec:
+    """A container as builds are."""
+    return build_spec(
+        name=f"mlops-{settings.INSTALLATION_ID}-probe-build",
+        image=settings.RUNNER_IMAGE,
+        command=(),
+        store_folder=_empty_folder(),
+        user="builder",
+        variables={},
+        network=settings.JOBS_NETWORK,
+        limits=PROBE_LIMITS,
+        labels={"mlops.installation": settings.INSTALLATION_ID},
+    )
+
+
+def _empty_folder() -> Path:
+    empty = Path(settings.JOBS_DIR) / "probe"
+    empty.mkdir(parents=True, exist_ok=True)
+    empty.chmod(0o755)
+    return empty
 
 
 def _job(network: Network, empty: Path) -> SandboxSpec:
@@ -215,14 +237,15 @@ def _note_results(results: tuple[Result, ...]) -> SandboxProof:
         # At once, and not with the next measurement: jobs may wait for this alone.
         EngineCapacity.objects.filter(short_of=NETWORK).update(short_of="")
     told = [{**asdict(result), "passed": result.passed} for result in results]
-    return _note(checked_at=timezone.now(), problem=words, results=json.loads(json.dumps(told)))
+    return note(checked_at=timezone.now(), problem=words, results=json.loads(json.dumps(told)))
 
 
 def _note_failure(words: str) -> SandboxProof:
     log.error("network.not_held: %s", words)
-    return _note(checked_at=timezone.now(), problem=words, results=[])
+    return note(checked_at=timezone.now(), problem=words, results=[])
 
 
-def _note(**values: datetime | str | list[dict[str, object]]) -> SandboxProof:
+def note(**values: datetime | str | list[dict[str, object]]) -> SandboxProof:
+    """Keeps what was found of the sandbox of this engine's host."""
     proof, _ = SandboxProof.objects.update_or_create(engine=LOCAL_ENGINE, defaults=values)
     return proof

@@ -40,6 +40,9 @@ PROBE = "probe"
 CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
 USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
 HOST_NETWORK = "host"
+SHARED_NETWORKS = frozenset({"", "default", "bridge", HOST_NETWORK})
+JOINED_NETWORK = "container:"
+ROOT = frozenset({"", "0", "root", "0:0"})
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Limits:
     cpus: float
     pids: int
     scratch_mb: int
+
+    def __post_init__(self) -> None:
+        """To an engine, 0 and less mean: without a bound. Raises ValueError."""
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"{name} must be more than 0, and is {value}.")
 
 
 FIREWALL_LIMITS = Limits(memory_mb=64, cpus=1.0, pids=16, scratch_mb=1)
@@ -97,8 +106,12 @@ class SandboxSpec:
     resolvers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.network == HOST_NETWORK and self.kind is not Kind.FIREWALL:
-            raise ValueError("Only the firewall's container is in the host's network.")
+        """Raises ValueError for a network that is nobody's own: no rule of ours holds there."""
+        shared = self.network in SHARED_NETWORKS or self.network.startswith(JOINED_NETWORK)
+        if shared and self.kind is not Kind.FIREWALL:
+            raise ValueError(f"A container cannot be on the network {self.network!r}.")
+        if self.user in ROOT and self.kind is not Kind.FIREWALL:
+            raise ValueError("A container cannot run as root.")
 
     def create_arguments(self) -> dict[str, Any]:
         """The body of the Engine API's `POST /containers/create`."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 # Silence is a refusal too: a kernel tells of few.
 CONNECT_SECONDS = 1.5
+INTERFACE, LINK_LOCAL = "eth0", "fe80:"
 REACHED = ("connected", "refused")
 REJECTED = frozenset(
     {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.EPERM, errno.EADDRNOTAVAIL}
@@ -21,8 +22,11 @@ REJECTED = frozenset(
 
 def attempt(target: tuple[str, int]) -> str:
     """`connected` and `refused` mean that the other side answered; all else that it did not."""
+    host, port = target
+    # A link-local address means nothing without the interface: the only one there is.
+    scoped = f"{host}%{INTERFACE}" if host.startswith(LINK_LOCAL) else host
     try:
-        socket.create_connection(target, timeout=CONNECT_SECONDS).close()
+        socket.create_connection((scoped, port), timeout=CONNECT_SECONDS).close()
     except ConnectionRefusedError:
         return "refused"
     except TimeoutError:

@@ -1,11 +1,12 @@
 """What every container is made with, and how an engine that ignores a part of it is found out."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.spec import Limits, SandboxSpec, build_spec, firewall_spec, job_spec, server_spec
 
 LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
 
@@ -133,3 +134,48 @@ def test_another_user_is_named():
     inspect = honest_inspect(a_job())
     inspect["Config"]["User"] = ""
     assert a_job().differences(inspect)
+
+
+@pytest.mark.parametrize("network", ["", "default", "bridge", "host", "container:other"])
+@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+def test_no_container_is_on_a_network_that_is_not_the_installations_own(make, network: str):
+    with pytest.raises(ValueError, match="cannot be on the network"):
+        replace(make(), network=network)
+
+
+@pytest.mark.parametrize("user", ["", "0", "root", "0:0"])
+def test_no_container_runs_as_root(user: str):
+    with pytest.raises(ValueError, match="root"):
+        replace(a_build(), user=user)
+
+
+@pytest.mark.parametrize("name", ["memory_mb", "cpus", "pids", "scratch_mb"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_no_limit_can_be_switched_off(name: str, value: int):
+    with pytest.raises(ValueError, match=name):
+        replace(LIMITS, **{name: value})
+
+
+def test_only_the_firewall_has_a_right_and_it_has_one():
+    rules = firewall_spec(name="f", image="i", command=["sh"], rules="", labels={})
+    host_config = rules.create_arguments()["HostConfig"]
+    assert host_config["CapAdd"] == ["NET_ADMIN"]
+    assert host_config["CapDrop"] == ["ALL"]
+    assert host_config["ReadonlyRootfs"] is True
+    assert host_config["SecurityOpt"] == ["no-new-privileges"]
+    assert host_config["Mounts"] == []
+    for make in (a_job, a_build, a_server):
+        assert make().create_arguments()["HostConfig"]["CapAdd"] == []
+
+
+@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+def test_every_kind_has_namespaces_a_log_and_files_of_its_own(make):
+    host_config = make().create_arguments()["HostConfig"]
+    assert host_config["IpcMode"] == host_config["CgroupnsMode"] == "private"
+    assert host_config["PidMode"] == host_config["UTSMode"] == host_config["UsernsMode"] == ""
+    assert host_config["OomScoreAdj"] == 500
+    assert host_config["LogConfig"]["Config"] == {"max-size": "50m", "max-file": "2"}
+    limits = {each["Name"]: each["Hard"] for each in host_config["Ulimits"]}
+    assert limits == {"core": 0, "nofile": 4096}
+    assert "noexec" in host_config["Tmpfs"]["/tmp"]
+    assert all("size=" in options for options in host_config["Tmpfs"].values())

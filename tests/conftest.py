@@ -3,7 +3,12 @@
 import pytest
 from django.db import connection
 
-pytest_plugins = ["tests.fixtures.engine", "tests.fixtures.mlflow", "tests.fixtures.platform"]
+pytest_plugins = [
+    "tests.fixtures.engine",
+    "tests.fixtures.mlflow",
+    "tests.fixtures.platform",
+    "tests.fixtures.strangers",
+]
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import secrets
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,19 +17,8 @@ from sandbox.network import Networks
 from sandbox.probe import Subjects, probe
 from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, server_spec
 from tests.fixtures.engine import MLFLOW_PORT, JobRunner
+from tests.fixtures.strangers import METADATA, NAMED, PORT, PRIVATE, PUBLIC
 
-METADATA, PRIVATE, PUBLIC, NAMED = "169.254.169.254", "10.99.0.1", "198.51.100.7", "10.99.0.2"
-STRANGERS = (METADATA, PRIVATE, PUBLIC, NAMED)
-PORT = 7080
-LISTEN = f"""
-import socket
-listener = socket.create_server(("", {PORT}))
-print("up", flush=True)
-while True:
-    connection, peer = listener.accept()
-    connection.sendall(b"hello")
-    connection.close()
-"""
 TRY = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor
@@ -44,38 +31,6 @@ def attempt(target):
 with ThreadPoolExecutor(8) as pool:
     print(json.dumps(list(pool.map(attempt, json.loads({targets!r})))))
 """
-
-
-def _ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module")
-def strangers() -> Iterator[None]:
-    """A network namespace that owns addresses of other machines, each with a listener."""
-    name = f"mlops{secrets.token_hex(3)}"
-    outer, inner = f"{name}o", f"{name}i"
-    with contextlib.ExitStack() as stack:
-        _ip("netns", "add", name)
-        stack.callback(_ip, "netns", "delete", name)
-        _ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name)
-        _ip("address", "add", "198.51.100.1/32", "dev", outer)
-        _ip("link", "set", outer, "up")
-        for words in (["lo", "up"], [inner, "up"]):
-            _ip("-n", name, "link", "set", *words)
-        for address in STRANGERS:
-            _ip("-n", name, "address", "add", f"{address}/32", "dev", inner)
-            _ip("route", "add", f"{address}/32", "dev", outer)
-        _ip("-n", name, "route", "add", "198.51.100.1/32", "dev", inner)
-        _ip("-n", name, "route", "add", "default", "via", "198.51.100.1", "dev", inner)
-        command = ["ip", "netns", "exec", name, "python3", "-c", LISTEN]
-        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
-        stack.callback(process.kill)
-        assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        for address in STRANGERS:
-            # The stand-ins do answer whoever may reach them.
-            socket.create_connection((address, PORT), timeout=5).close()
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,15 @@ from deploy.home import Home, lock_home, open_home
 from deploy.processes import GaveUp, ProcessManager, Service
 from deploy.report import Stop, box, step, timed_step, warn
 from registry.features import DONE_FILE
+from sandbox import firewall
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
-from sandbox.images import ImageFailed, ensure_runner_image
+from sandbox.images import (
+    ImageFailed,
+    ensure_runner_image,
+    has_runner_image,
+    runner_image_tag,
+)
 from sandbox.network import Networks, ensure_networks
 
 DEFAULT_PORT = 8000
@@ -145,8 +151,12 @@ def _start(
     for service in (plan.supervisor(), plan.worker(), plan.web()):
         manager.start(service)
     step("Waiting until every part answers")
-    wait_until_ready(f"http://{address.probe_host}:{address.port}/mlops/ready", check=manager.check)
+    held_up = wait_until_ready(
+        f"http://{address.probe_host}:{address.port}/mlops/ready", check=manager.check
+    )
     manager.settled()
+    if held_up:
+        warn(held_up)
     _greet(plan, password)
 
 
@@ -162,10 +172,21 @@ def _stop(home: Home, manager: ProcessManager, started: "_Started") -> None:
     try:
         for state in started.engine.find({"mlops.installation": home.installation_id}):
             started.engine.remove(state.id)
+        _remove_rules(started.engine, home.installation_id)
     except (EngineError, EngineUnavailable) as error:
         warn(f"Containers could not be removed: {error}")
     started.handle.stop_daemon()
     print("Stopped. Nothing that was started here runs any more.", flush=True)
+
+
+def _remove_rules(engine: Engine, installation_id: str) -> None:
+    """Nothing is left that they hold; the next start writes them anew."""
+    image = runner_image_tag(installation_id)
+    try:
+        if has_runner_image(engine, installation_id):
+            firewall.remove(engine, image=image, installation_id=installation_id)
+    except firewall.RulesNotInstalled as error:
+        warn(f"The firewall's rules could not be removed: {error}")
 
 
 def _stop_jobs(plan: "_Plan") -> None:
@@ -383,6 +404,7 @@ class _Plan:
             "MLOPS_JOBS_NETWORK": self.networks.jobs,
             "MLOPS_JOBS_SUBNET": self.networks.jobs_subnet,
             "MLOPS_JOBS_GATEWAY": self.networks.jobs_gateway,
+            "MLOPS_OFFLINE_NETWORK": self.networks.offline,
             "MLOPS_SERVERS_NETWORK": self.networks.servers,
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],

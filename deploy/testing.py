@@ -16,7 +16,8 @@ from deploy.docker_engine import apt_install, ensure_engine, ensure_image_tools
 from deploy.report import Stop, step
 from deploy.servers import PostgresqlServer, missing_packages, postgresql
 from sandbox.engine import Engine
-from sandbox.images import remove_runner_image
+from sandbox.firewall import remove as remove_rules
+from sandbox.images import has_runner_image, remove_runner_image, runner_image_tag
 from sandbox.network import remove_networks
 
 # The platform that the tests start as a whole is an installation of its own.
@@ -130,9 +131,12 @@ def _pytest(
 
 
 def remove_installation(engine: Engine, installation_id: str) -> None:
-    """Containers, networks, image and accounts of an installation that nobody needs any more."""
+    """Everything of an installation that nobody needs: containers, rules, image, accounts."""
     for state in engine.find({"mlops.installation": installation_id}):
         engine.remove(state.id)
     remove_networks(engine, installation_id)
+    if has_runner_image(engine, installation_id):
+        image = runner_image_tag(installation_id)
+        remove_rules(engine, image=image, installation_id=installation_id)
     remove_runner_image(engine, installation_id)
     remove_accounts(installation_id)

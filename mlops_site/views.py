@@ -11,9 +11,27 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.health import PROBE_SECONDS, database_kind, database_works, parts_of_platform
+from mlops_site.health import (
+    PROBE_SECONDS,
+    database_kind,
+    database_works,
+    known,
+    network_part,
+    parts_of_platform,
+    sandbox_part,
+)
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
+
+
+class PartSerializer(serializers.Serializer):
+    works = serializers.BooleanField(help_text="Whether the part works.")
+    age_seconds = serializers.FloatField(
+        allow_null=True,
+        help_text="How long ago it last showed that; null for what is asked just now, and for "
+        "what never did.",
+    )
+    detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
 
 
 class StatusSerializer(serializers.Serializer):
@@ -27,17 +45,14 @@ class StatusSerializer(serializers.Serializer):
     feature_views = serializers.IntegerField(help_text="Feature views in the feature store.")
     database = serializers.CharField(help_text="Its kind: `SQLite` or `PostgreSQL`.")
     database_available = serializers.BooleanField(help_text="The database answered just now.")
-    timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
-
-
-class PartSerializer(serializers.Serializer):
-    works = serializers.BooleanField(help_text="Whether the part works.")
-    age_seconds = serializers.FloatField(
-        allow_null=True,
-        help_text="How long ago it last showed that; null for what is asked just now, and for "
-        "what never did.",
+    network = PartSerializer(
+        help_text="Whether what jobs may reach is held by the host's firewall, and since when "
+        "that is known."
     )
-    detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
+    sandbox = PartSerializer(
+        help_text="What the operator's `manage.py sandbox check` found on this machine."
+    )
+    timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
 class ReadySerializer(serializers.Serializer):
@@ -62,6 +77,8 @@ STATUS_EXAMPLE = {
     "feature_views": 12,
     "database": "SQLite",
     "database_available": True,
+    "network": {"works": True, "age_seconds": 312.0, "detail": ""},
+    "sandbox": {"works": True, "age_seconds": 86400.0, "detail": ""},
     "timestamp": "2025-10-23T10:20:00Z",
 }
 
@@ -79,6 +96,8 @@ def platform_status() -> dict[str, Any]:
         "feature_views": features.feature_views,
         "database": database_kind(),
         "database_available": database_works(),
+        "network": asdict(known(network_part)),
+        "sandbox": asdict(known(sandbox_part)),
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
@@ -119,6 +138,7 @@ WORKING = {
     "queue": {"works": True, "age_seconds": 3.4, "detail": ""},
     "engine": {"works": True, "age_seconds": 4.0, "detail": ""},
     "mlflow": {"works": True, "age_seconds": None, "detail": ""},
+    "network": {"works": True, "age_seconds": 312.0, "detail": ""},
 }
 READY: dict[str, Any] = {
     "ready": True,

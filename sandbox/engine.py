@@ -28,11 +28,17 @@ NEVER = "0001-01-01"
 BROKEN_OFF = (HTTPError, OSError, struct.error, json.JSONDecodeError)
 HARDENING_FIELDS = (
     "CapDrop",
+    "CapAdd",
     "SecurityOpt",
     "ReadonlyRootfs",
     "Privileged",
     "NetworkMode",
+    "Dns",
     "IpcMode",
+    "PidMode",
+    "UTSMode",
+    "CgroupnsMode",
+    "UsernsMode",
     "Memory",
     "MemorySwap",
     "CpuPeriod",
@@ -40,6 +46,8 @@ HARDENING_FIELDS = (
     "PidsLimit",
     "Tmpfs",
     "Ulimits",
+    "OomScoreAdj",
+    "Devices",
     "Runtime",
     "RestartPolicy",
     "LogConfig",
@@ -264,6 +272,8 @@ class Engine:
         inspect = self._api.inspect_container(container_id)
         fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
         fields["User"] = inspect["Config"]["User"]
+        # What the engine adds by itself where its host has it.
+        fields["AppArmorProfile"] = inspect.get("AppArmorProfile", "")
         fields["Mounts"] = [
             {"target": mount["Destination"], "read_only": not mount["RW"]}
             for mount in inspect["Mounts"]

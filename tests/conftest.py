@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 from django.db import connection
 
-pytest_plugins = ["tests.fixtures.engine", "tests.fixtures.mlflow", "tests.fixtures.platform"]
+pytest_plugins = [
+    "tests.fixtures.engine",
+    "tests.fixtures.mlflow",
+    "tests.fixtures.platform",
+    "tests.fixtures.strangers",
+]
 
 
 @pytest.fixture(scope="session")

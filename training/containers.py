@@ -10,6 +10,7 @@ from django.conf import settings
 from sandbox.environments import Environment
 from sandbox.spec import Limits, SandboxSpec, job_spec
 from training.models import Attempt
+from training.network_policy import docker_network, proxy_variables, resolvers
 
 MLFLOW_RETRIES = 3
 MLFLOW_REQUEST_SECONDS = 20
@@ -71,7 +72,8 @@ def spec_of(
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
         variables=variables,
-        network=settings.JOBS_NETWORK,
+        network=docker_network(job.network),
+        resolvers=resolvers(job.network),
         limits=Limits(
             memory_mb=job.memory_mb,
             cpus=job.cpus,
@@ -103,6 +105,7 @@ def job_variables(
         "OMP_NUM_THREADS": threads,
         "OPENBLAS_NUM_THREADS": threads,
         **job.environment,
+        **proxy_variables(job.network),
         "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
         "MLFLOW_TRACKING_USERNAME": username,
         "MLFLOW_TRACKING_PASSWORD": password,

@@ -40,7 +40,7 @@ class Room:
         return not self.why_not(job)
 
     def why_not(self, job: Job) -> str:
-        """What the job waits for: `engine`, `disk`, `memory`, `mlflow`, `cpus` or `slots`."""
+        """What the job waits for: what the platform is short of, `memory`, `cpus` or `slots`."""
         if self.short_of:
             return self.short_of
         if self.running == 0:

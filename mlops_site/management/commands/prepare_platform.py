@@ -1,4 +1,5 @@
-"""`manage.py prepare_platform`: brings the database up to date and makes the first admin user.
+"""`manage.py prepare_platform`: brings the database up to date, makes the first admin user,
+and forgets what was proved of the host in an earlier life.
 
 The password comes in `MLOPS_ADMIN_PASSWORD`; it is used only when there is no admin yet, and
 whoever called shows it. It is kept nowhere in clear.
@@ -13,6 +14,7 @@ from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
 from mlops_site.models import Installation
+from training.services.network import forget_proof
 
 ADMIN_NAME = "admin"
 
@@ -26,6 +28,7 @@ class Command(BaseCommand):
         _refuse_other(Installation.owner())
         call_command("migrate", verbosity=0, interactive=False)
         _refuse_other(Installation.claim(settings.INSTALLATION_ID))
+        forget_proof()
         users = get_user_model().objects
         password = os.environ.get("MLOPS_ADMIN_PASSWORD", "")
         if password and not users.filter(is_superuser=True).exists():

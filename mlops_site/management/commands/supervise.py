@@ -23,6 +23,7 @@ from sandbox.engine import Engine, EngineUnavailable
 from training.doorbell import SUPERVISOR_BELL, wake_on_ring
 from training.leftovers import Leftovers
 from training.services.claim import LOCAL_ENGINE
+from training.services.network import NetworkWatch
 from training.supervisor import JobSupervisor
 
 log = logging.getLogger(__name__)
@@ -104,16 +105,18 @@ class _Supervision:
         return None
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
-        slow_at = 0.0
+        slow_at, network = 0.0, NetworkWatch()
         slow_looks = (
             _beat,
             _reach_queue,
+            network.look,
             jobs.measure,
             leftovers.restore_networks,
             jobs.reconcile,
             inference_services.reconcile,
             inference_services.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
+            leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
             DailyWork().ask,
         )

@@ -127,6 +127,7 @@ class Relay:
     def __init__(self, excerpt: Excerpt, *, sink: int, hard_bytes: int) -> None:
         self._excerpt = excerpt
         self._sink = sink
+        os.set_blocking(sink, True)
         self._hard_bytes = hard_bytes
         self._over, self._over_of_script = os.pipe()
         self._source, self.script_end = os.pipe()

@@ -105,7 +105,7 @@ class Excerpt:
             return
         self._kept.append(data)
         self._kept_bytes += len(data)
-        while self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
+        while self._kept and self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
             self._kept_bytes -= len(self._kept.popleft())
 
     def _newest(self, size: int) -> bytes:

@@ -105,7 +105,7 @@ class Excerpt:
             return
         self._kept.append(data)
         self._kept_bytes += len(data)
-        while self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
+        while self._kept and self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
             self._kept_bytes -= len(self._kept.popleft())
 
     def _newest(self, size: int) -> bytes:
@@ -127,6 +127,7 @@ class Relay:
     def __init__(self, excerpt: Excerpt, *, sink: int, hard_bytes: int) -> None:
         self._excerpt = excerpt
         self._sink = sink
+        os.set_blocking(sink, True)
         self._hard_bytes = hard_bytes
         self._over, self._over_of_script = os.pipe()
         self._source, self.script_end = os.pipe()

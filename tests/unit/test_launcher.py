@@ -56,9 +56,10 @@ def launch(tmp_path):
     started: list[subprocess.Popen] = []
     yield start
     for process in started:
-        process.kill()
+        if process.poll() is None:
+            process.terminate()  # not kill: the launcher ends its script
+            process.communicate(timeout=20)
         process.stdout.close()
-        process.wait()
 
 
 def output_of(process: subprocess.Popen, *, timeout: float = 30) -> bytes:

@@ -16,7 +16,7 @@ from sandbox.firewall import Policy, install, read_allowed, remove
 from sandbox.network import Networks
 from sandbox.probe import Subjects, probe
 from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, server_spec
-from tests.fixtures.engine import MLFLOW_PORT, JobRunner
+from tests.fixtures.engine import MLFLOW_PORT, JobRunner, said
 from tests.fixtures.strangers import METADATA, NAMED, PORT, PRIVATE, PUBLIC
 
 TRY = """

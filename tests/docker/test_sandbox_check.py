@@ -10,6 +10,7 @@ from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects
 from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, build_spec, job_spec, server_spec
+from tests.fixtures.engine import LOG_BYTES
 
 LIMITS = Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8)
 
@@ -40,6 +41,8 @@ def subjects(empty: Path, runner_image: str, networks: Networks, installation_id
             limits=LIMITS,
             deadline_seconds=60,
             grace_seconds=1,
+            log_bytes=LOG_BYTES,
+            log_hard_bytes=LOG_BYTES,
             labels=labels,
         )
 

@@ -18,6 +18,7 @@ from sandbox.engine import ContainerState, Engine, EngineUnavailable
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy
 from sandbox.network import Networks
+from sandbox.output import printed
 from sandbox.spec import SandboxSpec
 from tests.fixtures.engine import JobRunner, said
 from tests.fixtures.strangers import STRANGERS, Strangers
@@ -176,8 +177,8 @@ def corpus(
 
 
 def _address(engine: Engine, container: str) -> str:
-    for line in engine.follow_logs(container):
-        if b"up" in line:
+    for _, data in printed(engine.follow_logs(container)):
+        if b"up" in data:
             break
     state = engine.state(container)
     assert state is not None and state.ip_address

@@ -21,7 +21,8 @@ def printed(record: Iterable[bytes]) -> Iterator[Run]:
 
     `record` is read from its first byte on, in pieces of any size. Gives runs of bytes, each with
     the offset of its first: where something was cut the next run begins further on, and a run may
-    repeat bytes that came before. What is no frame, such as the last words of a Python that could
+    repeat bytes that came before. A last run without bytes is the launcher's word that nothing is
+    missing at the end. What is no frame, such as the last words of a Python that could
     not start, stands where it came, and moves what follows.
     """
     reader = _Reader()

@@ -62,22 +62,27 @@ def append_runs(attempt: Attempt, part: str, runs: Sequence[Run]) -> None:
             _keep_quota(attempt, part, end=end)
 
 
-def take_the_rest(attempt: Attempt, engine: Engine) -> None:
-    """What a container that has ended printed and nobody has stored yet.
+def take_the_rest(attempt: Attempt, engine: Engine) -> bool:
+    """What a container that has ended printed and nobody has stored yet; whether that is all of it.
 
-    A follower that was killed leaves it; the engine has it until the container is removed. Raises
-    EngineUnavailable: what cannot be read now must not be removed.
+    A follower that was killed leaves it; the engine has it until the container is removed, but for
+    what is printed while the engine itself is down. Raises EngineUnavailable: what cannot be read
+    now must not be removed.
     """
     intake = Intake()
+    is_whole = False
     try:
         for offset, data in printed(engine.recorded_logs(attempt.container_id)):
+            is_whole = not data
             intake.put(offset, data)
             if intake.is_full:
                 append_runs(attempt, LogChunk.Part.RUN, intake.take())
     except EngineError:
         log.warning("job.log_not_read_to_its_end", extra={"attempt": attempt.pk})
+        is_whole = False
     finally:
         append_runs(attempt, LogChunk.Part.RUN, intake.take())
+    return is_whole
 
 
 class BufferedLog:
@@ -139,7 +144,7 @@ class Intake:
     def put(self, offset: int, data: bytes) -> None:
         with self._lock:
             self._end = max(self._end, offset + len(data))
-            if self.is_full:
+            if self.is_full or not data:
                 return
             self._waiting += len(data)
             if self._runs and offset == self._runs[-1][0] + len(self._runs[-1][1]):

@@ -134,6 +134,8 @@ class Attempt(models.Model):
     intent = models.CharField(max_length=20, choices=Intent, blank=True, default="")
     intent_at = models.DateTimeField(null=True, blank=True)
     exit_code = models.IntegerField(null=True, blank=True)
+    # Not so when the engine was down as the script ended: then nobody has its last words.
+    output_is_whole = models.BooleanField(default=True)
     oom_killed = models.BooleanField(default=False)
     container_ended_at = models.DateTimeField(null=True, blank=True)
     peak_memory_bytes = models.PositiveBigIntegerField(default=0)

@@ -47,6 +47,7 @@ class ExitFacts:
     timeout_seconds: int
     grace_seconds: int
     log_tail: str
+    output_is_whole: bool = True
     tracking_uri: str = ""
     memory_mb: int = 0
     peak_memory_bytes: int = 0
@@ -71,6 +72,11 @@ def failure_of(facts: ExitFacts) -> EndReason | None:
     if facts.exit_code in CONTAINER_KILLED or facts.exit_code == ASKED_TO_END_EXIT_CODE:
         return EndReason.of(
             Reason.ENGINE_UNAVAILABLE, sentence="The job's container was ended from outside."
+        )
+    if not facts.output_is_whole:
+        return EndReason.of(
+            Reason.ENGINE_UNAVAILABLE,
+            sentence="The engine was down when the script ended, and lost the end of its output.",
         )
     if _signal_of(facts.exit_code):
         return _ended_by_signal(_signal_of(facts.exit_code))

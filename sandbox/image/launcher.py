@@ -11,7 +11,8 @@ Output and errors of the script come through one pipe, and leave as frames, whic
 `sandbox/output.py` reads: a line `@<offset> <base64>` each. In them any byte survives the engine's
 record, which holds text and splits long lines; a flood of short lines costs no more than one of
 long ones; and a script can write no frame itself. The head of the output leaves at once, what comes
-behind it in small samples, and the tail when the script has ended.
+behind it in small samples, and the tail when the script has ended; a frame without bytes says that
+nothing more comes, and is missing when the engine lost something.
 """
 
 import argparse
@@ -87,9 +88,9 @@ class Excerpt:
         return max(0.0, self._sample_at - now)
 
     def tail(self) -> bytes:
-        """The newest bytes behind the head, sampled or not."""
+        """The newest bytes behind the head, sampled or not, and the frame that ends all."""
         size = min(self._tail_bytes, self._kept_bytes)
-        return _frames(self.printed - size, self._newest(size))
+        return _frames(self.printed - size, self._newest(size)) + b"@%d \n" % self.printed
 
     def _sample(self, now: float) -> bytes:
         """The newest of what nobody has seen yet, when it is time."""

@@ -22,7 +22,7 @@ from mlops_site.worker_unit import BUSY_MARK, SILENT_SECONDS, STOP_SECONDS, Look
 from sandbox.engine import Engine
 from tests.fixtures.engine_proxy import EngineProxy
 
-PARTS = ("database", "worker", "supervisor", "queue", "engine", "mlflow")
+PARTS = ("database", "worker", "supervisor", "queue", "engine", "network", "mlflow")
 ENDS = "raise SystemExit(7)\n"
 ENDED = "The script ended with exit code 7."
 # Of which up to half a minute is waiting: the kills of this module follow each other without the

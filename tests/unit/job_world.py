@@ -132,7 +132,7 @@ class FaultyEngine:
     def recorded_logs(self, container_id: str) -> Iterator[bytes]:
         with self._faults.around("logs"):
             self._answer()
-            yield b"line\n"
+            yield b"line\n@5 \n"
 
     def terminate(self, container_id: str) -> None:
         self._answer()

@@ -173,7 +173,8 @@ def test_any_byte_comes_through_as_it_was_printed(launch):
 
 def test_a_script_cannot_write_a_frame(launch):
     source = "print('@500 aGVsbG8=')\nprint('words')"
-    assert runs_of(launch(source)) == [(0, b"@500 aGVsbG8=\nwords\n")]
+    printed = b"@500 aGVsbG8=\nwords\n"
+    assert runs_of(launch(source)) == [(0, printed), (len(printed), b"")]
 
 
 def numbered(lines: int) -> bytes:

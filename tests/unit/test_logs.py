@@ -300,8 +300,17 @@ def test_the_rest_is_what_the_follower_did_not_store(job: Job, attempt: Attempt,
     record = excerpt.take(PRINTED, now=0) + excerpt.tail()
     logs.append_runs(attempt, RUN, [run_of(0, 12_345)])
     for _ in range(2):
-        logs.take_the_rest(attempt, Records(record))  # type: ignore[arg-type]
+        assert logs.take_the_rest(attempt, Records(record))  # type: ignore[arg-type]
         assert kept_of(job) == [(0, 20_000), (len(PRINTED) - 20_000, len(PRINTED))]
+
+
+@pytest.mark.parametrize("lost", [1, 5, 5000])
+def test_what_the_engine_lost_at_the_end_is_known(job: Job, attempt: Attempt, lost: int):
+    excerpt = Excerpt(log_bytes=1_000_000, seconds=60)
+    record = excerpt.take(PRINTED, now=0) + excerpt.tail()
+    assert not logs.take_the_rest(attempt, Records(record[:-lost]))  # type: ignore[arg-type]
+    assert logs.take_the_rest(attempt, Records(record))  # type: ignore[arg-type]
+    assert raw(job) == PRINTED
 
 
 def test_a_record_that_no_launcher_bounds_is_taken_within_the_quota(

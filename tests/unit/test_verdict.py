@@ -56,6 +56,13 @@ def test_memory_that_ran_out_in_a_child_does_not_fail_a_script_that_went_on():
     assert failure_of(facts(exit_code=0, oom_killed=True)) is None
 
 
+@pytest.mark.parametrize("exit_code", [1, 3, 171])
+def test_a_failure_whose_last_words_the_engine_lost_is_not_the_scripts(exit_code):
+    end = failure_of(facts(exit_code=exit_code, output_is_whole=False))
+    assert end.reason is Reason.ENGINE_UNAVAILABLE
+    assert failure_of(facts(exit_code=0, output_is_whole=False)) is None
+
+
 @pytest.mark.parametrize("exit_code", [124, 137, 143, 0])
 def test_a_deadline_that_we_recorded_outweighs_every_exit_code(exit_code):
     end = failure_of(facts(exit_code=exit_code, intent="deadline", oom_killed=True))

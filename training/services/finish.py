@@ -148,9 +148,10 @@ def keep_exit_facts(attempt: Attempt) -> bool:
         return True
     if state.exit_code is None:
         return False
-    logs.take_the_rest(attempt, engine)
+    output_is_whole = logs.take_the_rest(attempt, engine)
     rows.update_attempt(
         attempt,
+        output_is_whole=output_is_whole,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
         container_started_at=state.started_at or attempt.container_started_at,
@@ -215,6 +216,7 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             seconds=_seconds_run(attempt),
             timeout_seconds=attempt.job.timeout_seconds,
             grace_seconds=settings.JOB_GRACE_SECONDS,
+            output_is_whole=attempt.output_is_whole,
             log_tail=logs.tail_of(attempt, size=LOG_TAIL_BYTES),
             tracking_uri=settings.MLFLOW_TRACKING_URI,
             memory_mb=attempt.job.memory_mb,

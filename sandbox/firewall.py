@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sandbox.engine import Engine
+from sandbox.holders import HOLDER_LABEL, me
 from sandbox.network import Networks
 from sandbox.spec import firewall_spec
 
@@ -220,7 +221,7 @@ def _nft(engine: Engine, *, image: str, installation_id: str, command: str, rule
         image=image,
         command=("sh", "-c", command),
         rules=rules,
-        labels={"mlops.installation": installation_id},
+        labels={"mlops.installation": installation_id, HOLDER_LABEL: me()},
     )
     container = engine.create(spec)
     try:

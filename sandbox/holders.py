@@ -1,12 +1,14 @@
 """Who holds a piece of work on a host: a process, which may die without a word.
 
 What a job's attempt and a model server share of a lease; rows and tokens are their own. Knows no
-Docker and no database.
+Docker and no database. A container that one process needs for a moment names it in a label.
 """
 
 import os
 import socket
 from pathlib import Path
+
+HOLDER_LABEL = "mlops.holder"
 
 
 def me() -> str:

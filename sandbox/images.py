@@ -158,7 +158,9 @@ def _suite() -> str:
 
 
 def _debian_tag() -> str:
-    return f"mlops-base:debian-{_suite()}"
+    """With other packages it is another base: the old one lacks something."""
+    packages = hashlib.sha256(DEBIAN_PACKAGES.encode()).hexdigest()[:8]
+    return f"mlops-base:debian-{_suite()}-{packages}"
 
 
 def _files() -> dict[str, tuple[bytes, int]]:

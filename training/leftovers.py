@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from registry.mlflow_client import RegistryRefused, model_registry
 from sandbox.engine import Engine
+from sandbox.holders import HOLDER_LABEL, is_gone
 from sandbox.network import ensure_networks, missing_networks
 from sandbox.spec import PROBE, Kind
 from training import containers, engine_room
@@ -66,7 +67,9 @@ class Leftovers:
         for kind in (PROBE, Kind.FIREWALL):
             labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": str(kind)}
             for state in self._engine.find(labels):
-                if not state.running and state.started_at and state.started_at < oldest:
+                died = is_gone(state.labels.get(HOLDER_LABEL, ""))
+                old = not state.running and state.started_at and state.started_at < oldest
+                if died or old:
                     self._engine.remove(state.id)
 
     def remove_forgotten_users(self) -> None:

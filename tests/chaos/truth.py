@@ -14,6 +14,8 @@ from deploy.trial import Platform
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 
 RECONNECT_SECONDS = 0.2
+# Of jobs with internet, of jobs without, and of model servers.
+NETWORKS = 3
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
         users = rows.execute(asked).fetchone()[0]
     return {
         "containers": len(containers),
-        "networks": len(networks) - 2,
+        "networks": len(networks) - NETWORKS,
         "users": users,
         "folders": len(list((platform.home / "jobs").glob("attempt-*"))),
     }

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from urllib3.exceptions import ProtocolError
 
-from sandbox import held_folders
+from sandbox import held_folders, holders
 from sandbox.engine import Engine, EngineError, EngineUnavailable, _guarded_stream
 from sandbox.environments import BUILD_LABEL, EnvironmentStore
 from sandbox.network import Networks, ensure_networks, missing_networks, remove_networks
-from sandbox.spec import Limits, build_spec
+from sandbox.spec import Limits, build_spec, probe_spec
+from training.leftovers import Leftovers
 
 # Makes a build's folder as a worker does, and is then killed with it.
 BUILDER = """\
@@ -188,3 +189,33 @@ def test_an_event_stream_that_breaks_off_is_an_engine_that_is_away():
     assert next(stream) == b"the last event"
     with pytest.raises(EngineUnavailable):
         next(stream)
+
+
+def test_a_probe_goes_with_the_process_that_made_it(
+    engine: Engine, runner_image: str, networks: Networks, installation_id: str, settings, tmp_path
+):
+    settings.INSTALLATION_ID = installation_id
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    holders_of = {"dead": f"{holders.me().rpartition(':')[0]}:{dead.pid}", "alive": holders.me()}
+    made = {}
+    for name, holder in holders_of.items():
+        spec = build_spec(
+            name=f"mlops-{installation_id}-helper-{name}",
+            image=runner_image,
+            command=["sleep", "60"],
+            store_folder=tmp_path,
+            user="builder",
+            variables={},
+            network=networks.jobs,
+            limits=Limits(memory_mb=64, cpus=0.5, pids=16, scratch_mb=8),
+            labels={"mlops.installation": installation_id, holders.HOLDER_LABEL: holder},
+        )
+        made[name] = engine.create(probe_spec(spec, command=["sleep", "60"]))
+    try:
+        Leftovers(engine).remove_helpers()
+        assert engine.state(made["dead"]) is None
+        assert engine.state(made["alive"]) is not None
+    finally:
+        for container in made.values():
+            engine.remove(container)

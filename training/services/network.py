@@ -19,6 +19,7 @@ from django_q.tasks import async_task
 from sandbox import firewall
 from sandbox.engine import Engine, EngineError, SandboxMismatch
 from sandbox.firewall import AddressInvalid, Policy, RulesNotInstalled
+from sandbox.holders import HOLDER_LABEL, me
 from sandbox.network import Networks, find_networks
 from sandbox.probe import Result, Subjects, probe
 from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
@@ -181,7 +182,7 @@ def subjects() -> Subjects:
             variables={},
             network=settings.SERVERS_NETWORK,
             limits=PROBE_LIMITS,
-            labels={"mlops.installation": settings.INSTALLATION_ID},
+            labels=_labels(),
         ),
     )
 
@@ -197,8 +198,12 @@ def build_subject() -> SandboxSpec:
         variables={},
         network=settings.JOBS_NETWORK,
         limits=PROBE_LIMITS,
-        labels={"mlops.installation": settings.INSTALLATION_ID},
+        labels=_labels(),
     )
+
+
+def _labels() -> dict[str, str]:
+    return {"mlops.installation": settings.INSTALLATION_ID, HOLDER_LABEL: me()}
 
 
 def _empty_folder() -> Path:
@@ -225,7 +230,7 @@ def _job(network: Network, empty: Path) -> SandboxSpec:
         grace_seconds=1,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
         log_hard_bytes=settings.JOB_LOG_HARD_BYTES,
-        labels={"mlops.installation": settings.INSTALLATION_ID},
+        labels=_labels(),
     )
 
 

@@ -4,6 +4,7 @@ A spec is frozen. It says what is asked of the engine (`create_arguments`) and c
 what the engine made of it (`differences`), because an engine may accept an option and ignore it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,8 +16,10 @@ BUILDER_UID = 10002
 CPU_PERIOD_MICROSECONDS = 100_000
 OPEN_FILES = 4096
 TMP_MB = 64
-# The part of a log that the engine keeps; our own quota (`training`) is smaller.
-ENGINE_LOG = {"max-size": "50m", "max-file": "2"}
+# What the engine keeps of a container's output, twice: it begins a second file when one is full.
+ENGINE_LOG_MB = 50
+# Beside the output itself: the time and the marks around each line of the engine's record.
+RECORD_LINE_BYTES = 128
 SERVER_PORT = 8080
 # One plugin of MLflow, which is no part of the environment (`image/job_path`).
 JOB_PATH = "/opt/mlops/job_path"
@@ -63,6 +66,7 @@ class SandboxSpec:
     network: str
     limits: Limits
     labels: tuple[tuple[str, str], ...]
+    engine_log_mb: int = ENGINE_LOG_MB
 
     def create_arguments(self) -> dict[str, Any]:
         """The body of the Engine API's `POST /containers/create`."""
@@ -149,7 +153,10 @@ class SandboxSpec:
                 {"Name": "nofile", "Soft": OPEN_FILES, "Hard": OPEN_FILES},
             ],
             "OomScoreAdj": 500,
-            "LogConfig": {"Type": "json-file", "Config": ENGINE_LOG},
+            "LogConfig": {
+                "Type": "json-file",
+                "Config": {"max-size": f"{self.engine_log_mb}m", "max-file": "2"},
+            },
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": False,
         }
@@ -169,9 +176,15 @@ def job_spec(
     limits: Limits,
     deadline_seconds: int,
     grace_seconds: int,
+    log_bytes: int,
+    log_hard_bytes: int,
     labels: Mapping[str, str],
 ) -> SandboxSpec:
-    """A container that runs one script once, under the launcher, which keeps its deadline."""
+    """A container that runs one script once, under the launcher, which keeps its deadline.
+
+    Of the output `log_bytes` are kept, half of them from its head and half from its tail; a script
+    that prints more than `log_hard_bytes` is ended.
+    """
     command = (
         "/env/bin/python",
         "-u",
@@ -180,6 +193,10 @@ def job_spec(
         str(deadline_seconds),
         "--grace-seconds",
         str(grace_seconds),
+        "--log-bytes",
+        str(log_bytes),
+        "--log-hard-bytes",
+        str(log_hard_bytes),
         f"/job/{script_name}",
     )
     mounts = (
@@ -199,6 +216,7 @@ def job_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.JOB, labels),
+        engine_log_mb=_record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
     )
 
 
@@ -272,6 +290,15 @@ def server_spec(
         limits=limits,
         labels=_labels(Kind.SERVER, labels),
     )
+
+
+def _record_mb(log_bytes: int, *, seconds: int) -> int:
+    """So much of a job's output that the engine never drops the oldest.
+
+    The launcher sends at most 50 lines a second, and 5/4 of the quota (with its samples) in base64.
+    """
+    record = log_bytes * 5 // 3 + seconds * 50 * RECORD_LINE_BYTES
+    return max(ENGINE_LOG_MB, math.ceil(record / 1024**2))
 
 
 def _variables(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

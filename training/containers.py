@@ -80,6 +80,8 @@ def spec_of(
         ),
         deadline_seconds=job.timeout_seconds,
         grace_seconds=settings.JOB_GRACE_SECONDS,
+        log_bytes=settings.JOB_LOG_MAX_BYTES,
+        log_hard_bytes=settings.JOB_LOG_HARD_BYTES,
         labels=job_labels(attempt),
     )
 

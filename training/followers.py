@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 
 from sandbox.engine import Engine, EngineError, EngineUnavailable, Usage
+from sandbox.output import Run, printed
 from training import logs
 from training.models import Attempt, LogChunk
 
@@ -16,15 +17,12 @@ log = logging.getLogger(__name__)
 
 USAGE_SECONDS = 2.0
 RECONNECT_SECONDS = 1.0
-# A flood is cut to its newest bytes anyway, and all jobs share one writer of the database.
-FLOOD_BYTES = 256 * 1024
-FLOOD_STORE_SECONDS = 2.0
 
 
 class LogFollower:
     """Reads one container's output in a thread; the supervisor stores what it has read.
 
-    Bytes that an earlier follower stored are skipped: the engine always starts at the beginning.
+    It reads from the beginning: what an earlier follower stored is not stored again.
     """
 
     def __init__(self, *, engine: Engine, attempt: Attempt, wake: threading.Event) -> None:
@@ -32,10 +30,8 @@ class LogFollower:
         self._attempt_id = attempt.pk
         self._engine = engine
         self._wake = wake
-        self._mark = logs.resume_mark(attempt, LogChunk.Part.RUN)
-        self._intake = logs.Intake(offset=self._mark.end)
-        self._unwritten: list[tuple[int, bytes]] = []
-        self._stored_at = 0.0
+        self._intake = logs.Intake()
+        self._unwritten: list[Run] = []
         self._thread = threading.Thread(target=self._follow, name="log-follower", daemon=True)
         self._thread.start()
 
@@ -49,33 +45,23 @@ class LogFollower:
         return self._intake.end
 
     def store(self, attempt: Attempt) -> None:
-        """Writes what was read since the last call; a flood less often than an epoch's line.
+        """Writes what was read since the last call.
 
         What could not be written comes first the next time.
         """
         self._write(attempt)
-        now = time.monotonic()
-        flood = self._intake.waiting > FLOOD_BYTES and not self.ended
-        if flood and now - self._stored_at < FLOOD_STORE_SECONDS:
-            return
-        self._stored_at = now
         self._unwritten = self._intake.take()
         self._write(attempt)
 
     def _write(self, attempt: Attempt) -> None:
-        while self._unwritten:
-            offset, data = self._unwritten[0]
-            logs.append(attempt, LogChunk.Part.RUN, offset=offset, data=data)
-            del self._unwritten[0]
+        if self._unwritten:
+            logs.append_runs(attempt, LogChunk.Part.RUN, self._unwritten)
+            self._unwritten = []
 
     def _follow(self) -> None:
         try:
-            to_skip = self._mark.bytes_to_skip(
-                lambda: self._engine.recorded_logs(self._container_id)
-            )
-            for data in self._engine.follow_logs(self._container_id):
-                self._intake.put(data[to_skip:])
-                to_skip = max(0, to_skip - len(data))
+            for offset, data in printed(self._engine.follow_logs(self._container_id)):
+                self._intake.put(offset, data)
         except (EngineError, EngineUnavailable):
             log.warning("job.log_broke_off", extra={"attempt": self._attempt_id})
         finally:

@@ -2,13 +2,14 @@
 
 One stream a job: of each attempt first the build, then the run. Offsets count every byte that was
 printed. Over the quota the head and the tail of a part stay and the middle goes; the gap between
-two pieces says how much was cut.
+two pieces says how much was cut. Of a run the launcher in the container sends no more than that,
+and some samples of the middle while the script runs.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from django.conf import settings
@@ -16,17 +17,15 @@ from django.db import transaction
 from django.db.models import F, QuerySet
 
 from sandbox.engine import Engine, EngineError
+from sandbox.output import Run, printed
 from training.models import Attempt, Job, LogChunk
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 64 * 1024
 FLUSH_SECONDS = 0.3
-# Beside the head of the quota; one flood may hold so much memory between two stores.
-BUFFER_BYTES = 4 * 1024 * 1024
-# By so many bytes stored output is recognised in what the engine still has.
-MARK_BYTES = 4096
-LAST_LINES = 20
+# A last chunk smaller than this grows; one row for so many bytes of a script that prints slowly.
+SMALL_CHUNK_BYTES = 8 * 1024
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -37,25 +36,30 @@ def stored_end(attempt: Attempt, part: str) -> int:
 
 
 def append(attempt: Attempt, part: str, *, offset: int, data: bytes) -> None:
-    """Stores `data`, which begins at byte `offset` of the part.
+    """Stores `data`, which begins at byte `offset` of the part."""
+    append_runs(attempt, part, [(offset, data)])
 
-    What is stored already is not stored again, so that two may hand in the same bytes. Late news of
-    an attempt that is over is dropped: the offsets of the next attempt count on its length.
+
+def append_runs(attempt: Attempt, part: str, runs: Sequence[Run]) -> None:
+    """Stores bytes of the part, each run with the offset of its first.
+
+    What is stored already is not stored again, so that two may hand in the same bytes; a tail may
+    fill the gaps between samples that came before it. Late news of an attempt that is over is
+    dropped: the offsets of the next attempt count on its length.
     """
     with transaction.atomic():
         # Waits for whoever stores at this moment.
         held = Attempt.objects.select_for_update().filter(pk=attempt.pk, finished_at=None)
         if not held.values_list("pk").first():
             return
-        end = stored_end(attempt, part)
-        fresh = data[max(0, end - offset) :]
-        if not fresh:
-            return
-        start = offset + len(data) - len(fresh)
-        LogChunk.objects.bulk_create(_chunks(attempt, part, offset=start, data=fresh))
-        grown = start + len(fresh) - end
-        Attempt.objects.filter(pk=attempt.pk).update(log_bytes=F("log_bytes") + grown)
-        _keep_quota(attempt, part, end=start + len(fresh))
+        end_before = stored_end(attempt, part)
+        end = max([end_before, *(offset + len(data) for offset, data in runs if data)])
+        for offset, data in runs:
+            if not _is_cut(offset, offset + len(data), end=end):
+                _store(attempt, part, offset=offset, data=data)
+        if end > end_before:
+            held.update(log_bytes=F("log_bytes") + end - end_before)
+            _keep_quota(attempt, part, end=end)
 
 
 def take_the_rest(attempt: Attempt, engine: Engine) -> None:
@@ -64,56 +68,16 @@ def take_the_rest(attempt: Attempt, engine: Engine) -> None:
     A follower that was killed leaves it; the engine has it until the container is removed. Raises
     EngineUnavailable: what cannot be read now must not be removed.
     """
-    part = LogChunk.Part.RUN
-    mark = resume_mark(attempt, part)
-    intake = Intake(offset=mark.end)
+    intake = Intake()
     try:
-        if _flood_is_stored(mark, engine, attempt):
-            return
-        to_skip = mark.bytes_to_skip(lambda: engine.recorded_logs(attempt.container_id))
-        for data in engine.recorded_logs(attempt.container_id):
-            intake.put(data[to_skip:])
-            to_skip = max(0, to_skip - len(data))
+        for offset, data in printed(engine.recorded_logs(attempt.container_id)):
+            intake.put(offset, data)
+            if intake.is_full:
+                append_runs(attempt, LogChunk.Part.RUN, intake.take())
     except EngineError:
         log.warning("job.log_not_read_to_its_end", extra={"attempt": attempt.pk})
     finally:
-        for offset, data in intake.take():
-            append(attempt, part, offset=offset, data=data)
-
-
-@dataclass(frozen=True)
-class ResumeMark:
-    """Where the stored part ends, and how it is found again in the engine's record.
-
-    The engine keeps the newest part of a very long output only, so that its first byte need not be
-    the output's first.
-    """
-
-    end: int
-    head: bytes
-    tail: bytes
-
-    def bytes_to_skip(self, record: Callable[[], Iterator[bytes]]) -> int:
-        """How much of the engine's record is stored already; `record` begins to read it.
-
-        Nothing, when the record no longer reaches back to what is stored.
-        """
-        if self.end == 0:
-            return 0
-        if self.head and _begins_with(record(), self.head):
-            return self.end
-        return _end_of_first(self.tail, record())
-
-
-def resume_mark(attempt: Attempt, part: str) -> ResumeMark:
-    """From the stored chunks of the part."""
-    chunks = attempt.log_chunks.filter(part=part).order_by("offset")
-    first, last = chunks.first(), chunks.last()
-    if first is None or last is None:
-        return ResumeMark(end=0, head=b"", tail=b"")
-    head = bytes(first.data)[:MARK_BYTES] if first.offset == 0 else b""
-    tail = bytes(last.data)[-MARK_BYTES:]
-    return ResumeMark(end=last.offset + last.size, head=head, tail=tail)
+        append_runs(attempt, LogChunk.Part.RUN, intake.take())
 
 
 class BufferedLog:
@@ -150,88 +114,78 @@ class BufferedLog:
 
 
 class Intake:
-    """What a reader has read and nobody has stored yet; bounded, whatever is printed.
+    """What a reader has read and nobody has stored yet; bounded, whatever the engine sends.
 
-    Bytes that belong to the head of the quota are never dropped. Behind it the newest stay when the
-    reader is faster than the store.
+    The launcher sends less than makes it full. What is put into a full one is dropped: it shows as
+    cut until the attempt's end, when all is read again.
     """
 
-    def __init__(self, *, offset: int) -> None:
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._head_end = settings.JOB_LOG_MAX_BYTES // 2
-        self._head = bytearray()
-        self._head_start = offset
-        self._newest = bytearray()
-        self._end = offset
+        self._max_bytes = 2 * settings.JOB_LOG_MAX_BYTES
+        self._runs: list[tuple[int, bytearray]] = []
+        self._waiting = 0
+        self._end = 0
 
     @property
     def end(self) -> int:
         """The offset behind the last byte that was read."""
-        with self._lock:
-            return self._end
+        return self._end
 
     @property
-    def waiting(self) -> int:
-        """How many bytes are held."""
-        with self._lock:
-            return len(self._head) + len(self._newest)
+    def is_full(self) -> bool:
+        return self._waiting >= self._max_bytes
 
-    def put(self, data: bytes) -> None:
+    def put(self, offset: int, data: bytes) -> None:
         with self._lock:
-            room = max(0, self._head_end - self._end)
-            self._head += data[:room]
-            self._newest += data[room:]
-            self._end += len(data)
-            excess = len(self._newest) - BUFFER_BYTES
-            if excess > 0:
-                del self._newest[:excess]
+            self._end = max(self._end, offset + len(data))
+            if self.is_full:
+                return
+            self._waiting += len(data)
+            if self._runs and offset == self._runs[-1][0] + len(self._runs[-1][1]):
+                self._runs[-1][1].extend(data)
+            else:
+                self._runs.append((offset, bytearray(data)))
 
-    def take(self) -> list[tuple[int, bytes]]:
+    def take(self) -> list[Run]:
         """Everything, in runs without a gap, each with the offset of its first byte."""
         with self._lock:
-            runs = [
-                (self._head_start, bytes(self._head)),
-                (self._end - len(self._newest), bytes(self._newest)),
-            ]
-            self._head.clear()
-            self._newest.clear()
-            self._head_start = self._end
-        return [(offset, data) for offset, data in runs if data]
+            runs, self._runs = self._runs, []
+            self._waiting = 0
+        return [(offset, bytes(data)) for offset, data in runs]
 
 
-def _flood_is_stored(mark: ResumeMark, engine: Engine, attempt: Attempt) -> bool:
-    """Whether a log that was cut already ends in the engine's last words.
+def _is_cut(start: int, end_of_run: int, *, end: int) -> bool:
+    """Whether the whole run lies in the middle that the quota cuts."""
+    half = settings.JOB_LOG_MAX_BYTES // 2
+    return start >= half and end_of_run <= end - half
 
-    To read such a record as a whole takes the engine half a minute, which nobody should wait for.
+
+def _store(attempt: Attempt, part: str, *, offset: int, data: bytes) -> None:
+    """What is missing of these bytes; chunks in its midst, whose bytes it repeats, go.
+
+    The chunk before them grows as long as it is small, so that a script that prints all the time
+    makes few rows.
     """
-    if mark.end <= settings.JOB_LOG_MAX_BYTES:
-        return False
-    last = b"".join(engine.recorded_logs(attempt.container_id, last_lines=LAST_LINES))
-    length = min(len(last), len(mark.tail))
-    return length > 0 and last[-length:] == mark.tail[-length:]
-
-
-def _begins_with(stream: Iterator[bytes], head: bytes) -> bool:
-    seen = bytearray()
-    for data in stream:
-        seen += data
-        if len(seen) >= len(head):
-            break
-    return bytes(seen[: len(head)]) == head
-
-
-def _end_of_first(wanted: bytes, stream: Iterator[bytes]) -> int:
-    """How many bytes of the stream come up to the end of `wanted`; 0 when it is not there."""
-    window, before = bytearray(), 0
-    for data in stream:
-        window += data
-        place = window.find(wanted)
-        if place >= 0:
-            return before + place + len(wanted)
-        passed = max(0, len(window) - len(wanted) + 1)
-        del window[:passed]
-        before += passed
-    return 0
+    chunks = attempt.log_chunks.filter(part=part)
+    end = offset + len(data)
+    near = chunks.filter(offset__gte=offset - CHUNK_BYTES, offset__lte=end).order_by("offset")
+    places = list(near.values_list("offset", "size"))
+    start = offset
+    for chunk_start, size in places:
+        if chunk_start <= start < chunk_start + size:
+            start = chunk_start + size
+    # A chunk that goes on behind the run keeps its place.
+    end = min([end, *(at for at, size in places if start <= at and at + size > end)])
+    if start >= end:
+        return
+    fresh = data[start - offset : end - offset]
+    before = [at for at, size in places if at + size == start and size < SMALL_CHUNK_BYTES]
+    if before:
+        start = before[0]
+        fresh = bytes(chunks.get(offset=start).data) + fresh
+    chunks.filter(offset__gte=start, offset__lt=end).delete()
+    LogChunk.objects.bulk_create(_chunks(attempt, part, offset=start, data=fresh))
 
 
 def _chunks(attempt: Attempt, part: str, *, offset: int, data: bytes) -> list[LogChunk]:

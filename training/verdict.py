@@ -16,6 +16,7 @@ from training.states import EndReason, Intent, Reason
 # Kept equal to `sandbox/image/launcher.py` by a test.
 DEADLINE_EXIT_CODE = 124
 ASKED_TO_END_EXIT_CODE = 225
+LOG_QUOTA_EXIT_CODE = 226
 SIGNAL_EXIT_BASE = 160
 # A container that was killed itself: by us, by the engine as it went down, or by the host.
 CONTAINER_KILLED = frozenset({128 + signal.SIGKILL, 128 + signal.SIGTERM, 255})
@@ -35,7 +36,8 @@ MIB = 1024 * 1024
 class ExitFacts:
     """How the container ended. `seconds` is how long it ran, by the engine's clock.
 
-    `peak_memory_bytes` is the highest use that was seen; 0 when none was.
+    `peak_memory_bytes` is the highest use that was seen; 0 when none was. `printed_too_much` says
+    whether the script printed more than it may, whatever its exit code.
     """
 
     exit_code: int
@@ -48,6 +50,7 @@ class ExitFacts:
     tracking_uri: str = ""
     memory_mb: int = 0
     peak_memory_bytes: int = 0
+    printed_too_much: bool = False
 
 
 def failure_of(facts: ExitFacts) -> EndReason | None:
@@ -59,7 +62,7 @@ def failure_of(facts: ExitFacts) -> EndReason | None:
             Reason.TIMEOUT,
             sentence=f"The script was still running after {facts.timeout_seconds} seconds.",
         )
-    if facts.intent == Intent.LOG_QUOTA:
+    if facts.intent == Intent.LOG_QUOTA or _was_ended_by_quota(facts):
         return EndReason.of(Reason.LOG_QUOTA)
     if facts.exit_code == 0:
         return None
@@ -106,6 +109,11 @@ def _ran_out_of_time(facts: ExitFacts) -> bool:
     if facts.exit_code == DEADLINE_EXIT_CODE:
         return facts.seconds >= facts.timeout_seconds
     return facts.seconds > facts.timeout_seconds + facts.grace_seconds
+
+
+def _was_ended_by_quota(facts: ExitFacts) -> bool:
+    """By the count as well: the script may end with any exit code."""
+    return facts.exit_code == LOG_QUOTA_EXIT_CODE and facts.printed_too_much
 
 
 def _lost_mlflow(line: str, facts: ExitFacts) -> bool:

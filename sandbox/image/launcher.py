@@ -1,43 +1,242 @@
-"""The first process of a job container: runs the script once, keeps its deadline, reaps.
+"""The first process of a job container: runs the script once, relays what it prints, reaps.
 
 It runs on the script's own Python and uses the standard library only. The script is a child in its
 own process group, never process 1 itself: signals that process 1 sends itself are ignored.
 
 Exit codes: the script's own; 124 when its time was over; 160 + n when signal n ended it; 225 when
-this process itself was asked to end. Not 128 + n: 137 has to mean that the container was killed.
+this process itself was asked to end; 226 when the script printed more than it may. Not 128 + n: 137
+has to mean that the container was killed.
+
+Output and errors of the script come through one pipe, and leave as frames, which
+`sandbox/output.py` reads: a line `@<offset> <base64>` each. In them any byte survives the engine's
+record, which holds text and splits long lines; a flood of short lines costs no more than one of
+long ones; and a script can write no frame itself. The head of the output leaves at once, what comes
+behind it in small samples, and the tail when the script has ended.
 """
 
 import argparse
+import binascii
+import contextlib
+import ctypes
+import fcntl
+import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 
 DEADLINE_EXIT_CODE = 124
 SIGNAL_EXIT_BASE = 160
 ASKED_TO_END_EXIT_CODE = 225
+LOG_QUOTA_EXIT_CODE = 226
 ASKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-WATCHED = ASKING | {signal.SIGCHLD}
+# How the relay wakes the thread that waits for signals.
+PRINTED_TOO_MUCH = signal.SIGUSR1
+WATCHED = ASKING | {signal.SIGCHLD, PRINTED_TOO_MUCH}
+
+# As base64 it stays below the 16 KiB at which the engine splits a line.
+FRAME_BYTES = 12_000
+# More than the usual 64 KiB, so that a script seldom waits for the pause below; a user's pipes may
+# have 64 MiB together (`pipe-user-pages-soft`).
+PIPE_BYTES = 256 * 1024
+# Behind a smaller read comes a pause: at most 50 frames a second, and no first line is late.
+FLOOD_BYTES = 8 * 1024
+PAUSE_SECONDS = 0.02
+# Python without a buffer writes the end of a line by itself, just behind the line.
+LINE_SECONDS = 0.001
+SAMPLE_SECONDS = 2.0
+SAMPLE_BYTES = 4096
+# All samples together, as a part of the quota.
+SAMPLES_SHARE = 4
+PR_SET_DUMPABLE = 4
+
+
+class Excerpt:
+    """What of an output leaves, as frames: its head, samples of its middle, its tail."""
+
+    def __init__(self, *, log_bytes: int, seconds: float) -> None:
+        self._head_bytes = self._tail_bytes = log_bytes // 2
+        samples = max(1, int(seconds / SAMPLE_SECONDS))
+        # At least one byte: each sample also tells how much was printed.
+        self._sample_bytes = max(1, min(SAMPLE_BYTES, log_bytes // SAMPLES_SHARE // samples))
+        self._sampled_until = self._head_bytes
+        self._sample_at = -math.inf
+        # The newest bytes behind the head.
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
+        self.printed = 0
+
+    def take(self, data: bytes, *, now: float) -> bytes:
+        """The frames that are due; without data too a sample may be."""
+        start = self.printed
+        room = max(0, self._head_bytes - start)
+        self.printed += len(data)
+        self._keep(data[room:])
+        return _frames(start, data[:room]) + self._sample(now)
+
+    def sample_due(self, *, now: float) -> float | None:
+        """In how many seconds; None when all was seen."""
+        if self.printed <= self._sampled_until:
+            return None
+        return max(0.0, self._sample_at - now)
+
+    def tail(self) -> bytes:
+        """The newest bytes behind the head, sampled or not."""
+        size = min(self._tail_bytes, self._kept_bytes)
+        return _frames(self.printed - size, self._newest(size))
+
+    def _sample(self, now: float) -> bytes:
+        """The newest of what nobody has seen yet, when it is time."""
+        if self.sample_due(now=now) != 0:
+            return b""
+        size = min(self._sample_bytes, self.printed - self._sampled_until, self._kept_bytes)
+        self._sampled_until = self.printed
+        self._sample_at = now + SAMPLE_SECONDS
+        return _frames(self.printed - size, self._newest(size))
+
+    def _keep(self, data: bytes) -> None:
+        if not data:
+            return
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        while self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
+            self._kept_bytes -= len(self._kept.popleft())
+
+    def _newest(self, size: int) -> bytes:
+        found: list[bytes] = []
+        for data in reversed(self._kept):
+            if size <= 0:
+                break
+            found.append(data[-size:])
+            size -= len(data)
+        return b"".join(reversed(found))
+
+
+class Relay:
+    """Passes on what the script prints, in a thread of its own.
+
+    It may wait for the engine as long as it has to: then nothing is read, and the script waits too.
+    """
+
+    def __init__(self, excerpt: Excerpt, *, sink: int, hard_bytes: int) -> None:
+        self._excerpt = excerpt
+        self._sink = sink
+        self._hard_bytes = hard_bytes
+        self._over, self._over_of_script = os.pipe()
+        self._source, self.script_end = os.pipe()
+        os.set_blocking(self._source, False)
+        with contextlib.suppress(PermissionError):
+            fcntl.fcntl(self._source, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        self._waits_for_signals = threading.get_ident()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    @property
+    def printed_too_much(self) -> bool:
+        return self._excerpt.printed > self._hard_bytes
+
+    def start(self) -> None:
+        """Once the script has its end of the pipe: nobody else may hold it."""
+        os.close(self.script_end)
+        self._thread.start()
+
+    def finish(self, *, timeout_seconds: float) -> None:
+        """The script has ended: what is in the pipe, the tail, and no more."""
+        os.close(self._over_of_script)
+        self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        try:
+            for data in self._read():
+                self._pass_on(data)
+            self._send(self._excerpt.tail())
+        except BrokenPipeError:
+            return  # nobody reads what we write
+        finally:
+            os.close(self._source)  # from here on the script has a broken pipe of its own
+
+    def _read(self) -> Iterator[bytes]:
+        """What is printed, as it comes; at the script's end what is in the pipe at that moment.
+
+        Children that hold the pipe may print for ever, and the script itself may read it empty.
+        Empty bytes when a sample is due and nothing is printed.
+        """
+        is_flood = False
+        while not self._is_over(0):
+            due = self._excerpt.sample_due(now=time.monotonic())
+            ready, _, _ = select.select([self._source, self._over], [], [], due)
+            if self._source not in ready:
+                yield b""
+                continue
+            if not is_flood:
+                self._is_over(LINE_SECONDS)
+            data = self._read_now(PIPE_BYTES)
+            if data == b"":
+                return
+            yield data or b""
+            is_flood = data is not None and len(data) >= FLOOD_BYTES
+            if not is_flood:
+                self._is_over(PAUSE_SECONDS)
+        yield self._read_now(self._waiting_bytes()) or b""
+
+    def _is_over(self, timeout_seconds: float) -> bool:
+        return bool(select.select([self._over], [], [], timeout_seconds)[0])
+
+    def _waiting_bytes(self) -> int:
+        told = fcntl.ioctl(self._source, termios.FIONREAD, bytes(4))
+        return int.from_bytes(told, sys.byteorder)
+
+    def _read_now(self, size: int) -> bytes | None:
+        """Empty at the end; None when there is nothing."""
+        try:
+            return os.read(self._source, size)
+        except BlockingIOError:
+            return None
+
+    def _pass_on(self, data: bytes) -> None:
+        was_too_much = self.printed_too_much
+        self._send(self._excerpt.take(data, now=time.monotonic()))
+        if self.printed_too_much and not was_too_much:
+            signal.pthread_kill(self._waits_for_signals, PRINTED_TOO_MUCH)
+
+    def _send(self, frames: bytes) -> None:
+        rest = memoryview(frames)
+        while rest:
+            rest = rest[os.write(self._sink, rest) :]
 
 
 class Script:
     """The running script, its process group and the moment when its time is over."""
 
-    def __init__(self, path: str, *, seconds: float, grace_seconds: float) -> None:
+    def __init__(self, path: str, *, relay: Relay, seconds: float, grace_seconds: float) -> None:
         self._pid = subprocess.Popen(
             [sys.executable, "-u", path],
             cwd="/scratch",
+            stdout=relay.script_end,
+            stderr=relay.script_end,
             start_new_session=True,
             # What is blocked here would stay blocked in the script.
-            preexec_fn=_unblock,  # noqa: PLW1509 - there is one thread
+            preexec_fn=_unblock,  # noqa: PLW1509 - there is one thread yet
         ).pid
         self._end_at = time.monotonic() + seconds
         self._grace_seconds = grace_seconds
         self._ended_by_us: int | None = None
+        self._relay = relay
+        relay.start()
 
     def wait(self) -> int:
         """Waits for the script, its deadline, or somebody who asks for the end. The exit code."""
+        code = self._wait()
+        time_left = self._end_at - time.monotonic()
+        self._relay.finish(timeout_seconds=max(time_left, self._grace_seconds))
+        return code if self._ended_by_us is None else self._ended_by_us
+
+    def _wait(self) -> int:
         while True:
             news = signal.sigtimedwait(WATCHED, max(0.0, self._end_at - time.monotonic()))
             if news is None:
@@ -45,7 +244,11 @@ class Script:
             elif news.si_signo == signal.SIGCHLD:
                 code = self._reap()
                 if code is not None:
-                    return code if self._ended_by_us is None else self._ended_by_us
+                    return code
+            elif news.si_signo == PRINTED_TOO_MUCH:
+                # The script can send this signal as well.
+                if self._relay.printed_too_much:
+                    self._end(LOG_QUOTA_EXIT_CODE)
             elif _is_from_outside(news):
                 self._end(ASKED_TO_END_EXIT_CODE)
 
@@ -87,6 +290,14 @@ class Script:
                 code = SIGNAL_EXIT_BASE - ended if ended < 0 else ended
 
 
+def _frames(offset: int, data: bytes) -> bytes:
+    starts = range(0, len(data), FRAME_BYTES)
+    return b"".join(
+        b"@%d %b" % (offset + start, binascii.b2a_base64(data[start : start + FRAME_BYTES]))
+        for start in starts
+    )
+
+
 def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
@@ -96,15 +307,28 @@ def _is_from_outside(news: signal.struct_siginfo) -> bool:
     return os.getpid() != 1 or news.si_pid == 0
 
 
+def _keep_out() -> None:
+    """From here on nothing of this process can be opened by the script, which has the same user.
+
+    Else it could write to the engine, past the relay, by way of /proc/1/fd.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--deadline-seconds", type=float, required=True)
     parser.add_argument("--grace-seconds", type=float, required=True)
+    parser.add_argument("--log-bytes", type=int, required=True)
+    parser.add_argument("--log-hard-bytes", type=int, required=True)
     parser.add_argument("script")
     arguments = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    _keep_out()
+    excerpt = Excerpt(log_bytes=arguments.log_bytes, seconds=arguments.deadline_seconds)
     script = Script(
         arguments.script,
+        relay=Relay(excerpt, sink=sys.stdout.fileno(), hard_bytes=arguments.log_hard_bytes),
         seconds=arguments.deadline_seconds,
         grace_seconds=arguments.grace_seconds,
     )

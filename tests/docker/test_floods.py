@@ -1,6 +1,9 @@
 """Output of every nasty kind, from a real engine into the store: bounded, counted, shown sanely."""
 
+import re
+import statistics
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +21,7 @@ from training import logs
 from training.followers import LogFollower
 from training.models import Attempt, Job, LogChunk
 from training.services import finish, rows
-from training.states import Intent
+from training.states import Intent, Reason
 from training.supervisor import JobSupervisor
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -40,6 +43,13 @@ ENDLESS = (
     "    sys.stdout.write('x' * (1024 * 1024))\n"
     "sys.stdout.write(' the last words')\n"
 )
+SHORT_LINES = (
+    "import sys\n"
+    "sys.stdout.write('the first words\\n')\n"
+    "for _ in range(2000):\n"
+    "    sys.stdout.write('y\\n' * 10000)\n"
+    "sys.stdout.write('the last words\\n')\n"
+)
 BAR = (
     "import sys\n"
     "for number in range(50_000):\n"
@@ -57,7 +67,6 @@ class Followed:
         Attempt.objects.filter(pk=self.attempt.pk).update(container_id=container)
         self.attempt.refresh_from_db()
         self.engine = engine
-        self.most_held = 0
         self.follower = self.follow()
 
     def follow(self) -> LogFollower:
@@ -69,7 +78,6 @@ class Followed:
     def to_the_end(self) -> None:
         def look() -> bool:
             ended = self.follower.ended
-            self.most_held = max(self.most_held, self.follower._intake.waiting)
             self.follower.store(self.attempt)
             return ended
 
@@ -91,63 +99,109 @@ def followed(
     environments: EnvironmentStore,
     tmp_path: Path,
     settings: Any,
-) -> Callable[[str], Followed]:
+) -> Callable[..., Followed]:
     settings.JOB_LOG_MAX_BYTES = QUOTA
 
-    def start(script: str) -> Followed:
+    def start(script: str, **options: Any) -> Followed:
+        folder = tmp_path / str(len(jobs.made))
+        folder.mkdir()
         spec = jobs.spec(
-            tmp_path,
+            folder,
             script,
             environment=plain_environment,
             platform=environments.platform_folder(),
+            log_bytes=QUOTA,
+            **options,
         )
         return Followed(jobs.engine, jobs.start(spec))
 
     return start
 
 
-@pytest.mark.parametrize(
-    ("script", "size"),
-    [
-        (FLOOD.format(blocks=8), 8 * 16 * 65536 + len("the first words\nthe last words\n")),
-        (ENDLESS.format(blocks=40), 40 * 1024 * 1024 + len("the first words  the last words")),
-    ],
-    ids=["lines", "endless"],
-)
-def test_a_flood_leaves_its_head_its_tail_and_the_size_of_the_cut(
-    followed: Callable[[str], Followed], script: str, size: int
-):
-    flood = followed(script)
-    flood.to_the_end()
+def assert_head_tail_and_size(flood: Followed, *, size: int) -> None:
+    """The head and the tail are there, the mark says exactly what is missing between them."""
     pieces = flood.pieces()
     assert pieces[0].data.startswith(b"the first words")
     assert pieces[-1].data.rstrip().endswith(b"the last words")
-    assert flood.kept() <= QUOTA + 2 * logs.CHUNK_BYTES
-    assert flood.kept() + sum(piece.dropped for piece in pieces) == logs.size_of(flood.job)
+    assert QUOTA <= flood.kept() <= QUOTA + 2 * logs.CHUNK_BYTES
     assert logs.size_of(flood.job) == size
-    assert flood.most_held <= QUOTA // 2 + logs.BUFFER_BYTES
-    head = b"".join(piece.data for piece in pieces if piece.offset < QUOTA // 2)
-    assert len(head) >= QUOTA // 2
+    marks = [int(cut) for cut in re.findall(r"\n\[\.\.\. (\d+) bytes cut", logs.text_of(flood.job))]
+    assert marks == [size - flood.kept()]
+
+
+@pytest.mark.parametrize(
+    ("script", "size"),
+    [
+        (FLOOD.format(blocks=64), 64 * 16 * 65536 + len("the first words\nthe last words\n")),
+        (ENDLESS.format(blocks=1000), 1000 * 1024**2 + len("the first words  the last words")),
+        (SHORT_LINES, 20 * 1000 * 2000 + len("the first words\nthe last words\n")),
+    ],
+    ids=["lines", "gigabyte", "twenty-million-lines"],
+)
+def test_a_flood_leaves_its_head_its_tail_and_the_size_of_the_cut(
+    followed: Callable[..., Followed], script: str, size: int
+):
+    flood = followed(script)
+    flood.to_the_end()
+    assert_head_tail_and_size(flood, size=size)
+
+
+def test_the_engines_own_record_of_a_flood_is_small(followed: Callable[..., Followed]):
+    flood = followed(SHORT_LINES)
+    flood.to_the_end()
+    record = sum(map(len, flood.engine.recorded_logs(flood.attempt.container_id)))
+    assert record < 2 * QUOTA
 
 
 def test_what_nobody_followed_is_taken_at_the_end_within_the_same_bounds(
-    followed: Callable[[str], Followed],
+    followed: Callable[..., Followed],
 ):
     flood = followed(FLOOD.format(blocks=2))
     wait_for(lambda: flood.follower.ended, seconds=FOLLOW_SECONDS, what="the end")
-    logs.take_the_rest(flood.attempt, flood.engine)
-    pieces = flood.pieces()
-    assert pieces[0].data.startswith(b"the first words\n")
-    assert pieces[-1].data.endswith(b"the last words\n")
-    size = logs.size_of(flood.job)
-    logs.take_the_rest(flood.attempt, flood.engine)
-    assert logs.size_of(flood.job) == size == 2 * 16 * 65536 + 31
+    size = 2 * 16 * 65536 + len("the first words\nthe last words\n")
+    for _ in range(2):
+        logs.take_the_rest(flood.attempt, flood.engine)
+        assert_head_tail_and_size(flood, size=size)
+
+
+def test_a_follower_that_takes_over_in_a_flood_has_the_exact_size_too(
+    followed: Callable[..., Followed],
+):
+    flood = followed(
+        "import time\n" + FLOOD.format(blocks=3).replace("block)\n", "block)\n    time.sleep(1)\n")
+    )
+    for wanted in (1, 2):
+
+        def look(wanted: int = wanted) -> bool:
+            flood.follower.store(flood.attempt)
+            return logs.size_of(flood.job) >= wanted * 16 * 65536
+
+        wait_for(look, seconds=60, what="output")
+        flood.follow()
+    flood.to_the_end()
+    assert_head_tail_and_size(flood, size=3 * 16 * 65536 + len("the first words\nthe last words\n"))
+
+
+def test_a_flood_does_not_delay_what_another_job_prints(followed: Callable[..., Followed]):
+    flood = followed(ENDLESS.format(blocks=1_000_000), log_hard_bytes=2**50)
+    talker = followed("import time\nwhile True: print(time.time()); time.sleep(0.05)\n")
+    late: list[float] = []
+
+    def look() -> bool:
+        flood.follower.store(flood.attempt)
+        talker.follower.store(talker.attempt)
+        lines = logs.text_of(talker.job).splitlines()[:-1]
+        late.append(time.time() - float(lines[-1]) if lines else 0.0)
+        return len(lines) > 100
+
+    wait_for(look, seconds=FOLLOW_SECONDS, what="a hundred lines")
+    assert statistics.median(late) < 1
+    assert logs.size_of(flood.job) > 100 * QUOTA
 
 
 def test_a_follower_that_takes_over_loses_and_doubles_nothing(
-    followed: Callable[[str], Followed], settings: Any
+    followed: Callable[..., Followed],
 ):
-    settings.JOB_LOG_MAX_BYTES = 64 * QUOTA
     talker = followed(
         "import time\n"
         "for number in range(300):\n"
@@ -167,16 +221,15 @@ def test_a_follower_that_takes_over_loses_and_doubles_nothing(
 
 
 def test_binary_control_characters_and_broken_utf8_are_kept(
-    followed: Callable[[str], Followed],
+    followed: Callable[..., Followed],
 ):
     nasty = followed(f"import sys\nsys.stdout.buffer.write({NASTY!r})\n")
     nasty.to_the_end()
-    # The engine's own record holds text: what is no UTF-8 becomes U+FFFD there.
-    assert logs.text_of(nasty.job) == NASTY.decode(errors="replace")
+    assert b"".join(piece.data for piece in nasty.pieces()) == NASTY
 
 
 def test_a_progress_bar_of_carriage_returns_is_one_bounded_line(
-    followed: Callable[[str], Followed],
+    followed: Callable[..., Followed],
 ):
     bar = followed(BAR)
     bar.to_the_end()
@@ -186,12 +239,8 @@ def test_a_progress_bar_of_carriage_returns_is_one_bounded_line(
     assert logs.offset_of_tail(bar.job, lines=1) == 0
 
 
-def test_past_the_hard_bound_the_script_is_stopped(
-    followed: Callable[[str], Followed], settings: Any, monkeypatch: pytest.MonkeyPatch
-):
-    settings.JOB_LOG_HARD_BYTES = 8 * QUOTA
-    settings.JOB_GRACE_SECONDS = 2
-    flood = followed(ENDLESS.format(blocks=1_000_000))
+def supervised(flood: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A supervisor looks at the flood until it asks for its end."""
     Job.objects.filter(pk=flood.job.pk).update(status="running", phase="training")
     now = timezone.now()
     Attempt.objects.filter(pk=flood.attempt.pk).update(
@@ -207,14 +256,38 @@ def test_past_the_hard_bound_the_script_is_stopped(
 
     wait_for(look, seconds=FOLLOW_SECONDS, what="the end of the flood")
     flood.attempt.refresh_from_db()
-    assert flood.attempt.intent == Intent.LOG_QUOTA
     state = flood.engine.state(flood.attempt.container_id)
     assert state is not None
     assert not state.running
+
+
+def test_past_the_hard_bound_the_launcher_ends_the_script(
+    followed: Callable[..., Followed], settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.JOB_LOG_HARD_BYTES = 8 * QUOTA
+    flood = followed(ENDLESS.format(blocks=1_000_000), log_hard_bytes=8 * QUOTA)
+    supervised(flood, monkeypatch)
+    assert finish.keep_exit_facts(flood.attempt)
+    end = finish.script_failure(flood.attempt)
+    assert end is not None
+    assert end.reason is Reason.LOG_QUOTA
+    assert flood.attempt.exit_code == 226
+    assert logs.size_of(flood.job) > 8 * QUOTA
     assert flood.kept() <= QUOTA + 2 * logs.CHUNK_BYTES
 
 
-def test_the_part_is_the_runs(followed: Callable[[str], Followed]):
+def test_past_the_hard_bound_the_supervisor_ends_what_the_launcher_did_not(
+    followed: Callable[..., Followed], settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.JOB_LOG_HARD_BYTES = 8 * QUOTA
+    settings.JOB_GRACE_SECONDS = 2
+    flood = followed(ENDLESS.format(blocks=1_000_000), log_hard_bytes=2**50)
+    supervised(flood, monkeypatch)
+    assert flood.attempt.intent == Intent.LOG_QUOTA
+    assert flood.kept() <= QUOTA + 2 * logs.CHUNK_BYTES
+
+
+def test_the_part_is_the_runs(followed: Callable[..., Followed]):
     one = followed("print('words')\n")
     one.to_the_end()
     (piece,) = one.pieces()

@@ -8,6 +8,7 @@ import pytest
 from deploy.trial import wait_for
 from sandbox.engine import Engine, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
+from sandbox.output import printed_bytes
 from tests.fixtures.engine import JobRunner
 
 
@@ -24,7 +25,7 @@ def run(jobs: JobRunner, plain_environment: Environment, environments: Environme
             **options,
         )
         container = jobs.start(spec)
-        output = b"".join(jobs.engine.follow_logs(container)).decode()
+        output = printed_bytes(jobs.engine.follow_logs(container)).decode()
         code = jobs.engine.wait(container, timeout_seconds=90)
         return code, output, jobs.engine.state(container)
 
@@ -42,7 +43,11 @@ def waiting_job(jobs, plain_environment, environments, tmp_path) -> str:
         platform=environments.platform_folder(),
     )
     container = jobs.start(spec)
-    wait_for(lambda: b"up" in jobs.engine.read_logs(container), seconds=30, what="the script")
+
+    def is_up() -> bool:
+        return printed_bytes([jobs.engine.read_logs(container)]) == b"up\n"
+
+    wait_for(is_up, seconds=30, what="the script")
     return container
 
 
@@ -156,7 +161,34 @@ def test_output_and_errors_come_in_the_order_they_were_written(run):
         "    print(number, file=sys.stdout if number % 2 else sys.stderr, flush=True)\n"
     )
     _, output, _ = run(script)
-    assert sorted(output.split(), key=int) == [str(number) for number in range(200)]
+    assert output.split() == [str(number) for number in range(200)]
+
+
+def test_a_script_cannot_reach_the_launchers_own_output(run):
+    script = (
+        "import ctypes, os\n"
+        "def attempt(call):\n"
+        "    try:\n"
+        "        return call()\n"
+        "    except OSError as error:\n"
+        "        return error.strerror\n"
+        "for name in ('fd', 'fd/1', 'mem', 'environ'):\n"
+        "    print(attempt(lambda: open('/proc/1/' + name, 'rb')))\n"
+        "print(attempt(lambda: os.listdir('/proc/1/fd')))\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "handle = os.pidfd_open(1)\n"
+        "def syscall(*arguments):\n"
+        "    if libc.syscall(*arguments) < 0:\n"
+        "        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))\n"
+        "    return 'reached'\n"
+        "print(attempt(lambda: syscall(438, handle, 1, 0)))  # pidfd_getfd\n"
+        "print(attempt(lambda: syscall(101, 16, 1, 0, 0)))  # ptrace(PTRACE_ATTACH)\n"
+    )
+    code, output, _ = run(script)
+    assert code == 0
+    refused = {"Permission denied", "Operation not permitted"}
+    assert len(output.splitlines()) == 7
+    assert set(output.splitlines()) <= refused
 
 
 def test_a_script_sees_the_variables_it_was_given_and_no_others_of_ours(run):
@@ -185,7 +217,7 @@ def test_two_jobs_cannot_reach_each_other(
         environment=plain_environment,
         platform=environments.platform_folder(),
     )
-    output = b"".join(engine.follow_logs(jobs.start(spec))).decode()
+    output = printed_bytes(engine.follow_logs(jobs.start(spec))).decode()
     # 11 (time is over), not 111 (refused): with a way there, the other container would refuse.
     assert output.strip() == "reached 11"
 

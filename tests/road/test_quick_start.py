@@ -12,6 +12,7 @@ from deploy.accounts import CHECKOUT
 from deploy.trial import CONTRACT_SCRIPT, Platform, wait_for
 from sandbox.engine import Engine
 from sandbox.environments import EnvironmentStore
+from sandbox.output import printed_bytes
 from tests.fixtures.engine import JobRunner
 
 SCRIPT = CONTRACT_SCRIPT.read_text()
@@ -97,7 +98,7 @@ def test_the_probabilities_are_those_of_the_model_in_a_plain_python_process(
         platform=environments.platform_folder(),
         memory_mb=1024,
     )
-    output = b"".join(engine.follow_logs(jobs.start(spec))).decode()
+    output = printed_bytes(engine.follow_logs(jobs.start(spec))).decode()
     labels, probabilities = json.loads(output.strip().splitlines()[-1])
     assert served["predictions"] == labels
     assert served["probabilities"] == probabilities

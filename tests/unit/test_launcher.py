@@ -1,16 +1,20 @@
-"""The launcher keeps the deadline and reports how the script ended."""
+"""The launcher keeps the deadline, relays the output and reports how the script ended."""
 
 import importlib.util
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from sandbox.image import launcher
+from sandbox.output import Run, printed, printed_bytes
 from training import verdict
 
-LAUNCHER = Path(__file__).parents[2] / "sandbox" / "image" / "launcher.py"
+LAUNCHER = Path(launcher.__file__)
+QUOTA = 256 * 1024
 
 
 @pytest.fixture
@@ -30,19 +34,43 @@ def launch(tmp_path):
         "sys.exit(launcher.main())\n"
     )
 
-    def start(source: str, *, deadline: float = 30, grace: float = 5) -> subprocess.Popen:
+    def start(
+        source: str,
+        *,
+        deadline: float = 30,
+        grace: float = 5,
+        log_bytes: int = QUOTA,
+        hard_bytes: int = 1024 * QUOTA,
+    ) -> subprocess.Popen:
         script = tmp_path / "script.py"
         script.write_text(source)
         command = [sys.executable, str(runner), "--deadline-seconds", str(deadline)]
-        command += ["--grace-seconds", str(grace), str(script)]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        command += ["--grace-seconds", str(grace), "--log-bytes", str(log_bytes)]
+        command += ["--log-hard-bytes", str(hard_bytes), str(script)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        started.append(process)
+        return process
 
-    return start
+    started: list[subprocess.Popen] = []
+    yield start
+    for process in started:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+
+
+def output_of(process: subprocess.Popen, *, timeout: float = 30) -> bytes:
+    """What the script printed and the launcher passed on, to the end."""
+    return printed_bytes([process.communicate(timeout=timeout)[0]])
+
+
+def runs_of(process: subprocess.Popen, *, timeout: float = 60) -> list[Run]:
+    return list(printed([process.communicate(timeout=timeout)[0]]))
 
 
 def test_it_passes_on_output_and_exit_code(launch):
     process = launch("print('hello'); raise SystemExit(3)")
-    assert process.communicate(timeout=20)[0] == b"hello\n"
+    assert output_of(process) == b"hello\n"
     assert process.returncode == 3
 
 
@@ -66,7 +94,7 @@ def test_it_kills_a_script_that_does_not_listen(launch):
         "threading.Event().wait()\n"
     )
     process = launch(source, deadline=1.5, grace=0.3)
-    assert process.communicate(timeout=20)[0] == b"deaf\n"
+    assert output_of(process) == b"deaf\n"
     assert process.returncode == 124
 
 
@@ -78,7 +106,7 @@ def test_it_passes_a_request_to_end_on_to_the_script(launch):
         "threading.Event().wait()\n"
     )
     process = launch(source)
-    assert process.stdout.readline() == b"ready\n"
+    assert printed_bytes([process.stdout.readline()]) == b"ready\n"
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
@@ -94,14 +122,12 @@ def test_it_ends_a_script_that_stopped_itself(launch):
 
 def test_it_gives_the_script_signals_that_are_not_blocked(launch):
     source = "import signal; print(len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))"
-    assert launch(source).communicate(timeout=20)[0] == b"0\n"
+    assert output_of(launch(source)) == b"0\n"
 
 
 def test_its_exit_codes_are_those_that_the_verdict_reads():
-    spec = importlib.util.spec_from_file_location("launcher", LAUNCHER)
-    launcher = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(launcher)
-    for name in ("DEADLINE_EXIT_CODE", "SIGNAL_EXIT_BASE", "ASKED_TO_END_EXIT_CODE"):
+    names = ("DEADLINE", "ASKED_TO_END", "LOG_QUOTA")
+    for name in ("SIGNAL_EXIT_BASE", *(f"{name}_EXIT_CODE" for name in names)):
         assert getattr(launcher, name) == getattr(verdict, name)
 
 
@@ -109,3 +135,138 @@ def test_it_needs_nothing_but_the_standard_library():
     spec = importlib.util.spec_from_file_location("launcher", LAUNCHER)
     command = [sys.executable, "-I", "-S", "-c", f"exec(open({spec.origin!r}).read(), {{}})"]
     assert subprocess.run(command, capture_output=True).returncode == 0
+
+
+# -- the relay -------------------------------------------------------------------------------------
+def test_output_and_errors_keep_their_order(launch):
+    source = (
+        "import os\nfor number in range(500):\n    os.write(1 + number % 2, b'%d\\n' % number)\n"
+    )
+    assert output_of(launch(source)) == b"".join(b"%d\n" % number for number in range(500))
+
+
+def test_the_script_finds_a_pipe_and_no_terminal(launch):
+    source = "import sys; print(sys.stdout.isatty(), sys.stderr.isatty(), sys.stdin.isatty())"
+    assert output_of(launch(source)) == b"False False False\n"
+
+
+def test_the_first_line_comes_while_the_script_runs(launch):
+    process = launch("import threading; print('now'); threading.Event().wait()", deadline=60)
+    assert printed_bytes([process.stdout.readline()]) == b"now\n"
+
+
+def test_any_byte_comes_through_as_it_was_printed(launch):
+    nasty = bytes(range(256)) + b"\xf0\x9f\x98\x80\r\n@12 aGk=\n\x1b[31m" + b"\xff" * 20_000
+    source = f"import sys; sys.stdout.buffer.write({nasty!r})"
+    assert output_of(launch(source)) == nasty
+
+
+def test_a_script_cannot_write_a_frame(launch):
+    source = "print('@500 aGVsbG8=')\nprint('words')"
+    assert runs_of(launch(source)) == [(0, b"@500 aGVsbG8=\nwords\n")]
+
+
+def numbered(lines: int) -> bytes:
+    return b"".join(b"%011d\n" % number for number in range(lines))
+
+
+def test_of_a_flood_head_and_tail_are_kept_with_exact_offsets(launch):
+    lines = 1_000_000
+    source = (
+        "import sys\n"
+        f"for start in range(0, {lines}, 1000):\n"
+        "    sys.stdout.buffer.write(b''.join(b'%011d\\n' % n for n in range(start, start+1000)))\n"
+    )
+    process = launch(source)
+    record = process.communicate(timeout=60)[0]
+    runs = list(printed([record]))
+    whole = numbered(lines)
+    for offset, data in runs:
+        assert data == whole[offset : offset + len(data)]
+    seen = {place for offset, data in runs for place in range(offset, offset + len(data))}
+    assert seen >= set(range(QUOTA // 2))
+    assert seen >= set(range(len(whole) - QUOTA // 2, len(whole)))
+    assert len(record) < QUOTA * 5 // 3 + 4096
+    assert process.returncode == 0
+
+
+def test_what_is_printed_behind_the_head_is_seen_while_the_script_runs(launch):
+    source = (
+        "import sys, threading\n"
+        f"sys.stdout.buffer.write(b'x' * {QUOTA})\n"
+        "print('alive')\n"
+        "threading.Event().wait()\n"
+    )
+    process = launch(source)
+    offset, data = 0, b""
+    while not data.endswith(b"alive\n"):
+        ((offset, data),) = printed([process.stdout.readline()])
+    assert offset + len(data) == QUOTA + len(b"alive\n")
+
+
+def test_a_script_that_prints_too_much_is_ended(launch):
+    source = "while True: print('y' * 1000)"
+    process = launch(source, hard_bytes=20 * QUOTA)
+    runs = runs_of(process)
+    assert process.returncode == 226
+    assert runs[-1][0] + len(runs[-1][1]) > 20 * QUOTA
+
+
+def test_a_script_that_prints_too_much_and_does_not_listen_is_killed(launch):
+    source = (
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "while True: print('y' * 10000)\n"
+    )
+    process = launch(source, hard_bytes=20 * QUOTA, grace=0.5)
+    runs_of(process)
+    assert process.returncode == 226
+
+
+def test_the_signal_of_the_relay_sent_by_the_script_does_nothing(launch):
+    source = (
+        "import os, signal, time\n"
+        "for _ in range(20): os.kill(os.getppid(), signal.SIGUSR1); time.sleep(0.01)\n"
+        "print('still here')\n"
+    )
+    process = launch(source)
+    assert output_of(process) == b"still here\n"
+    assert process.returncode == 0
+
+
+def test_a_child_that_keeps_the_output_open_does_not_hold_up_the_end(launch):
+    source = (
+        "import os, sys\n"
+        "print('parent', flush=True)\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        while True: os.write(1, b'child' * 100)\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+    )
+    process = launch(source, deadline=60)
+    # Only the launcher's own end is waited for: in a container its children go with it.
+    assert output_of(process).startswith(b"parent\n")
+    assert process.returncode == 0
+
+
+def test_a_script_that_closes_its_output_still_runs_to_its_end(launch):
+    source = "import os, time; print('bye'); os.close(1); os.close(2); time.sleep(0.5); os._exit(3)"
+    process = launch(source)
+    assert output_of(process) == b"bye\n"
+    assert process.returncode == 3
+
+
+def test_the_deadline_holds_while_nobody_takes_the_output(launch):
+    process = launch("while True: print('y' * 1000)", deadline=1, grace=0.5, log_bytes=64 * QUOTA)
+    # The pipe to us is full at once, and nothing is read until the launcher has ended.
+    assert process.wait(timeout=20) == 124
+
+
+def test_output_that_is_taken_late_makes_the_script_wait_and_loses_nothing(launch):
+    lines = 100_000
+    process = launch(f"for n in range({lines}): print('%011d' % n)", log_bytes=64 * QUOTA)
+    time.sleep(1)
+    assert process.poll() is None
+    assert output_of(process) == numbered(lines)

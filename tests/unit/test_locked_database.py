@@ -47,7 +47,7 @@ def test_output_that_could_not_be_stored_is_stored_later(attempt: Attempt, monke
     follower = followers.LogFollower(engine=engine, attempt=attempt, wake=threading.Event())  # type: ignore[arg-type]
     engine.prints()
     with monkeypatch.context() as locked:
-        locked.setattr(logs, "append", _locked)
+        locked.setattr(logs, "append_runs", _locked)
         for _ in range(2):
             with pytest.raises(OperationalError):
                 follower.store(attempt)

@@ -1,5 +1,6 @@
 """The log's store: quota, overlap, gaps, offsets over attempts and parts, whatever is printed."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,8 +9,9 @@ from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.image.launcher import Excerpt
 from training import logs
-from training.logs import Choice, Intake, Piece, ResumeMark
+from training.logs import Choice, Intake, Piece
 from training.models import Attempt, Job, LogChunk
 
 pytestmark = pytest.mark.django_db
@@ -174,63 +176,140 @@ def _cut(data: bytes, cuts: list[int]) -> Iterator[Piece]:
 
 # -- what was read and is not stored --------------------------------------------------------------
 def test_an_intake_gives_back_what_it_got():
-    intake = Intake(offset=7)
-    intake.put(b"abc")
-    intake.put(b"def")
-    assert (intake.end, intake.waiting) == (13, 6)
-    assert intake.take() == [(7, b"abcdef")]
+    intake = Intake()
+    intake.put(7, b"abc")
+    intake.put(10, b"def")
+    intake.put(100, b"ghi")
+    intake.put(50, b"j")
+    assert intake.end == 103
+    assert intake.take() == [(7, b"abcdef"), (100, b"ghi"), (50, b"j")]
     assert intake.take() == []
-    intake.put(b"g")
-    assert intake.take() == [(13, b"g")]
+    intake.put(103, b"k")
+    assert intake.take() == [(103, b"k")]
 
 
-def test_a_flood_costs_no_more_than_the_bound_and_leaves_head_and_newest(settings: Any):
-    settings.JOB_LOG_MAX_BYTES = 2 * 1024 * 1024
-    intake = Intake(offset=0)
-    block = bytes(range(256)) * 4096
-    for _ in range(64):
-        intake.put(block)
-        assert intake.waiting <= settings.JOB_LOG_MAX_BYTES // 2 + logs.BUFFER_BYTES
-    (start, head), (newest_at, newest) = intake.take()
-    assert (start, len(head)) == (0, settings.JOB_LOG_MAX_BYTES // 2)
-    assert (len(newest), newest_at + len(newest)) == (logs.BUFFER_BYTES, 64 * len(block))
-    assert intake.end == 64 * len(block)
+def test_an_intake_is_bounded_and_still_counts(settings: Any):
+    settings.JOB_LOG_MAX_BYTES = 1000
+    intake = Intake()
+    for number in range(100):
+        intake.put(100 * number, bytes(100))
+    assert intake.is_full
+    assert intake.end == 10_000
+    assert intake.take() == [(0, bytes(2000))]
+    assert not intake.is_full
 
 
-# -- going on where another one stopped ------------------------------------------------------------
-def record(data: bytes, size: int = 1000) -> Iterator[bytes]:
-    for start in range(0, len(data), size):
-        yield data[start : start + size]
-
-
+# -- samples, the tail that fills the gaps between them, and what was stored before ----------------
 PRINTED = b"".join(f"line {number}\n".encode() for number in range(20_000))
 
 
-def marked(end: int) -> ResumeMark:
-    stored = PRINTED[:end]
-    return ResumeMark(end, stored[: logs.MARK_BYTES], stored[-logs.MARK_BYTES :])
+def run_of(start: int, end: int) -> tuple[int, bytes]:
+    return start, PRINTED[start:end]
 
 
-@pytest.mark.parametrize("end", [0, 1, 4096, 5000, 100_000, len(PRINTED)])
-def test_a_whole_record_is_skipped_up_to_what_is_stored(end: int):
-    assert marked(end).bytes_to_skip(lambda: record(PRINTED)) == end
+def kept_of(job: Job) -> list[tuple[int, int]]:
+    """The stretches that are kept; each byte stands where it was printed, and only once."""
+    stretches: list[tuple[int, int]] = []
+    for piece in logs.pieces_of(job):
+        assert piece.data == PRINTED[piece.offset : piece.end]
+        if stretches and stretches[-1][1] == piece.offset:
+            stretches[-1] = (stretches[-1][0], piece.end)
+        else:
+            stretches.append((piece.offset, piece.end))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(stretches))
+    return stretches
 
 
-@pytest.mark.parametrize("lost", [1, 50_000, 95_000])
-def test_a_record_that_lost_its_beginning_is_taken_up_behind_the_stored_part(lost: int):
-    kept = PRINTED[lost:]
-    skip = marked(100_000).bytes_to_skip(lambda: record(kept))
-    assert kept[skip:] == PRINTED[100_000:]
+def test_a_tail_fills_the_gaps_between_the_samples_that_came_before_it(job: Job, attempt: Attempt):
+    logs.append_runs(attempt, RUN, [run_of(0, 1000), run_of(3000, 3100), run_of(5000, 5100)])
+    assert kept_of(job) == [(0, 1000), (3000, 3100), (5000, 5100)]
+    logs.append_runs(attempt, RUN, [run_of(2000, 5100)])
+    assert kept_of(job) == [(0, 1000), (2000, 5100)]
+    assert attempt.log_chunks.count() == 2
+    assert logs.size_of(job) == 5100
 
 
-def test_a_record_that_no_longer_reaches_back_is_new_as_a_whole():
-    assert marked(100_000).bytes_to_skip(lambda: record(PRINTED[120_000:])) == 0
+def test_what_is_read_again_from_the_beginning_changes_nothing(
+    job: Job, attempt: Attempt, settings: Any
+):
+    settings.JOB_LOG_MAX_BYTES = 20_000
+    samples = [run_of(start, start + 500) for start in range(20_000, 120_000, 10_000)]
+    record = [run_of(0, 10_000), *samples, run_of(140_000, 150_000)]
+    logs.append_runs(attempt, RUN, record)
+    rows = list(attempt.log_chunks.values_list("pk", "offset", "size"))
+    logs.append_runs(attempt, RUN, record)
+    assert list(attempt.log_chunks.values_list("pk", "offset", "size")) == rows
+    assert kept_of(job) == [(0, 10_000), (140_000, 150_000)]
+    attempt.refresh_from_db()
+    assert attempt.log_bytes == logs.size_of(job) == 150_000
 
 
-def test_the_mark_comes_from_what_is_stored(attempt: Attempt):
-    assert logs.resume_mark(attempt, RUN).end == 0
-    logs.append(attempt, RUN, offset=0, data=PRINTED[:100_000])
-    assert logs.resume_mark(attempt, RUN) == marked(100_000)
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 900)), max_size=12))
+def test_whatever_runs_are_stored_each_byte_is_there_once_at_its_place(runs: list[tuple[int, int]]):
+    job = a_job()
+    attempt = an_attempt(job)
+    wanted: set[int] = set()
+    for start, size in runs:
+        logs.append_runs(attempt, RUN, [run_of(start, start + size)])
+        wanted |= set(range(start, start + size))
+    kept = {place for start, end in kept_of(job) for place in range(start, end)}
+    assert kept == wanted
+    assert logs.size_of(job) == max(wanted, default=-1) + 1
+    attempt.refresh_from_db()
+    assert attempt.log_bytes == logs.size_of(job)
+
+
+def test_a_thousand_small_writes_make_few_rows_and_a_reader_gets_each_byte_once(
+    job: Job, attempt: Attempt
+):
+    read = b""
+    for number in range(1000):
+        line = f"epoch {number}: loss 0.5\n".encode()
+        logs.append(attempt, RUN, offset=logs.stored_end(attempt, RUN), data=line)
+        if number % 7 == 0:
+            read += raw(job, offset=len(read))
+    read += raw(job, offset=len(read))
+    assert read == b"".join(f"epoch {number}: loss 0.5\n".encode() for number in range(1000))
+    assert attempt.log_chunks.count() <= len(read) // logs.SMALL_CHUNK_BYTES + 1
+
+
+def test_a_chunk_that_is_large_enough_is_never_written_again(attempt: Attempt):
+    logs.append(attempt, RUN, offset=0, data=PRINTED[: logs.SMALL_CHUNK_BYTES])
+    (first,) = attempt.log_chunks.all()
+    logs.append(attempt, RUN, offset=first.size, data=b"more\n")
+    assert attempt.log_chunks.filter(pk=first.pk, size=first.size).exists()
+    assert attempt.log_chunks.count() == 2
+
+
+class Records:
+    """An engine that has the record of one container."""
+
+    def __init__(self, record: bytes) -> None:
+        self.record = record
+
+    def recorded_logs(self, container_id: str) -> Iterator[bytes]:
+        for start in range(0, len(self.record), 1000):
+            yield self.record[start : start + 1000]
+
+
+def test_the_rest_is_what_the_follower_did_not_store(job: Job, attempt: Attempt, settings: Any):
+    settings.JOB_LOG_MAX_BYTES = 40_000
+    excerpt = Excerpt(log_bytes=40_000, seconds=60)
+    record = excerpt.take(PRINTED, now=0) + excerpt.tail()
+    logs.append_runs(attempt, RUN, [run_of(0, 12_345)])
+    for _ in range(2):
+        logs.take_the_rest(attempt, Records(record))  # type: ignore[arg-type]
+        assert kept_of(job) == [(0, 20_000), (len(PRINTED) - 20_000, len(PRINTED))]
+
+
+def test_a_record_that_no_launcher_bounds_is_taken_within_the_quota(
+    job: Job, attempt: Attempt, settings: Any
+):
+    settings.JOB_LOG_MAX_BYTES = 2 * logs.CHUNK_BYTES
+    logs.take_the_rest(attempt, Records(10 * PRINTED))  # type: ignore[arg-type]
+    assert logs.size_of(job) == 10 * len(PRINTED)
+    kept = sum(len(piece.data) for piece in logs.pieces_of(job))
+    assert kept <= settings.JOB_LOG_MAX_BYTES + 2 * logs.CHUNK_BYTES
 
 
 def test_a_buffered_log_stores_everything_once(job: Job, attempt: Attempt):

@@ -24,6 +24,8 @@ def a_job() -> SandboxSpec:
         limits=LIMITS,
         deadline_seconds=60,
         grace_seconds=5,
+        log_bytes=10 * 1024**2,
+        log_hard_bytes=1024**3,
         labels={"mlops.installation": "x"},
     )
 

@@ -68,6 +68,12 @@ def test_the_launchers_exit_code_is_a_deadline_only_when_the_time_was_over():
     assert failure_of(facts(exit_code=124, seconds=20)).reason is Reason.SCRIPT_ERROR
 
 
+def test_the_launchers_exit_code_is_the_log_quota_only_when_so_much_was_printed():
+    assert failure_of(facts(exit_code=226, printed_too_much=True)).reason is Reason.LOG_QUOTA
+    assert failure_of(facts(exit_code=226)).reason is Reason.SCRIPT_ERROR
+    assert failure_of(facts(exit_code=0, printed_too_much=True)) is None
+
+
 def test_137_is_memory_only_when_the_engine_says_so():
     assert failure_of(facts(exit_code=137, oom_killed=True)).reason is Reason.OUT_OF_MEMORY
     assert failure_of(facts(exit_code=137)).reason is Reason.ENGINE_UNAVAILABLE

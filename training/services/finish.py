@@ -24,7 +24,7 @@ from sandbox import holders
 from sandbox.engine import EngineUnavailable
 from training import containers, engine_room, logs
 from training.doorbell import SUPERVISOR_BELL
-from training.models import Attempt, Job
+from training.models import Attempt, Job, LogChunk
 from training.services import rows
 from training.signals import model_registered
 from training.states import EndReason, Intent, Phase, Reason, Status
@@ -218,6 +218,8 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             tracking_uri=settings.MLFLOW_TRACKING_URI,
             memory_mb=attempt.job.memory_mb,
             peak_memory_bytes=attempt.peak_memory_bytes,
+            printed_too_much=logs.stored_end(attempt, LogChunk.Part.RUN)
+            > settings.JOB_LOG_HARD_BYTES,
         )
     )
 

@@ -4,9 +4,11 @@ A spec is frozen. It says what is asked of the engine (`create_arguments`) and c
 what the engine made of it (`differences`), because an engine may accept an option and ignore it.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,14 @@ RECORD_LINE_BYTES = 128
 SERVER_PORT = 8080
 # One plugin of MLflow, which is no part of the environment (`image/job_path`).
 JOB_PATH = "/opt/mlops/job_path"
+SCRIPT_PATH = "/job"
 
 
 class Kind(StrEnum):
     """What a container is for; it is also its label `mlops.kind`."""
 
     JOB = "job"
+    WAITING = "waiting"
     BUILD = "build"
     SERVER = "server"
 
@@ -54,7 +58,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """Everything about one container. Made by `job_spec`, `build_spec` and `server_spec` only."""
+    """Everything about one container. Made by the functions below only.
+
+    `takes_order`: its input is open, to one writer, once.
+    """
 
     kind: Kind
     name: str
@@ -67,6 +74,32 @@ class SandboxSpec:
     limits: Limits
     labels: tuple[tuple[str, str], ...]
     engine_log_mb: int = ENGINE_LOG_MB
+    takes_order: bool = False
+
+    @property
+    def shape(self) -> str:
+        """A hash of all that cannot be changed later, but for what makes each container itself.
+
+        Two of one shape differ in their name, their labels, the folder of the script, and in limits
+        that the engine can change.
+        """
+        body = replace(self, name="", labels=()).create_arguments()
+        for name in ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota"):
+            del body["HostConfig"][name]
+        for mount in body["HostConfig"]["Mounts"]:
+            if mount["Target"] == SCRIPT_PATH:
+                del mount["Source"]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+
+    def with_limits(self, limits: Limits) -> "SandboxSpec":
+        """The same container after its limits were changed."""
+        return replace(self, limits=limits)
+
+    def limits_update(self) -> dict[str, Any]:
+        """What of the limits an engine changes while a container runs."""
+        host_config = self._host_config()
+        wanted = ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota")
+        return {name: host_config[name] for name in wanted}
 
     def create_arguments(self) -> dict[str, Any]:
         """The body of the Engine API's `POST /containers/create`."""
@@ -79,7 +112,8 @@ class SandboxSpec:
             "WorkingDir": "/scratch",
             "Labels": dict(self.labels),
             "Tty": False,
-            "OpenStdin": False,
+            "OpenStdin": self.takes_order,
+            "StdinOnce": self.takes_order,
             "HostConfig": self._host_config(),
         }
 
@@ -98,6 +132,9 @@ class SandboxSpec:
             found.append("HostConfig.Binds: asked for none")
         if inspect.get("Config", {}).get("User") != self.user:
             found.append(f"Config.User: asked for {self.user!r}")
+        for name in ("OpenStdin", "StdinOnce"):
+            if bool(inspect.get("Config", {}).get(name)) != self.takes_order:
+                found.append(f"Config.{name}: asked for {self.takes_order}")
         return found + self._mount_differences(inspect.get("Mounts", []))
 
     def _mount_differences(self, seen: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -197,10 +234,10 @@ def job_spec(
         str(log_bytes),
         "--log-hard-bytes",
         str(log_hard_bytes),
-        f"/job/{script_name}",
+        f"{SCRIPT_PATH}/{script_name}",
     )
     mounts = (
-        Mount(script_folder, "/job"),
+        Mount(script_folder, SCRIPT_PATH),
         Mount(environment_folder, "/env"),
         Mount(platform_folder, "/platform"),
         Mount(data_folder, "/data"),
@@ -210,13 +247,60 @@ def job_spec(
         name=name,
         image=image,
         command=command,
-        environment=_variables({**variables, "PYTHONPATH": JOB_PATH}),
+        environment=tuple(sorted(job_environment(variables).items())),
         user="runner",
         mounts=mounts,
         network=network,
         limits=limits,
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=_record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
+    )
+
+
+def job_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a script: those that are given, and the platform's own, which win."""
+    return dict(_variables({**variables, "PYTHONPATH": JOB_PATH}))
+
+
+def waiting_spec(
+    *,
+    name: str,
+    image: str,
+    script_folder: Path,
+    environment_folder: Path,
+    platform_folder: Path,
+    data_folder: Path,
+    variables: Mapping[str, str],
+    network: str,
+    limits: Limits,
+    seconds_max: int,
+    log_bytes: int,
+    labels: Mapping[str, str],
+) -> SandboxSpec:
+    """A job's container before its job: `script_folder` is empty, `variables` hold no secret.
+
+    All that locks a job down is the same. The order that it gets once names the script, which is
+    in the folder by then, its variables, and its time, `seconds_max` at most.
+    """
+    mounts = (
+        Mount(script_folder, SCRIPT_PATH),
+        Mount(environment_folder, "/env"),
+        Mount(platform_folder, "/platform"),
+        Mount(data_folder, "/data"),
+    )
+    return SandboxSpec(
+        kind=Kind.WAITING,
+        name=name,
+        image=image,
+        command=("/env/bin/python", "-u", "/opt/mlops/waiting_launcher.py"),
+        environment=tuple(sorted(job_environment(variables).items())),
+        user="runner",
+        mounts=mounts,
+        network=network,
+        limits=limits,
+        labels=_labels(Kind.WAITING, labels),
+        engine_log_mb=_record_mb(log_bytes, seconds=seconds_max),
+        takes_order=True,
     )
 
 

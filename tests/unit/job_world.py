@@ -350,6 +350,7 @@ class World:
                 LONG_TASKS=50,
                 DISK_FREE_MB=0,
                 MEMORY_FREE_MB=0,
+                WAITING_CONTAINERS=0,
             )
         )
         for name, stand_in in replaced:

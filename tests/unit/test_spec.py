@@ -72,6 +72,8 @@ def test_what_a_job_has_on_its_path_is_ours_to_say():
         limits=LIMITS,
         deadline_seconds=60,
         grace_seconds=5,
+        log_bytes=1024,
+        log_hard_bytes=1024**2,
         labels={},
     )
     assert dict(spec.environment)["PYTHONPATH"] == "/opt/mlops/job_path"

@@ -73,9 +73,9 @@ class Trial:
 
     def _environment(self) -> Path:
         job = self.platform.jobs[-1]
-        lock = self.platform.get(f"/mlops/training/jobs/{job}/requirements.txt").text
+        lock = self.platform.get(f"/mlops/training/jobs/{job}/environment").text
         folders = (ENVIRONMENTS / "envs").iterdir()
-        return next(one for one in folders if _pins(one / "lock.txt") == _pins_of(lock))
+        return next(one for one in folders if (one / "lock.txt").read_text() == lock)
 
 
 def main() -> int:

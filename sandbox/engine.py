@@ -303,6 +303,7 @@ class Engine:
             raise EngineUnavailable(str(error)) from error
         finally:
             wrapped.close()
+            attached.close()
 
     @_mapped
     def checked_readback(self, container_id: str, spec: SandboxSpec) -> dict[str, Any]:

@@ -139,6 +139,19 @@ def _import(name: str) -> None:
             raise NotFit(f"{name} cannot be imported") from error
 
 
+def _set_aside_what_was_imported() -> None:
+    """It lives to the end: no collection looks at it, least of all the last one, a second long.
+
+    But for the script's own module, whose objects a script sees deleted at its end.
+    """
+    gc.collect()
+    gc.freeze()
+    untrack, track = ctypes.pythonapi.PyObject_GC_UnTrack, ctypes.pythonapi.PyObject_GC_Track
+    for each in (sys.modules["__main__"], vars(sys.modules["__main__"])):
+        untrack(ctypes.py_object(each))
+        track(ctypes.py_object(each))
+
+
 def _order(control: socket.socket) -> dict[str, Any] | None:
     """None when there will be none: whoever would have sent it is gone."""
     with control.makefile("rb") as lines:
@@ -150,10 +163,7 @@ def _wait(control: socket.socket) -> None:
     """Returns when the script may run; the process ends here when there will be none."""
     file_name = FileName(sys.orig_argv[-1])
     told = _import_modules()
-    # What the imports made lives to the end: no collection looks at it again, least of all the last
-    # one, which takes a second of the end of a script.
-    gc.collect()
-    gc.freeze()
+    _set_aside_what_was_imported()
     control.sendall(f"{json.dumps(told)}\n".encode())
     order = _order(control)
     control.close()

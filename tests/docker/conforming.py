@@ -104,11 +104,12 @@ SCRIPTS = {
         "import ctypes, os, resource\n"
         "m = os.umask(0)\n"
         "print(oct(m), os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid(), os.getppid())\n"
-        "print([resource.getrlimit(r) for r in range(16)], os.getuid(), os.getgroups(), os.nice(0))\n"
+        "print([resource.getrlimit(r) for r in range(16)])\n"
+        "print(os.getuid(), os.getgroups(), os.nice(0))\n"
         "print(sorted(os.listdir('/proc/self/fd')), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))\n"
         "print(len(os.listdir('/proc/self/task')), open('/proc/self/comm').read())\n"
         "print(sorted(p for p in os.listdir('/proc') if p.isdigit() and int(p) < 3))\n"
-        "print(os.stat('/proc/self/fd').st_uid, os.sched_getaffinity(0) == set(range(os.cpu_count())))\n"
+        "print(os.stat('/proc/self/fd').st_uid, os.sched_getaffinity(0))\n"
     ),
     "the launcher is closed to it": (
         "import os\n"
@@ -136,7 +137,8 @@ SCRIPTS = {
     ),
     "variables": (
         "import ctypes, os\n"
-        "ours = lambda n: n.startswith('KMP_') or n in ('HOSTNAME', '_MLFLOW_TELEMETRY_SESSION_ID')\n"
+        "names = ('HOSTNAME', '_MLFLOW_TELEMETRY_SESSION_ID')\n"
+        "ours = lambda n: n.startswith('KMP_') or n in names\n"
         "print(sorted((n, v) for n, v in os.environ.items() if not ours(n)))\n"
         "get = ctypes.CDLL(None).getenv\nget.restype = ctypes.c_char_p\n"
         "print(get(b'GIVEN'), get(b'MLOPS_WAITING_FD'), type(os.environ))\n"
@@ -163,13 +165,15 @@ SCRIPTS = {
     "an event loop": (
         "import asyncio\n"
         "async def main():\n"
-        "    p = await asyncio.create_subprocess_exec('echo', 'x', stdout=asyncio.subprocess.PIPE)\n"
+        "    pipe = asyncio.subprocess.PIPE\n"
+        "    p = await asyncio.create_subprocess_exec('echo', 'x', stdout=pipe)\n"
         "    print(await p.communicate(), await asyncio.to_thread(lambda: 5))\n"
         "asyncio.run(main())\n"
     ),
     "the locale": (
         "import locale, sys, time\n"
-        "print(locale.setlocale(locale.LC_ALL), locale.getencoding(), sys.getfilesystemencoding())\n"
+        "print(locale.setlocale(locale.LC_ALL), locale.getencoding())\n"
+        "print(sys.getfilesystemencoding())\n"
         "print(time.tzname, time.timezone, sys.flags.utf8_mode)\n"
     ),
     "its source": (
@@ -184,12 +188,13 @@ SCRIPTS = {
         "x = np.arange(80).reshape(40, 2)\ny = x[:, 0] > 40\n"
         "model = RandomForestClassifier(n_estimators=8, n_jobs=2, random_state=0).fit(x, y)\n"
         "from joblib import Parallel, delayed\n"
-        "print(model.predict_proba(x[:2]), Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(3)))\n"
+        "print(model.predict_proba(x[:2]))\n"
+        "print(Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(3)))\n"
     ),
     "it tracks": (
         "import mlflow, os\n"
         "os.chdir('/scratch')\n"
-        "mlflow.set_tracking_uri('sqlite:////scratch/m.db' if 0 else 'file:/scratch/runs')\n"
+        "mlflow.set_tracking_uri('file:/scratch/runs')\n"
         "with mlflow.start_run() as run:\n    mlflow.log_param('a', 1)\n"
         "print(mlflow.get_run(run.info.run_id).data.params)\n"
         "print(mlflow.get_run(run.info.run_id).data.tags['mlflow.source.name'])\n"

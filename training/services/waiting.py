@@ -56,14 +56,14 @@ def start_in_waiting(
     waiting = _take(attempt, environment)
     if waiting is None:
         return None
-    begun = False
     try:
         began = _hand_over(waiting, attempt, environment, variables)
-        begun = began is not None
-        return began
-    finally:
-        if not begun:
-            _remove(waiting, engine_room.engine())
+    except (rows.LeaseLost, EngineError, EngineUnavailable, OSError):
+        _remove(waiting, engine_room.engine())
+        raise
+    if began is None:
+        _remove(waiting, engine_room.engine())
+    return began
 
 
 def _take(attempt: Attempt, environment: Environment) -> WaitingContainer | None:
@@ -142,11 +142,10 @@ def fill(environment_key: str) -> None:
     ready = False
     try:
         ready = _make(waiting, environment)
-    except (EngineError, EngineUnavailable, SandboxMismatch):
+    except (EngineError, EngineUnavailable, SandboxMismatch, OSError):
         log.warning("waiting.not_made", exc_info=True)
-    finally:
-        if not ready:
-            _remove(waiting, engine_room.engine())
+    if not ready:
+        _remove(waiting, engine_room.engine())
 
 
 def _begin_to_make(environment: Environment) -> WaitingContainer | None:

@@ -70,8 +70,12 @@ class Waiting:
         return float(told)
 
     def ended(self) -> tuple[int, str]:
-        output = printed_bytes(self.engine.follow_logs(self.id)).decode(errors="replace")
-        return self.engine.wait(self.id, timeout_seconds=END_SECONDS), output
+        return _ended(self.engine, self.id)
+
+
+def _ended(engine: Engine, container_id: str) -> tuple[int, str]:
+    code = engine.wait(container_id, timeout_seconds=END_SECONDS)
+    return code, printed_bytes([engine.read_logs(container_id)]).decode(errors="replace")
 
 
 class Pool:
@@ -152,8 +156,7 @@ def plainly(jobs: JobRunner, learning_environment, environments, tmp_path):
             variables={**MADE_WITH, **variables},
         )
         container = jobs.start(spec)
-        output = printed_bytes(jobs.engine.follow_logs(container)).decode(errors="replace")
-        return jobs.engine.wait(container, timeout_seconds=END_SECONDS), output
+        return _ended(jobs.engine, container)
 
     return run
 
@@ -162,7 +165,7 @@ def alike(ended: tuple[int, str]) -> tuple[int, str]:
     """Without what differs between any two processes."""
     code, output = ended
     output = re.sub(r"0x[0-9a-f]+", "0x", output)
-    return code, re.sub(r"thread \d+|started \d+", "thread", output)
+    return code, re.sub(r"(thread|started|stopped) \d+", "thread", output)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -27,8 +27,8 @@ from typing import Any
 
 FD_VARIABLE = "MLOPS_WAITING_FD"
 MODULES = ("numpy", "pandas", "sklearn", "mlflow", "mlflow.sklearn")
-# How much of the interpreter's configuration is searched for its file name: less than all of it.
-CONFIG_WORDS = 54
+# How far the configuration is searched; it lies in the midst of a larger structure.
+CONFIG_WORDS = 64
 WIDE = f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}"
 
 

@@ -181,19 +181,9 @@ class Engine:
         return _guarded_stream(stream)
 
     @_mapped
-    def recorded_logs(self, container_id: str, *, last_lines: int | None = None) -> Iterator[bytes]:
-        """What the engine has of the output now, without waiting for more.
-
-        From the first byte that it kept, or only so many of the last lines.
-        """
-        stream = self._api.logs(
-            container_id,
-            stdout=True,
-            stderr=True,
-            stream=True,
-            follow=False,
-            tail=last_lines or "all",
-        )
+    def recorded_logs(self, container_id: str) -> Iterator[bytes]:
+        """What the engine has of the output now, from the first byte that it kept."""
+        stream = self._api.logs(container_id, stdout=True, stderr=True, stream=True, follow=False)
         return _guarded_stream(stream)
 
     @_mapped

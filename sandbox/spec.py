@@ -253,7 +253,7 @@ def job_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.JOB, labels),
-        engine_log_mb=_record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
+        engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
     )
 
 
@@ -376,10 +376,10 @@ def server_spec(
     )
 
 
-def _record_mb(log_bytes: int, *, seconds: int) -> int:
-    """So much of a job's output that the engine never drops the oldest.
+def record_mb(log_bytes: int, *, seconds: int) -> int:
+    """So much of a job's output in one file of the engine that none of it is ever dropped.
 
-    The launcher sends at most 50 lines a second, and 5/4 of the quota (with its samples) in base64.
+    The launcher sends 5/4 of the quota (with its samples) in base64, at most 50 lines a second.
     """
     record = log_bytes * 5 // 3 + seconds * 50 * RECORD_LINE_BYTES
     return max(ENGINE_LOG_MB, math.ceil(record / 1024**2))

@@ -107,7 +107,7 @@ class Excerpt:
             return
         self._kept.append(data)
         self._kept_bytes += len(data)
-        while self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
+        while self._kept and self._kept_bytes - len(self._kept[0]) >= self._tail_bytes:
             self._kept_bytes -= len(self._kept.popleft())
 
     def _newest(self, size: int) -> bytes:
@@ -131,6 +131,7 @@ class Relay:
     ) -> None:
         self._excerpt = excerpt
         self._sink = sink
+        os.set_blocking(sink, True)
         self._hard_bytes = hard_bytes
         self._over, self._over_of_script = os.pipe()
         self._source, self.script_end = pipe
@@ -217,8 +218,17 @@ class Relay:
 class Script:
     """The running script, its process group and the moment when its time is over."""
 
-    def __init__(self, pid: int, *, relay: Relay, seconds: float, grace_seconds: float) -> None:
-        self._pid = pid
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        *,
+        relay: Relay,
+        seconds: float,
+        grace_seconds: float,
+    ) -> None:
+        # Held on to: a dropped one takes in a child that has ended, and its exit code with it.
+        self._process = process
+        self._pid = process.pid
         self._end_at = time.monotonic() + seconds
         self._grace_seconds = grace_seconds
         self._ended_by_us: int | None = None
@@ -292,8 +302,8 @@ def start_python(
     output: int,
     variables: Mapping[str, str] | None = None,
     kept_open: Sequence[int] = (),
-) -> int:
-    """A Python that runs this file, as every script runs; its process id."""
+) -> "subprocess.Popen[bytes]":
+    """A Python that runs this file, as every script runs."""
     return subprocess.Popen(
         [sys.executable, "-u", path],
         cwd="/scratch",
@@ -305,7 +315,7 @@ def start_python(
         start_new_session=True,
         # What is blocked here would stay blocked in the script.
         preexec_fn=_unblock,  # noqa: PLW1509 - no other thread runs yet, or none any more
-    ).pid
+    )
 
 
 def _frames(offset: int, data: bytes) -> bytes:

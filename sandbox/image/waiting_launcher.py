@@ -17,6 +17,7 @@ import re
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -38,6 +39,7 @@ from launcher import (
     start_python,
 )
 
+Process = subprocess.Popen[bytes]
 HEARD = signal.SIGUSR1
 LENGTH_BYTES = 4
 ORDER_MAX_BYTES = 16 * 1024 * 1024
@@ -154,7 +156,7 @@ def main() -> int:
     return _run(hearing.order, hearing, pipe=pipe, waiting=waiting)
 
 
-def _start_waiting(control: socket.socket, *, output: int) -> int:
+def _start_waiting(control: socket.socket, *, output: int) -> Process:
     path = f"{WAITING_PATH}:{os.environ['PYTHONPATH']}"
     variables = {**os.environ, "PYTHONPATH": path, FD_VARIABLE: str(control.fileno())}
     return start_python(
@@ -171,7 +173,7 @@ def _wait_for_order(hearing: Hearing) -> int | None:
     return None if hearing.order else NO_ORDER_EXIT_CODE
 
 
-def _run(order: Order, hearing: Hearing, *, pipe: tuple[int, int], waiting: int) -> int:
+def _run(order: Order, hearing: Hearing, *, pipe: tuple[int, int], waiting: Process) -> int:
     relay = Relay(
         Excerpt(log_bytes=order.log_bytes, seconds=order.seconds),
         pipe=pipe,
@@ -183,19 +185,19 @@ def _run(order: Order, hearing: Hearing, *, pipe: tuple[int, int], waiting: int)
     printed = bool(select.select([pipe[0]], [], [], 0)[0])
     if printed or why_fresh(hearing.imported, order=order, made_with=made_with):
         _end(waiting, output=pipe[0])
-        pid = start_python(order.path, output=relay.script_end, variables=variables)
+        process = start_python(order.path, output=relay.script_end, variables=variables)
     else:
         told = {"path": order.path, "variables": variables}
         hearing.control.sendall(json.dumps(told).encode() + b"\n")
-        pid = waiting
+        process = waiting
     hearing.control.close()
     return Script(pid, relay=relay, seconds=order.seconds, grace_seconds=order.grace_seconds).wait()
 
 
-def _end(pid: int, *, output: int) -> None:
+def _end(process: Process, *, output: int) -> None:
     """Ends the waiting Python, and drops what it printed."""
-    os.killpg(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     while select.select([output], [], [], 0)[0]:
         if not os.read(output, 65536):
             return

@@ -22,11 +22,13 @@ def launch(tmp_path):
     """Starts the launcher on a script, with /scratch replaced by a folder of the test."""
     runner = tmp_path / "run_launcher.py"
     runner.write_text(
-        "import subprocess, sys, importlib.util\n"
+        "import os, subprocess, sys, importlib.util\n"
         "original = subprocess.Popen.__init__\n"
         "def here(self, *args, **options):\n"
         f"    options['cwd'] = {str(tmp_path)!r}\n"
         "    original(self, *args, **options)\n"
+        "    if os.environ.get('SCRIPT_IS_FASTER'):\n"
+        "        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)\n"
         "subprocess.Popen.__init__ = here\n"
         f"spec = importlib.util.spec_from_file_location('launcher', {str(LAUNCHER)!r})\n"
         "launcher = importlib.util.module_from_spec(spec)\n"
@@ -54,9 +56,10 @@ def launch(tmp_path):
     started: list[subprocess.Popen] = []
     yield start
     for process in started:
-        process.kill()
+        if process.poll() is None:
+            process.terminate()  # not kill: the launcher ends its script
+            process.communicate(timeout=20)
         process.stdout.close()
-        process.wait()
 
 
 def output_of(process: subprocess.Popen, *, timeout: float = 30) -> bytes:
@@ -78,6 +81,13 @@ def test_a_signal_that_ended_the_script_is_told_from_one_that_ended_the_containe
     process = launch("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)")
     process.communicate(timeout=20)
     assert process.returncode == 160 + signal.SIGSEGV
+
+
+def test_a_script_that_ends_before_the_launcher_goes_on_is_not_missed(launch, monkeypatch):
+    monkeypatch.setenv("SCRIPT_IS_FASTER", "1")
+    process = launch("raise SystemExit(3)")
+    process.communicate(timeout=20)
+    assert process.returncode == 3
 
 
 def test_it_ends_a_script_whose_time_is_over(launch):

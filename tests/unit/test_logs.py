@@ -223,10 +223,12 @@ def kept_of(job: Job) -> list[tuple[int, int]]:
 def test_a_tail_fills_the_gaps_between_the_samples_that_came_before_it(job: Job, attempt: Attempt):
     logs.append_runs(attempt, RUN, [run_of(0, 1000), run_of(3000, 3100), run_of(5000, 5100)])
     assert kept_of(job) == [(0, 1000), (3000, 3100), (5000, 5100)]
-    logs.append_runs(attempt, RUN, [run_of(2000, 5100)])
-    assert kept_of(job) == [(0, 1000), (2000, 5100)]
+    logs.append_runs(attempt, RUN, [run_of(2000, 5200)])
+    assert kept_of(job) == [(0, 1000), (2000, 5200)]
     assert attempt.log_chunks.count() == 2
-    assert logs.size_of(job) == 5100
+    assert logs.size_of(job) == 5200
+    # Whoever followed the samples goes on behind the last one.
+    assert list(logs.pieces_of(job, offset=5100)) == [Piece(5100, PRINTED[5100:5200])]
 
 
 def test_what_is_read_again_from_the_beginning_changes_nothing(

@@ -46,6 +46,13 @@ def test_head_and_tail_come_back_at_their_offsets_and_nothing_else_is_claimed(ou
     assert len(seen) <= LOG_BYTES + len(output)  # a sample has one byte at this quota
 
 
+@given(pieces, st.integers(0, 5))
+def test_a_quota_of_next_to_nothing_keeps_next_to_nothing(output, log_bytes):
+    whole = b"".join(data for data, _ in output)
+    for offset, data in printed([record_of(output, log_bytes=log_bytes)]):
+        assert data == whole[offset : offset + len(data)]
+
+
 @given(pieces, cuts)
 def test_an_output_within_its_quota_comes_back_as_it_was(output, lengths):
     whole = b"".join(data for data, _ in output)

@@ -1,11 +1,13 @@
 """What every container is made with, and how an engine that ignores a part of it is found out."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
 
-from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.image import launcher
+from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, record_mb, server_spec
 
 LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
 
@@ -156,3 +158,18 @@ def test_another_user_is_named():
     inspect = honest_inspect(a_job())
     inspect["Config"]["User"] = ""
     assert a_job().differences(inspect)
+
+
+@pytest.mark.parametrize("log_bytes", [1024, 10 * 1024**2, 500 * 1024**2])
+def test_the_engine_never_drops_what_the_launcher_sends(log_bytes: int):
+    """An hour of a line every pause, and the whole excerpt, as the engine writes them down."""
+    frames_a_second = 1 / (launcher.PAUSE_SECONDS + launcher.LINE_SECONDS)
+    excerpt = log_bytes * (1 + 1 / launcher.SAMPLES_SHARE)
+    frames = 3610 * frames_a_second + excerpt / launcher.FRAME_BYTES
+    line = len(
+        '{"log":"@123456789 \\n","stream":"stdout","time":"2026-01-31T10:00:00.123456789Z"}\n'
+    )
+    spec = dataclasses.replace(a_job(), engine_log_mb=record_mb(log_bytes, seconds=3610))
+    told = spec.create_arguments()["HostConfig"]["LogConfig"]["Config"]
+    assert told["max-file"] == "2"
+    assert int(told["max-size"].removesuffix("m")) * 1024**2 >= excerpt * 4 / 3 + frames * line

@@ -299,7 +299,7 @@ def waiting_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.WAITING, labels),
-        engine_log_mb=_record_mb(log_bytes, seconds=seconds_max),
+        engine_log_mb=record_mb(log_bytes, seconds=seconds_max),
         takes_order=True,
     )
 

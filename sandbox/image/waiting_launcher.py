@@ -191,7 +191,9 @@ def _run(order: Order, hearing: Hearing, *, pipe: tuple[int, int], waiting: Proc
         hearing.control.sendall(json.dumps(told).encode() + b"\n")
         process = waiting
     hearing.control.close()
-    return Script(pid, relay=relay, seconds=order.seconds, grace_seconds=order.grace_seconds).wait()
+    return Script(
+        process, relay=relay, seconds=order.seconds, grace_seconds=order.grace_seconds
+    ).wait()
 
 
 def _end(process: Process, *, output: int) -> None:

@@ -13,15 +13,22 @@ from pathlib import Path
 
 from deploy import accounts as accounts_of
 from deploy.accounts import CHECKOUT, Accounts, ensure_accounts
+from deploy.backing import Backing, read_backing, wait_for_backing
 from deploy.docker_engine import EngineHandle, ensure_engine, ensure_image_tools
 from deploy.health import wait_until_ready
 from deploy.home import Home, lock_home, open_home
 from deploy.processes import GaveUp, ProcessManager, Service
 from deploy.report import Stop, box, step, timed_step, warn
 from registry.features import DONE_FILE
+from sandbox import firewall
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
-from sandbox.images import ImageFailed, ensure_runner_image
+from sandbox.images import (
+    ImageFailed,
+    ensure_runner_image,
+    has_runner_image,
+    runner_image_tag,
+)
 from sandbox.network import Networks, ensure_networks
 
 DEFAULT_PORT = 8000
@@ -76,11 +83,12 @@ def run() -> int:
         address = _address()
         lock = lock_home(home)
         _check_port(address)
+        backing = read_backing(home, os.environ)
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
     try:
-        return _run(home, address, stopping)
+        return _run(home, address, backing, stopping)
     finally:
         os.close(lock)
 
@@ -92,13 +100,14 @@ def _interrupt(stopping: threading.Event) -> None:
         raise KeyboardInterrupt
 
 
-def _run(home: Home, address: Address, stopping: threading.Event) -> int:
+def _run(home: Home, address: Address, backing: Backing, stopping: threading.Event) -> int:
     manager = ProcessManager(logs=home.folder("logs"))
     started = _Started()
     code = 0
     try:
+        wait_for_backing(home, backing)
         started.handle = ensure_engine(home.folder("logs"))
-        _start(home, address, started, manager)
+        _start(home, address, backing, started, manager)
         while not stopping.wait(WATCH_SECONDS):
             manager.check()
             started.handle.check()
@@ -119,13 +128,19 @@ def _run(home: Home, address: Address, stopping: threading.Event) -> int:
     return code
 
 
-def _start(home: Home, address: Address, started: "_Started", manager: ProcessManager) -> None:
+def _start(
+    home: Home,
+    address: Address,
+    backing: Backing,
+    started: "_Started",
+    manager: ProcessManager,
+) -> None:
     engine = started.engine
     ensure_image_tools(engine)
     accounts = ensure_accounts(home)
     networks = ensure_networks(engine, home.installation_id)
     port = _mlflow_port(home, networks)
-    plan = _Plan(home, address, accounts, networks, mlflow_port=port)
+    plan = _Plan(home, address, accounts, networks, backing=backing, mlflow_port=port)
     # First, since it takes longest to start and needs nothing of the rest.
     manager.start(plan.mlflow())
     image = ensure_runner_image(engine, installation_id=home.installation_id, report=step)
@@ -136,8 +151,12 @@ def _start(home: Home, address: Address, started: "_Started", manager: ProcessMa
     for service in (plan.supervisor(), plan.worker(), plan.web()):
         manager.start(service)
     step("Waiting until every part answers")
-    wait_until_ready(f"http://{address.probe_host}:{address.port}/mlops/ready", check=manager.check)
+    held_up = wait_until_ready(
+        f"http://{address.probe_host}:{address.port}/mlops/ready", check=manager.check
+    )
     manager.settled()
+    if held_up:
+        warn(held_up)
     _greet(plan, password)
 
 
@@ -153,10 +172,21 @@ def _stop(home: Home, manager: ProcessManager, started: "_Started") -> None:
     try:
         for state in started.engine.find({"mlops.installation": home.installation_id}):
             started.engine.remove(state.id)
+        _remove_rules(started.engine, home.installation_id)
     except (EngineError, EngineUnavailable) as error:
         warn(f"Containers could not be removed: {error}")
     started.handle.stop_daemon()
     print("Stopped. Nothing that was started here runs any more.", flush=True)
+
+
+def _remove_rules(engine: Engine, installation_id: str) -> None:
+    """Nothing is left that they hold; the next start writes them anew."""
+    image = runner_image_tag(installation_id)
+    try:
+        if has_runner_image(engine, installation_id):
+            firewall.remove(engine, image=image, installation_id=installation_id)
+    except firewall.RulesNotInstalled as error:
+        warn(f"The firewall's rules could not be removed: {error}")
 
 
 def _stop_jobs(plan: "_Plan") -> None:
@@ -276,8 +306,10 @@ class _Plan:
         accounts: Accounts,
         networks: Networks,
         *,
+        backing: Backing,
         mlflow_port: int,
     ) -> None:
+        self.backing = backing
         self.home = home
         self.address = address
         self.accounts = accounts
@@ -339,11 +371,12 @@ class _Plan:
         return self._manage_service("supervisor", "supervise")
 
     def worker_environment(self) -> dict[str, str]:
-        """The engine's address and the queue's key; no key of anybody's session."""
+        """The addresses of engine and queue, and the queue's key; no key of anybody's session."""
         engine = {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
         return {
             **self._common_environment(),
             **engine,
+            **self.backing.for_workers,
             "HOME": str(self.home.root),
             "MLOPS_SECRET_KEY": self.home.secrets["queue_key"],
         }
@@ -364,12 +397,14 @@ class _Plan:
         return {
             **_passed_on(),
             **own,
+            **self.backing.for_everybody,
             "MLOPS_HOME": str(self.home.root),
             "PORT": str(self.address.port),
             "MLOPS_INSTALLATION_ID": self.home.installation_id,
             "MLOPS_JOBS_NETWORK": self.networks.jobs,
             "MLOPS_JOBS_SUBNET": self.networks.jobs_subnet,
             "MLOPS_JOBS_GATEWAY": self.networks.jobs_gateway,
+            "MLOPS_OFFLINE_NETWORK": self.networks.offline,
             "MLOPS_SERVERS_NETWORK": self.networks.servers,
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
@@ -399,6 +434,8 @@ def _greet(plan: _Plan, password: str | None) -> None:
             f"Login    {login}",
             f"MLflow   {plan.mlflow_url}",
             f"         admin / see {plan.home.folder('secrets') / 'mlflow_password'}",
+            f"Rows     {plan.backing.database}",
+            f"Queue    {plan.backing.queue}",
             f"State    {plan.home.root}   (logs in logs/, data for scripts in data/)",
         ]
     )

@@ -8,13 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, remove_accounts
 from deploy.docker_engine import apt_install, ensure_engine, ensure_image_tools
-from deploy.report import Stop
+from deploy.report import Stop, step
+from deploy.servers import PostgresqlServer, missing_packages, postgresql
 from sandbox.engine import Engine
-from sandbox.images import remove_runner_image
+from sandbox.firewall import remove as remove_rules
+from sandbox.images import has_runner_image, remove_runner_image, runner_image_tag
 from sandbox.network import remove_networks
 
 # The platform that the tests start as a whole is an installation of its own.
@@ -23,6 +26,11 @@ ROAD_SUFFIX = "-road"
 ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
 # The contract's quick start is walked as it is printed, with curl; an engine that is killed has a
 # network of its own.
+UNIT_TESTS = "tests/unit"
+# Whose servers these are: not the tests'.
+BACKING = ("DATABASE_URL", "REDIS_URL")
+# Pytest's word for it, such as when -k chooses none of the unit tests.
+NO_TESTS = 5
 TEST_TOOLS = {"curl": "curl", "ip": "iproute2"}
 
 
@@ -40,7 +48,7 @@ def test() -> int:
     try:
         ensure_image_tools(handle.engine)
         _ensure_test_tools()
-        return _pytest(home, installation_id)
+        return _run_suites(home, installation_id)
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
@@ -55,6 +63,7 @@ def test() -> int:
 def _ensure_test_tools() -> None:
     """What the tests use beside the engine. Raises Stop."""
     missing = [package for tool, package in TEST_TOOLS.items() if shutil.which(tool) is None]
+    missing += missing_packages()
     if not missing:
         return
     if os.geteuid() != 0:
@@ -63,17 +72,52 @@ def _ensure_test_tools() -> None:
     apt_install(*missing)
 
 
-def _pytest(home: Path, installation_id: str) -> int:
+def _run_suites(home: Path, installation_id: str) -> int:
+    """All tests on SQLite, then those of the rows once more, on PostgreSQL.
+
+    Returns the first exit code that is not 0. Raises Stop when PostgreSQL cannot be started.
+    """
+    arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
+    step("The tests, on SQLite")
+    code = _pytest(home, installation_id, arguments, {})
+    again = on_postgresql(arguments)
+    if again is None:
+        return code
+    with postgresql(home / "postgresql") as server:
+        step(f"The unit tests once more, on {_version(server)}")
+        # The whole cluster goes anyway, and threads may still hold connections to the database.
+        keeping = [*again, "--reuse-db"]
+        once_more = _pytest(home, installation_id, keeping, {"DATABASE_URL": server.url})
+    return code or (0 if once_more == NO_TESTS else once_more)
+
+
+def on_postgresql(arguments: list[str]) -> list[str] | None:
+    """The same tests as far as they are unit tests; None when none of them is."""
+    asked = [word for word in arguments if (CHECKOUT / word.partition("::")[0]).exists()]
+    if not asked:
+        return [*arguments, UNIT_TESTS]
+    others = [word for word in asked if not f"{word}/".startswith(f"{UNIT_TESTS}/")]
+    return None if len(others) == len(asked) else [w for w in arguments if w not in others]
+
+
+def _version(server: PostgresqlServer) -> str:
+    return f"PostgreSQL {str(server.ask('SHOW server_version')[0][0]).split()[0]}"
+
+
+def _pytest(
+    home: Path, installation_id: str, arguments: list[str], variables: Mapping[str, str]
+) -> int:
     ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    inherited = {name: value for name, value in os.environ.items() if name not in BACKING}
     environment = {
-        **os.environ,
+        **inherited,
+        **variables,
         "MLOPS_HOME": str(home),
         "MLOPS_INSTALLATION_ID": installation_id,
         "MLOPS_ENVIRONMENTS_DIR": str(ENVIRONMENTS),
         # Each pytest closes the common folder to other accounts, under the feet of those that run.
         "PYTEST_DEBUG_TEMPROOT": str(home),
     }
-    arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
     # Not pytest's usual folder: another run closes that to the accounts of our processes.
     own_folder = ["--basetemp", str(home / "pytest")]
     command = [sys.executable, "-m", "pytest", *own_folder, *arguments]
@@ -87,9 +131,12 @@ def _pytest(home: Path, installation_id: str) -> int:
 
 
 def remove_installation(engine: Engine, installation_id: str) -> None:
-    """Containers, networks, image and accounts of an installation that nobody needs any more."""
+    """Everything of an installation that nobody needs: containers, rules, image, accounts."""
     for state in engine.find({"mlops.installation": installation_id}):
         engine.remove(state.id)
     remove_networks(engine, installation_id)
+    if has_runner_image(engine, installation_id):
+        image = runner_image_tag(installation_id)
+        remove_rules(engine, image=image, installation_id=installation_id)
     remove_runner_image(engine, installation_id)
     remove_accounts(installation_id)

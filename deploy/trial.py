@@ -8,7 +8,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import Any, TypeVar
 import requests
 
 from deploy.accounts import CHECKOUT
+from deploy.servers import free_port, let_pass
 from deploy.testing import ENVIRONMENTS
 
 T = TypeVar("T")
@@ -32,6 +32,7 @@ CALL_SECONDS = 30
 # The upload of a script and the first answer of a model may take their time.
 POST_SECONDS = 90
 POLL_SECONDS = 0.1
+NO_VARIABLES: Mapping[str, str] = {}
 RUNNING_LINE = "Ctrl-C stops everything."
 TERMINAL = ("completed", "failed", "cancelled")
 # The example of the API's contract, word for word.
@@ -136,26 +137,30 @@ class Platform:
 
 
 def start_platform(
-    home: Path, installation_id: str, *, environments: Path = ENVIRONMENTS
+    home: Path,
+    installation_id: str,
+    *,
+    environments: Path = ENVIRONMENTS,
+    variables: Mapping[str, str] = NO_VARIABLES,
 ) -> Platform:
     """`python -m deploy run`, once it says that it runs. Raises TrialFailed; nothing runs then.
 
     `environments` is the store that the installation uses; tests share one, which is kept.
+    `variables` are what the operator sets beside, such as DATABASE_URL.
     """
     home.parent.chmod(0o755)
-    for parent in home.parents:
-        if parent.stat().st_uid == os.geteuid() and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o011)
+    let_pass(home)
     environments.mkdir(parents=True, exist_ok=True)
     port = free_port()
     log = home.parent / "run.log"
-    variables = {
+    given = {
+        **variables,
         "MLOPS_HOME": str(home),
         "PORT": str(port),
         "MLOPS_INSTALLATION_ID": installation_id,
         "MLOPS_ENVIRONMENTS_DIR": str(environments),
     }
-    process = _start("deploy", "run", variables=variables, log=log)
+    process = _start("deploy", "run", variables=given, log=log)
 
     def running() -> bool:
         if process.poll() is not None:
@@ -213,12 +218,6 @@ def start_mlflow(home: Path) -> MlflowAlone:
 
 def stop_mlflow(server: MlflowAlone) -> None:
     _stop(server.process)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _kept_password(path: Path) -> str:

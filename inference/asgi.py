@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from django.conf import settings
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 
 from inference import gateway
 from inference.api.problems import PATH, Answer, problem
@@ -41,9 +41,11 @@ async def _answer(body: bytes) -> Answer:
     error = task.exception()
     if error is None:
         return task.result()
+    if isinstance(error, OperationalError | InterfaceError):
+        log.error("inference.database_away %s", error)
+        return database_away(instance=PATH)
     log.error("inference.unexpected_error", exc_info=error)
-    away = isinstance(error, OperationalError)
-    return (database_away if away else internal_error)(instance=PATH)
+    return internal_error(instance=PATH)
 
 
 def _too_large() -> Answer:

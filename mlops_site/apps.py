@@ -18,7 +18,8 @@ class SiteConfig(AppConfig):
         # Their pages unpickle what tasks returned, offer to add tasks, and cannot read the queue:
         # it is signed with a key that the web process does not have.
         for model in (Failure, OrmQ, Schedule, Success):
-            admin.site.unregister(model)
+            if admin.site.is_registered(model):
+                admin.site.unregister(model)
         admin.site.site_header = admin.site.site_title = "MLOps engine"
         admin.site.index_title = "Jobs and model servers"
         # "View site" would lead to the documentation, which has a link of its own.

@@ -1,13 +1,21 @@
 """Which part of the platform works, since when it does not, and what that means, in words."""
 
+import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from django.conf import settings
+from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
-from mlops_site.models import BEAT_FRESH_SECONDS, SUPERVISOR, WORKER, Heartbeat
+from mlops_site.models import BEAT_FRESH_SECONDS, QUEUE, SUPERVISOR, WORKER, Heartbeat
 from registry.mlflow_client import model_registry
-from training.models import EngineCapacity
+from training.models import EngineCapacity, SandboxProof
+from training.services import network
 from training.services.claim import LOCAL_ENGINE, MEASUREMENT_FRESH_SECONDS
+from training.services.network import NETWORK
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 1.0
 MEANING = {
@@ -18,7 +26,13 @@ SHORT_OF = {
     "disk": "The disk is nearly full",
     "memory": "The memory is nearly used up",
     "mlflow": "MLflow does not answer the supervisor",
+    NETWORK: "Nobody knows that the firewall holds what jobs may reach",
 }
+
+
+TOLD_BY_ROWS = (WORKER, SUPERVISOR, QUEUE, "engine", NETWORK)
+DATABASE_AWAY = "{kind} does not answer: jobs are neither taken nor told of until it does."
+UNKNOWN = "Unknown, since the database does not answer."
 
 
 @dataclass(frozen=True)
@@ -32,11 +46,47 @@ class Part:
 
 def parts_of_platform() -> dict[str, Part]:
     """Each part by its name; the web process itself answers, so it is none."""
+    try:
+        told = {"database": Part(works=True), **_told_by_rows()}
+    except (DatabaseError, InterfaceError) as error:
+        log.warning("health.database_away %s", error)
+        connection.close()
+        told = {"database": Part(works=False, detail=DATABASE_AWAY.format(kind=database_kind()))}
+        told |= dict.fromkeys(TOLD_BY_ROWS, Part(works=False, detail=UNKNOWN))
+    return {**told, "mlflow": _mlflow()}
+
+
+def database_kind() -> str:
+    """`SQLite` or `PostgreSQL`."""
+    return connection.display_name
+
+
+def database_works() -> bool:
+    """Whether the database answers now."""
+    try:
+        Heartbeat.last(WORKER)
+    except (DatabaseError, InterfaceError):
+        connection.close()
+        return False
+    return True
+
+
+def known(look: Callable[[], Part]) -> Part:
+    """What `look` finds, or that nobody can know while the database does not answer."""
+    try:
+        return look()
+    except (DatabaseError, InterfaceError):
+        connection.close()
+        return Part(works=False, detail=UNKNOWN)
+
+
+def _told_by_rows() -> dict[str, Part]:
     return {
         WORKER: _process(WORKER),
         SUPERVISOR: _process(SUPERVISOR),
+        QUEUE: _queue(),
         "engine": _engine(),
-        "mlflow": _mlflow(),
+        NETWORK: network_part(),
     }
 
 
@@ -48,6 +98,18 @@ def _process(name: str) -> Part:
     if age <= BEAT_FRESH_SECONDS:
         return Part(works=True, age_seconds=age)
     detail = f"The {name} was last heard of {age:.0f} s ago: {MEANING[name]}."
+    return Part(works=False, age_seconds=age, detail=detail)
+
+
+def _queue() -> Part:
+    """As the supervisor reached it: the web process has no address of a Redis."""
+    beat = Heartbeat.objects.filter(name=QUEUE).first()
+    if beat is None:
+        return Part(works=False, detail="The queue was not reached yet: no worker is woken.")
+    age = round(beat.age_seconds, 1)
+    if age <= BEAT_FRESH_SECONDS:
+        return Part(works=True, age_seconds=age)
+    detail = f"The queue was last reached {age:.0f} s ago: no worker is woken."
     return Part(works=False, age_seconds=age, detail=detail)
 
 
@@ -65,6 +127,31 @@ def _engine() -> Part:
     why = SHORT_OF.get(measured.short_of, f"The host is short of {measured.short_of}")
     # Running jobs go on and predictions are answered: the engine works.
     return Part(works=True, age_seconds=age, detail=f"{why}: no new job is started.")
+
+
+def network_part() -> Part:
+    """Whether what jobs may reach was proved to be held; a worker tried it from inside."""
+    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+    tried = proof is not None and proof.checked_at is not None
+    age = round(proof.age_seconds, 1) if proof is not None and tried else None
+    found = network.problem()
+    if not found:
+        return Part(works=True, age_seconds=age)
+    if settings.DEBUG:
+        detail = f"{found}: jobs run all the same, since MLOPS_DEBUG=1."
+        return Part(works=True, age_seconds=age, detail=detail)
+    return Part(works=False, age_seconds=age, detail=f"{found}: no new job is started.")
+
+
+def sandbox_part() -> Part:
+    """What an operator's `manage.py sandbox check` found last; it stops nothing by itself."""
+    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+    age = proof.sandbox_age_seconds if proof is not None else None
+    if proof is None or age is None:
+        detail = "Not checked on this machine yet: manage.py sandbox check."
+        return Part(works=False, detail=detail)
+    found = proof.sandbox_problem
+    return Part(works=not found, age_seconds=round(age, 1), detail=found)
 
 
 def _mlflow() -> Part:

@@ -2,14 +2,49 @@
 
 from datetime import datetime, timedelta
 
-from django.db import models
+from django.db import connection, models
 from django.utils import timezone
 
 BEAT_FRESH_SECONDS = 30
 WORKER = "worker"
 SUPERVISOR = "supervisor"
+# Not a process: when the supervisor last reached the queue.
+QUEUE = "queue"
 # Not a process: when what is old was last cleared away.
 RETENTION = "retention"
+
+
+class Installation(models.Model):
+    """Whose database this is: one row, since two installations would undo each other's work."""
+
+    THE_ONE = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=THE_ONE, editable=False)
+    installation_id = models.CharField(max_length=60)
+    made_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(id=1), name="installation_is_one"),
+        ]
+
+    def __str__(self) -> str:
+        return self.installation_id
+
+    @classmethod
+    def owner(cls) -> str:
+        """The id of the installation whose database this is; empty when it is nobody's yet."""
+        if cls._meta.db_table not in connection.introspection.table_names():
+            return ""
+        return cls.objects.values_list("installation_id", flat=True).first() or ""
+
+    @classmethod
+    def claim(cls, installation_id: str) -> str:
+        """Makes it ours unless it has an owner, who is returned."""
+        row, _ = cls.objects.get_or_create(
+            pk=cls.THE_ONE, defaults={"installation_id": installation_id}
+        )
+        return row.installation_id
 
 
 class Heartbeat(models.Model):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
 from rest_framework import exceptions
@@ -17,9 +17,10 @@ from rest_framework.views import set_rollback
 
 from registry.rawhttp.problems import (
     CONTENT_TYPE,
-    DATABASE_AWAY,
-    DATABASE_AWAY_DETAIL,
-    DATABASE_AWAY_SECONDS,
+    DATABASE_CODE,
+    DATABASE_DETAIL,
+    DATABASE_HINT,
+    DATABASE_RETRY_SECONDS,
     INTERNAL_DETAIL,
     problem_document,
 )
@@ -30,6 +31,14 @@ ERRORS_TOLD = 5
 NO_FIELD = "non_field_errors"
 
 
+class DatabaseAway(exceptions.APIException):
+    status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = DATABASE_CODE
+    default_detail = DATABASE_DETAIL
+    hint = DATABASE_HINT
+    wait = DATABASE_RETRY_SECONDS
+
+
 class TooLarge(exceptions.APIException):
     status_code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     default_code = "body_too_large"
@@ -38,15 +47,6 @@ class TooLarge(exceptions.APIException):
     def __init__(self) -> None:
         megabytes = settings.DATA_UPLOAD_MAX_MEMORY_SIZE // (1024 * 1024)
         super().__init__(f"The body is larger than {megabytes} MiB.")
-
-
-class DatabaseAway(exceptions.APIException):
-    """It is locked, full or restarting: whatever was asked has not been done."""
-
-    status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    default_code = DATABASE_AWAY
-    default_detail = DATABASE_AWAY_DETAIL
-    wait = DATABASE_AWAY_SECONDS
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> Response | None:
@@ -62,8 +62,8 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> Response | N
         error = exceptions.PermissionDenied()
     elif isinstance(error, RequestDataTooBig):
         error = TooLarge()
-    elif isinstance(error, OperationalError):
-        log.error("api.database_away", exc_info=error, extra={"path": path})
+    elif isinstance(error, OperationalError | InterfaceError):
+        log.error("api.database_away %s", error, extra={"path": path})
         error = DatabaseAway()
     if not isinstance(error, exceptions.APIException):
         log.error("api.unexpected_error", exc_info=error, extra={"path": path})

@@ -47,7 +47,8 @@ PROBLEMS = {
         "MLflow does not answer.",
     ),
 }
-ALWAYS = ("500",)
+# What any operation may answer: an error of ours, and a database that is away.
+ALWAYS = ("500", "503")
 
 
 class FieldErrorSerializer(serializers.Serializer):

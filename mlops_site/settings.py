@@ -5,8 +5,15 @@ no Docker socket, the worker no session key.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
+from django.core.exceptions import ImproperlyConfigured
+
+from mlops_site.backing import WrongAddress, database_settings, redis_address
+
+T = TypeVar("T")
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
@@ -14,8 +21,39 @@ def _int(name: str, default: int) -> int:
     return int(os.environ.get(name, default))
 
 
+def _bound(name: str, default: float) -> float:
+    """To an engine, 0 and less mean: without a bound."""
+    value = float(os.environ.get(name, default))
+    if value <= 0:
+        raise ImproperlyConfigured(f"{name}={value:g}: choose a number above 0.")
+    return value
+
+
+def _one_of(name: str, choices: tuple[str, ...], default: str) -> str:
+    value = os.environ.get(name, default)
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name}={value}: choose {' or '.join(choices)}.")
+    return value
+
+
 def _list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+
+
+def _checked(read: Callable[[], T]) -> T:
+    """Without the trace of how an address was read: it would show the address."""
+    try:
+        return read()
+    except WrongAddress as wrong:
+        raise ImproperlyConfigured(str(wrong)) from None
+
+
+def _database() -> dict[str, Any]:
+    return database_settings(
+        os.environ.get("DATABASE_URL", ""),
+        default_file=MLOPS_HOME / "db" / "platform.sqlite3",
+        name=f"mlops-{INSTALLATION_ID}",
+    )
 
 
 # -- the installation ---------------------------------------------------------------------------
@@ -34,7 +72,13 @@ RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION
 JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
 JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
 JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
+OFFLINE_NETWORK = os.environ.get("MLOPS_OFFLINE_NETWORK", f"mlops-{INSTALLATION_ID}-offline")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
+# Internal addresses that jobs with `internet` may reach, `10.1.2.0/24:5432`; whom they ask for
+# names (none: whom this host asks); a proxy on their way out.
+JOB_ALLOWED_ADDRESSES = os.environ.get("MLOPS_JOB_ALLOWED_ADDRESSES", "")
+JOB_RESOLVERS = _list("MLOPS_JOB_RESOLVERS")
+JOB_PROXY = os.environ.get("MLOPS_JOB_PROXY", "")
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"
@@ -51,10 +95,15 @@ FEAST_REPO_DIR = Path(os.environ.get("MLOPS_FEAST_REPO", MLOPS_HOME / "feast"))
 
 # -- limits: default and maximum ----------------------------------------------------------------
 JOB_TIMEOUT_SECONDS = {"minimum": 60, "default": 300, "maximum": 3600}
-JOB_MEMORY_MB = _int("MLOPS_JOB_MEMORY_MB", 2048)
-JOB_CPUS = float(os.environ.get("MLOPS_JOB_CPUS", "1.0"))
-JOB_PIDS = _int("MLOPS_JOB_PIDS", 256)
-JOB_SCRATCH_MB = _int("MLOPS_JOB_SCRATCH_MB", 1024)
+JOB_MEMORY_MB = int(_bound("MLOPS_JOB_MEMORY_MB", 2048))
+JOB_CPUS = _bound("MLOPS_JOB_CPUS", 1.0)
+JOB_PIDS = int(_bound("MLOPS_JOB_PIDS", 256))
+# From the least to the most: none, internet.
+JOB_NETWORK = {
+    "default": _one_of("MLOPS_JOB_NETWORK", ("none", "internet"), "internet"),
+    "maximum": _one_of("MLOPS_JOB_NETWORK_MAX", ("none", "internet"), "internet"),
+}
+JOB_SCRATCH_MB = int(_bound("MLOPS_JOB_SCRATCH_MB", 1024))
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
 JOB_LOG_HARD_BYTES = _int("MLOPS_JOB_LOG_HARD_BYTES", 1024 * 1024 * 1024)
@@ -83,9 +132,9 @@ KEEP_RUNS_DAYS = _int("MLOPS_KEEP_RUNS_DAYS", 90)
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
 ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
-SERVER_MEMORY_MB = _int("MLOPS_SERVER_MEMORY_MB", 1024)
-SERVER_CPUS = float(os.environ.get("MLOPS_SERVER_CPUS", "1.0"))
-SERVER_PIDS = _int("MLOPS_SERVER_PIDS", 128)
+SERVER_MEMORY_MB = int(_bound("MLOPS_SERVER_MEMORY_MB", 1024))
+SERVER_CPUS = _bound("MLOPS_SERVER_CPUS", 1.0)
+SERVER_PIDS = int(_bound("MLOPS_SERVER_PIDS", 128))
 SERVER_START_SECONDS = _int("MLOPS_SERVER_START_SECONDS", 60)
 MAX_MODEL_SERVERS = _int("MLOPS_MAX_MODEL_SERVERS", 8)
 INFERENCE_WAIT_SECONDS = _int("MLOPS_INFERENCE_WAIT_SECONDS", 60)
@@ -139,18 +188,7 @@ TEMPLATES = [
         },
     }
 ]
-# IMMEDIATE and WAL: without them 16-88 % of concurrent read-modify-writes fail with "locked".
-DATABASES = {
-    "default": {
-        "ENGINE": "django.db.backends.sqlite3",
-        "NAME": MLOPS_HOME / "db" / "platform.sqlite3",
-        "OPTIONS": {
-            "timeout": 20,
-            "transaction_mode": "IMMEDIATE",
-            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
-        },
-    }
-}
+DATABASES = {"default": _checked(_database)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
@@ -169,11 +207,15 @@ QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 5)
 # Builds and starts of model servers may take a minute; so many of each at once, and a worker is
 # always left for what takes a moment: a job's start and its end.
 LONG_TASKS = max(1, (QUEUE_WORKERS - 1) // 2)
+# Worker and supervisor only: the web process queues nothing, and gets no address to do it with.
+REDIS_URL = _checked(lambda: redis_address(os.environ.get("REDIS_URL", "")))
 Q_CLUSTER = {
-    "name": "mlops",
+    # Several installations may share one Redis; in the database it is always the same queue.
+    "name": f"mlops-{INSTALLATION_ID}" if REDIS_URL else "mlops",
     "orm": "default",
-    "broker_class": "mlops_site.queue.BellORM",
+    "broker_class": f"mlops_site.queues.{'RedisQueue' if REDIS_URL else 'OrmQueue'}",
     "workers": QUEUE_WORKERS,
+    # On the database only; Redis tells at once.
     "poll": 0.2,
     "queue_limit": 2,
     "timeout": ENVIRONMENT_BUILD_SECONDS + 300,
@@ -212,6 +254,7 @@ SPECTACULAR_SETTINGS = {
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
     "ENUM_NAME_OVERRIDES": {
         "JobStatusEnum": "training.states.Status",
+        "NetworkEnum": "training.states.Network",
         "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
     },
 }

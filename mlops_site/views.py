@@ -11,21 +11,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from mlops_site.health import PROBE_SECONDS, parts_of_platform
+from mlops_site.health import (
+    PROBE_SECONDS,
+    database_kind,
+    database_works,
+    known,
+    network_part,
+    parts_of_platform,
+    sandbox_part,
+)
 from registry.features import feature_store_status
 from registry.mlflow_client import RegistryCounts, RegistryUnavailable, model_registry
-
-
-class StatusSerializer(serializers.Serializer):
-    """The platform as it is now."""
-
-    mlflow_tracking_uri = serializers.CharField(help_text="Where MLflow answers.")
-    mlflow_available = serializers.BooleanField(help_text="MLflow answered just now.")
-    feast_store_available = serializers.BooleanField(help_text="The feature store can be read.")
-    registered_models = serializers.IntegerField(help_text="Models in the registry.")
-    active_experiments = serializers.IntegerField(help_text="Experiments that are not deleted.")
-    feature_views = serializers.IntegerField(help_text="Feature views in the feature store.")
-    timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
 class PartSerializer(serializers.Serializer):
@@ -38,10 +34,32 @@ class PartSerializer(serializers.Serializer):
     detail = serializers.CharField(help_text="What is wrong, in words; empty when nothing is.")
 
 
+class StatusSerializer(serializers.Serializer):
+    """The platform as it is now."""
+
+    mlflow_tracking_uri = serializers.CharField(help_text="Where MLflow answers.")
+    mlflow_available = serializers.BooleanField(help_text="MLflow answered just now.")
+    feast_store_available = serializers.BooleanField(help_text="The feature store can be read.")
+    registered_models = serializers.IntegerField(help_text="Models in the registry.")
+    active_experiments = serializers.IntegerField(help_text="Experiments that are not deleted.")
+    feature_views = serializers.IntegerField(help_text="Feature views in the feature store.")
+    database = serializers.CharField(help_text="Its kind: `SQLite` or `PostgreSQL`.")
+    database_available = serializers.BooleanField(help_text="The database answered just now.")
+    network = PartSerializer(
+        help_text="Whether what jobs may reach is held by the host's firewall, and since when "
+        "that is known."
+    )
+    sandbox = PartSerializer(
+        help_text="What the operator's `manage.py sandbox check` found on this machine."
+    )
+    timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
+
+
 class ReadySerializer(serializers.Serializer):
     """Whether the platform can work."""
 
     ready = serializers.BooleanField(help_text="Jobs and predictions can be taken.")
+    database = serializers.CharField(help_text="Its kind: `SQLite` or `PostgreSQL`.")
     parts = serializers.DictField(
         child=serializers.BooleanField(), help_text="Each part and whether it works."
     )
@@ -57,6 +75,10 @@ STATUS_EXAMPLE = {
     "registered_models": 15,
     "active_experiments": 8,
     "feature_views": 12,
+    "database": "SQLite",
+    "database_available": True,
+    "network": {"works": True, "age_seconds": 312.0, "detail": ""},
+    "sandbox": {"works": True, "age_seconds": 86400.0, "detail": ""},
     "timestamp": "2025-10-23T10:20:00Z",
 }
 
@@ -72,6 +94,10 @@ def platform_status() -> dict[str, Any]:
         "registered_models": counts.registered_models,
         "active_experiments": counts.experiments,
         "feature_views": features.feature_views,
+        "database": database_kind(),
+        "database_available": database_works(),
+        "network": asdict(known(network_part)),
+        "sandbox": asdict(known(sandbox_part)),
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
@@ -106,14 +132,23 @@ class StatusView(APIView):
 
 
 WORKING = {
+    "database": {"works": True, "age_seconds": None, "detail": ""},
     "worker": {"works": True, "age_seconds": 2.1, "detail": ""},
     "supervisor": {"works": True, "age_seconds": 3.4, "detail": ""},
+    "queue": {"works": True, "age_seconds": 3.4, "detail": ""},
     "engine": {"works": True, "age_seconds": 4.0, "detail": ""},
     "mlflow": {"works": True, "age_seconds": None, "detail": ""},
+    "network": {"works": True, "age_seconds": 312.0, "detail": ""},
 }
-READY: dict[str, Any] = {"ready": True, "parts": dict.fromkeys(WORKING, True), "details": WORKING}
+READY: dict[str, Any] = {
+    "ready": True,
+    "database": "PostgreSQL",
+    "parts": dict.fromkeys(WORKING, True),
+    "details": WORKING,
+}
 NOT_READY = {
     "ready": False,
+    "database": "PostgreSQL",
     "parts": {**READY["parts"], "engine": False},
     "details": {
         **WORKING,
@@ -148,6 +183,7 @@ class ReadyView(APIView):
         ready = all(part.works for part in parts.values())
         body = {
             "ready": ready,
+            "database": database_kind(),
             "parts": {name: part.works for name, part in parts.items()},
             "details": {name: asdict(part) for name, part in parts.items()},
         }

@@ -30,11 +30,17 @@ NEVER = "0001-01-01"
 BROKEN_OFF = (HTTPError, OSError, struct.error, json.JSONDecodeError)
 HARDENING_FIELDS = (
     "CapDrop",
+    "CapAdd",
     "SecurityOpt",
     "ReadonlyRootfs",
     "Privileged",
     "NetworkMode",
+    "Dns",
     "IpcMode",
+    "PidMode",
+    "UTSMode",
+    "CgroupnsMode",
+    "UsernsMode",
     "Memory",
     "MemorySwap",
     "CpuPeriod",
@@ -42,6 +48,8 @@ HARDENING_FIELDS = (
     "PidsLimit",
     "Tmpfs",
     "Ulimits",
+    "OomScoreAdj",
+    "Devices",
     "Runtime",
     "RestartPolicy",
     "LogConfig",
@@ -317,6 +325,8 @@ class Engine:
 def _hardening(inspect: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
     fields["User"] = inspect["Config"]["User"]
+    # What the engine adds by itself where its host has it.
+    fields["AppArmorProfile"] = inspect.get("AppArmorProfile", "")
     fields["Mounts"] = [
         {"target": mount["Destination"], "read_only": not mount["RW"]}
         for mount in inspect["Mounts"]

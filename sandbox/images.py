@@ -25,7 +25,7 @@ from sandbox.spec import BUILDER_UID, RUNNER_UID
 REGISTRY_URL = "https://registry-1.docker.io/v2/"
 REGISTRY_SECONDS = 3
 PULLED_BASE = "python:3.11-slim"
-DEBIAN_PACKAGES = "python3,python3-venv,libgomp1,ca-certificates"
+DEBIAN_PACKAGES = "python3,python3-venv,libgomp1,ca-certificates,nftables"
 IMAGE_FOLDER = Path(__file__).parent / "image"
 SYSTEM_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 CONTENT_LABEL = "mlops.content"
@@ -33,9 +33,10 @@ BASE_LABEL = "mlops.base"
 
 DOCKERFILE = f"""\
 FROM {{base}}
-RUN (ls /usr/lib/*/libgomp.so.1 >/dev/null 2>&1 \\
-      || (apt-get update -qq && apt-get install -qq -y --no-install-recommends libgomp1 \\
-          && rm -rf /var/lib/apt/lists/*)) \\
+RUN ((ls /usr/lib/*/libgomp.so.1 && ls /usr/sbin/nft) >/dev/null 2>&1 \\
+      || (apt-get update -qq \\
+          && apt-get install -qq -y --no-install-recommends libgomp1 nftables \\
+          && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*)) \\
  && groupadd --gid {RUNNER_UID} runner && groupadd --gid {BUILDER_UID} builder \\
  && useradd --uid {RUNNER_UID} --gid runner --home-dir /scratch --no-create-home runner \\
  && useradd --uid {BUILDER_UID} --gid builder --home-dir /scratch --no-create-home builder \\
@@ -58,6 +59,15 @@ class ImageFailed(Exception):
     """The image cannot be made; the message says what is missing, in words for an operator."""
 
 
+def runner_image_tag(installation_id: str) -> str:
+    return f"mlops-runner:{installation_id}"
+
+
+@_mapped
+def has_runner_image(engine: Engine, installation_id: str) -> bool:
+    return _exists(engine, runner_image_tag(installation_id))
+
+
 @_mapped
 def ensure_runner_image(
     engine: Engine, *, installation_id: str, report: Callable[[str], None]
@@ -66,7 +76,7 @@ def ensure_runner_image(
 
     `report` gets one line for each long step. Raises ImageFailed.
     """
-    tag = f"mlops-runner:{installation_id}"
+    tag = runner_image_tag(installation_id)
     base = _ensure_base(engine, report=report)
     files = _files()
     content = _content_hash(base_id=_image_id(engine, base), files=files)
@@ -86,7 +96,7 @@ def base_is_present(engine: Engine) -> bool:
 def remove_runner_image(engine: Engine, installation_id: str) -> None:
     """Removes the tag; layers that another installation uses stay."""
     try:
-        engine.api.remove_image(f"mlops-runner:{installation_id}", force=True)
+        engine.api.remove_image(runner_image_tag(installation_id), force=True)
     except ImageNotFound:
         return
 

@@ -1,4 +1,4 @@
-"""The two networks of an installation; containers on them never reach each other."""
+"""The networks of an installation; containers on them never reach each other."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,51 @@ from docker.types import IPAMConfig, IPAMPool
 from sandbox.engine import Engine, EngineError, _mapped
 
 ISOLATED = {"com.docker.network.bridge.enable_icc": "false"}
+BRIDGE_OPTION = "com.docker.network.bridge.name"
 
 
 @dataclass(frozen=True)
 class Networks:
-    """`jobs` reaches the package index and data sources; `servers` reaches nothing.
+    """`jobs` reaches the internet, `offline` MLflow only, `servers` nothing.
 
     `jobs_gateway` is the host's address on the jobs network, where MLflow listens, `jobs_subnet`
-    what it is part of.
+    what it is part of. The bridges are the host's interfaces, by which the firewall knows them.
+    `offline` is not what Docker calls internal: there a job has no way to MLflow's address.
     """
 
     jobs: str
+    offline: str
     servers: str
     jobs_gateway: str
     jobs_subnet: str
+    jobs_bridge: str
+    offline_bridge: str
+    servers_bridge: str
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A network, its addresses, and the bridge that it is to the host."""
+
+    name: str
+    internal: bool
+    isolated: bool
+    subnet: str
+    gateway: str
+    bridge: str
+
+    @classmethod
+    def of(cls, engine: Engine, name: str) -> "_Made":
+        network = engine.api.inspect_network(name)
+        options, addresses = network["Options"], network["IPAM"]["Config"][0]
+        return cls(
+            name=name,
+            internal=network["Internal"],
+            isolated=ISOLATED.items() <= options.items(),
+            subnet=addresses["Subnet"],
+            gateway=addresses["Gateway"],
+            bridge=options.get(BRIDGE_OPTION) or f"br-{network['Id'][:12]}",
+        )
 
 
 @_mapped
@@ -33,14 +64,19 @@ def ensure_networks(
     A jobs network that is made again while the platform runs needs the addresses it had: MLflow
     listens at one of them. EngineError also when they belong to another network by now.
     """
-    jobs = f"mlops-{installation_id}-jobs"
-    servers = f"mlops-{installation_id}-servers"
+    jobs, offline, servers = _names(installation_id)
     pool = IPAMPool(subnet=jobs_subnet, gateway=jobs_gateway or None) if jobs_subnet else None
-    made = _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool)
-    _ensure(engine, servers, installation_id=installation_id, internal=True)
-    return Networks(
-        jobs=jobs, servers=servers, jobs_gateway=made["Gateway"], jobs_subnet=made["Subnet"]
+    return _networks(
+        _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool),
+        _ensure(engine, offline, installation_id=installation_id, internal=False),
+        _ensure(engine, servers, installation_id=installation_id, internal=True),
     )
+
+
+@_mapped
+def find_networks(engine: Engine, *, jobs: str, offline: str, servers: str) -> Networks:
+    """Those that are there, by their names. Raises EngineError for one that is missing."""
+    return _networks(_Made.of(engine, jobs), _Made.of(engine, offline), _Made.of(engine, servers))
 
 
 @_mapped
@@ -48,13 +84,12 @@ def missing_networks(engine: Engine, installation_id: str) -> list[str]:
     """The names of those networks that somebody removed."""
     label = f"mlops.installation={installation_id}"
     there = {network["Name"] for network in engine.api.networks(filters={"label": [label]})}
-    wanted = (f"mlops-{installation_id}-jobs", f"mlops-{installation_id}-servers")
-    return [name for name in wanted if name not in there]
+    return [name for name in _names(installation_id) if name not in there]
 
 
 @_mapped
 def remove_networks(engine: Engine, installation_id: str) -> None:
-    """Removes both networks of an installation; one that is in use or missing is left alone."""
+    """Removes the networks of an installation; one that is in use or missing is left alone."""
     label = f"mlops.installation={installation_id}"
     for network in engine.api.networks(filters={"label": [label]}):
         try:
@@ -64,6 +99,25 @@ def remove_networks(engine: Engine, installation_id: str) -> None:
                 raise
 
 
+def _networks(jobs: _Made, offline: _Made, servers: _Made) -> Networks:
+    return Networks(
+        jobs=jobs.name,
+        offline=offline.name,
+        servers=servers.name,
+        jobs_gateway=jobs.gateway,
+        jobs_subnet=jobs.subnet,
+        jobs_bridge=jobs.bridge,
+        offline_bridge=offline.bridge,
+        servers_bridge=servers.bridge,
+    )
+
+
+def _names(installation_id: str) -> tuple[str, str, str]:
+    """Jobs, offline, servers."""
+    prefix = f"mlops-{installation_id}"
+    return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers"
+
+
 def _ensure(
     engine: Engine,
     name: str,
@@ -71,8 +125,7 @@ def _ensure(
     installation_id: str,
     internal: bool,
     pool: IPAMPool | None = None,
-) -> dict[str, str]:
-    """Returns the network's addresses: `Subnet`, `Gateway`."""
+) -> _Made:
     if not engine.api.networks(names=[f"^{name}$"]):
         engine.api.create_network(
             name,
@@ -83,7 +136,7 @@ def _ensure(
             labels={"mlops.installation": installation_id},
             check_duplicate=True,
         )
-    network = engine.api.inspect_network(name)
-    if network["Internal"] != internal or network["Options"].get(next(iter(ISOLATED))) != "false":
+    made = _Made.of(engine, name)
+    if made.internal != internal or not made.isolated:
         raise EngineError(f"The network {name} exists but is not isolated; remove it.")
-    return dict(network["IPAM"]["Config"][0])
+    return made

@@ -26,6 +26,10 @@ SERVER_PORT = 8080
 # One plugin of MLflow, which is no part of the environment (`image/job_path`).
 JOB_PATH = "/opt/mlops/job_path"
 SCRIPT_PATH = "/job"
+# Where a container asks for names that may ask nobody: the firewall refuses it at once.
+NO_RESOLVER = "169.254.0.53"
+# The engine's own resolver keeps the refusal to itself; 10 s for each name otherwise.
+NO_WAIT_FOR_NAMES = ["timeout:1", "attempts:1"]
 
 
 class Kind(StrEnum):
@@ -35,6 +39,19 @@ class Kind(StrEnum):
     WAITING = "waiting"
     BUILD = "build"
     SERVER = "server"
+    # Writes the host's firewall rules; the only kind that runs our own words and nobody else's.
+    FIREWALL = "firewall"
+
+
+# What a probe is labelled with, whatever its sandbox: no job and no server of anybody's.
+PROBE = "probe"
+# Rights are of a kind, never of one container: no caller and no setting can ask for one.
+CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
+USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
+HOST_NETWORK = "host"
+SHARED_NETWORKS = frozenset({"", "default", "bridge", HOST_NETWORK})
+JOINED_NETWORK = "container:"
+ROOT = frozenset({"", "0", "root", "0:0"})
 
 
 @dataclass(frozen=True)
@@ -55,12 +72,35 @@ class Limits:
     pids: int
     scratch_mb: int
 
+    def __post_init__(self) -> None:
+        """To an engine, 0 and less mean: without a bound. Raises ValueError."""
+        for name, value in vars(self).items():
+            if value <= 0:
+                raise ValueError(f"{name} must be more than 0, and is {value}.")
+
+
+FIREWALL_LIMITS = Limits(memory_mb=64, cpus=1.0, pids=16, scratch_mb=1)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A field of a container as it was asked for, and as the engine says that it is."""
+
+    name: str
+    wanted: Any
+    got: Any
+
+    @property
+    def same(self) -> bool:
+        return bool(_plain(self.wanted) == _plain(self.got))
+
 
 @dataclass(frozen=True)
 class SandboxSpec:
-    """Everything about one container. Made by the functions below only.
+    """Everything about one container. Made by this file's functions only.
 
-    `takes_order`: its input is open, to one writer, once.
+    `resolvers` are whom it asks for names; none: whom the engine's host asks. `takes_order`: its
+    input is open, to one writer, once.
     """
 
     kind: Kind
@@ -74,7 +114,16 @@ class SandboxSpec:
     limits: Limits
     labels: tuple[tuple[str, str], ...]
     engine_log_mb: int = ENGINE_LOG_MB
+    resolvers: tuple[str, ...] = ()
     takes_order: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a network that is nobody's own: no rule of ours holds there."""
+        shared = self.network in SHARED_NETWORKS or self.network.startswith(JOINED_NETWORK)
+        if shared and self.kind is not Kind.FIREWALL:
+            raise ValueError(f"A container cannot be on the network {self.network!r}.")
+        if self.user in ROOT and self.kind is not Kind.FIREWALL:
+            raise ValueError("A container cannot run as root.")
 
     @property
     def shape(self) -> str:
@@ -122,31 +171,34 @@ class SandboxSpec:
 
         Returns one sentence a difference, an empty list when the container is what was asked for.
         """
-        found: list[str] = []
-        host_config = inspect.get("HostConfig", {})
-        for name, wanted in self._host_config().items():
-            got = host_config.get(name)
-            if _plain(got) != _plain(wanted):
-                found.append(f"HostConfig.{name}: asked for {wanted!r}, got {got!r}")
-        if host_config.get("Binds"):
-            found.append("HostConfig.Binds: asked for none")
-        if inspect.get("Config", {}).get("User") != self.user:
-            found.append(f"Config.User: asked for {self.user!r}")
-        for name in ("OpenStdin", "StdinOnce"):
-            if bool(inspect.get("Config", {}).get(name)) != self.takes_order:
-                found.append(f"Config.{name}: asked for {self.takes_order}")
-        return found + self._mount_differences(inspect.get("Mounts", []))
+        return [
+            f"{field.name}: asked for {field.wanted!r}, got {field.got!r}"
+            for field in self.comparison(inspect)
+            if not field.same
+        ]
 
-    def _mount_differences(self, seen: Sequence[Mapping[str, Any]]) -> list[str]:
-        wanted = {mount.target: mount.read_only for mount in self.mounts}
-        got = {
+    def comparison(self, inspect: Mapping[str, Any]) -> list[Compared]:
+        """Every field that was asked for, beside what the engine made of it."""
+        host_config, config = inspect.get("HostConfig", {}), inspect.get("Config", {})
+        mounts = {
             entry["Destination"]: not entry.get("RW", True)
-            for entry in seen
+            for entry in inspect.get("Mounts", [])
             if entry.get("Type") != "tmpfs"
         }
-        if wanted == got:
-            return []
-        return [f"Mounts (read-only by target): asked for {wanted!r}, got {got!r}"]
+        asked = {mount.target: mount.read_only for mount in self.mounts}
+        return [
+            *(
+                Compared(f"HostConfig.{name}", wanted, host_config.get(name))
+                for name, wanted in self._host_config().items()
+            ),
+            Compared("HostConfig.Binds", None, host_config.get("Binds")),
+            Compared("Config.User", self.user, config.get("User")),
+            *(
+                Compared(f"Config.{name}", self.takes_order, bool(config.get(name)))
+                for name in ("OpenStdin", "StdinOnce")
+            ),
+            Compared("Mounts (read-only by target)", asked, mounts),
+        ]
 
     def _host_config(self) -> dict[str, Any]:
         memory = self.limits.memory_mb * 1024 * 1024
@@ -163,15 +215,20 @@ class SandboxSpec:
             ],
             "NetworkMode": self.network,
             "CapDrop": ["ALL"],
-            "CapAdd": None,
+            "CapAdd": list(CAPABILITIES.get(self.kind, ())),
             "SecurityOpt": ["no-new-privileges"],
             "ReadonlyRootfs": True,
             "Privileged": False,
             "Devices": [],
             "PublishAllPorts": False,
             "PortBindings": {},
+            "Dns": list(self.resolvers),
+            "DnsOptions": NO_WAIT_FOR_NAMES if self.resolvers == (NO_RESOLVER,) else [],
             "PidMode": "",
             "IpcMode": "private",
+            "UTSMode": "",
+            "CgroupnsMode": "private",
+            "UsernsMode": USER_NAMESPACES.get(self.kind, ""),
             "Tmpfs": {
                 "/tmp": f"rw,noexec,nosuid,nodev,size={TMP_MB}m,mode=1777",  # noqa: S108
                 "/scratch": (
@@ -211,6 +268,7 @@ def job_spec(
     variables: Mapping[str, str],
     network: str,
     limits: Limits,
+    resolvers: Sequence[str],
     deadline_seconds: int,
     grace_seconds: int,
     log_bytes: int,
@@ -254,6 +312,7 @@ def job_spec(
         limits=limits,
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
+        resolvers=tuple(resolvers),
     )
 
 
@@ -272,6 +331,7 @@ def waiting_spec(
     data_folder: Path,
     variables: Mapping[str, str],
     network: str,
+    resolvers: Sequence[str],
     limits: Limits,
     seconds_max: int,
     log_bytes: int,
@@ -300,6 +360,7 @@ def waiting_spec(
         limits=limits,
         labels=_labels(Kind.WAITING, labels),
         engine_log_mb=record_mb(log_bytes, seconds=seconds_max),
+        resolvers=tuple(resolvers),
         takes_order=True,
     )
 
@@ -315,6 +376,7 @@ def build_spec(
     network: str,
     limits: Limits,
     labels: Mapping[str, str],
+    resolvers: Sequence[str] = (),
 ) -> SandboxSpec:
     """A container that installs wheels into the environment store, its one writable folder.
 
@@ -332,6 +394,7 @@ def build_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.BUILD, labels),
+        resolvers=tuple(resolvers),
     )
 
 
@@ -373,6 +436,7 @@ def server_spec(
         network=network,
         limits=limits,
         labels=_labels(Kind.SERVER, labels),
+        resolvers=(NO_RESOLVER,),
     )
 
 
@@ -383,6 +447,33 @@ def record_mb(log_bytes: int, *, seconds: int) -> int:
     """
     record = log_bytes * 5 // 3 + seconds * 50 * RECORD_LINE_BYTES
     return max(ENGINE_LOG_MB, math.ceil(record / 1024**2))
+
+
+def firewall_spec(
+    *, name: str, image: str, command: Sequence[str], rules: str, labels: Mapping[str, str]
+) -> SandboxSpec:
+    """A container that writes `$RULES` into the host's firewall and ends.
+
+    Root, since that right is nobody else's, but with this one right and nothing mounted.
+    """
+    return SandboxSpec(
+        kind=Kind.FIREWALL,
+        name=name,
+        image=image,
+        command=tuple(command),
+        environment=_variables({"RULES": rules}),
+        user="0:0",
+        mounts=(),
+        network=HOST_NETWORK,
+        limits=FIREWALL_LIMITS,
+        labels=_labels(Kind.FIREWALL, labels),
+    )
+
+
+def probe_spec(subject: SandboxSpec, *, command: Sequence[str]) -> SandboxSpec:
+    """The very sandbox of a job or a server, in which our probe runs in place of its own work."""
+    labels = {**dict(subject.labels), "mlops.kind": PROBE}
+    return replace(subject, command=tuple(command), labels=tuple(sorted(labels.items())))
 
 
 def _variables(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

@@ -17,7 +17,7 @@ from rest_framework.exceptions import APIException
 
 from training import logs
 from training.api.submission import Edits
-from training.models import Attempt, Job, JobEvent
+from training.models import Attempt, Job, JobEvent, SandboxProof
 from training.services.cancel import cancel
 from training.services.submit import Client, rerun
 from training.states import Status
@@ -128,6 +128,7 @@ class JobAdmin(ReadOnlyAdmin):
                     "timeout_seconds",
                     "memory_mb",
                     "cpus",
+                    "network",
                 ],
             },
         ),
@@ -230,3 +231,43 @@ class AttemptAdmin(ReadOnlyAdmin):
     list_select_related = ["job"]
     exclude = ["lease_token", "mlflow_username"]
     show_full_result_count = False
+
+
+@admin.register(SandboxProof)
+class SandboxProofAdmin(ReadOnlyAdmin):
+    list_display = ["engine", "held", "checked_at", "rules_at"]
+    fields = ["engine", "held", "checked_at", "rules_at", "tried", "sandbox_checked_at", "checked"]
+    readonly_fields = ["held", "tried", "checked"]
+    show_full_result_count = False
+
+    @admin.display(description="Held")
+    def held(self, proof: SandboxProof) -> str:
+        return proof.problem or "yes"
+
+    @admin.display(description="What was tried from inside")
+    def tried(self, proof: SandboxProof) -> SafeString | str:
+        rows = (
+            (
+                "passed" if entry["passed"] else "FAILED",
+                entry["network"],
+                entry["what"],
+                entry["address"],
+                entry["got"],
+            )
+            for entry in proof.results
+        )
+        return format_html_join("", "{} from {}: {} ({}): {}<br>", rows) or "–"
+
+    @admin.display(description="manage.py sandbox check")
+    def checked(self, proof: SandboxProof) -> SafeString | str:
+        rows = (
+            (
+                "passed" if row["passed"] else "FAILED",
+                row["subject"],
+                row["what"],
+                row["wanted"],
+                row["got"],
+            )
+            for row in proof.sandbox_rows
+        )
+        return format_html_join("", "{} {}: {}, wanted {}, got {}<br>", rows) or "–"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from django.conf import settings
-from django.db import DatabaseError, OperationalError, connection
+from django.db import DatabaseError, InterfaceError, OperationalError, connection
 
 from registry.rawhttp.asgi import Asked, Receive, Scope, Send, read_request, send_answer, start
 from registry.rawhttp.asgi import while_connected as _while_connected
@@ -71,11 +71,13 @@ async def _answer(scope: Scope, send: Send) -> None:
         await send_answer(told, answer, head_only=asked.head_only)
     elif isinstance(error, TimeoutError):
         log.info("follow.client_takes_nothing", extra={"path": asked.path})
+    elif isinstance(error, OperationalError | InterfaceError) and not told.started:
+        log.error("follow.database_away %s", error)
+        await send_answer(told, database_away(instance=asked.path), head_only=asked.head_only)
     elif error is not None:
         log.error("follow.unexpected_error", exc_info=error, extra={"path": asked.path})
         if not told.started:
-            away = isinstance(error, OperationalError)
-            answer = (database_away if away else internal_error)(instance=asked.path)
+            answer = internal_error(instance=asked.path)
             await send_answer(told, answer, head_only=asked.head_only)
 
 
@@ -132,15 +134,20 @@ class _Room:
     async def in_thread(self, call: Callable[..., T], *arguments: Any) -> T:
         """The database blocks; its threads are few, and each keeps its connection.
 
-        To open one costs more than all that is asked. One that failed is not used again.
+        To open one costs more than all that is asked. One that failed is not used again; when it
+        was the connection that failed (the server was restarted), a new one is asked: all calls
+        only read.
         """
 
         def guarded() -> T:
             try:
                 return call(*arguments)
             except DatabaseError:
+                cut_off = not connection.is_usable()
                 connection.close()
-                raise
+                if not cut_off:
+                    raise
+            return call(*arguments)
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, guarded)
 

@@ -10,6 +10,8 @@ from django.conf import settings
 from sandbox.environments import Environment
 from sandbox.spec import Limits, SandboxSpec, job_spec, waiting_spec
 from training.models import Attempt, Job
+from training.network_policy import docker_network, proxy_variables, resolvers
+from training.states import Network
 
 MLFLOW_RETRIES = 3
 MLFLOW_REQUEST_SECONDS = 20
@@ -87,8 +89,13 @@ def waiting_spec_of(
         environment_folder=environment.path,
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
-        variables={**_threads(settings.JOB_CPUS), **_tracking()},
-        network=settings.JOBS_NETWORK,
+        variables={
+            **_threads(settings.JOB_CPUS),
+            **proxy_variables(Network.INTERNET),
+            **_tracking(),
+        },
+        network=docker_network(Network.INTERNET),
+        resolvers=resolvers(Network.INTERNET),
         limits=_limits(memory_mb=settings.JOB_MEMORY_MB, cpus=settings.JOB_CPUS),
         seconds_max=settings.JOB_TIMEOUT_SECONDS["maximum"] + settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
@@ -117,7 +124,8 @@ def spec_of(
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
         variables=variables,
-        network=settings.JOBS_NETWORK,
+        network=docker_network(job.network),
+        resolvers=resolvers(job.network),
         limits=limits_of(job),
         deadline_seconds=job.timeout_seconds,
         grace_seconds=settings.JOB_GRACE_SECONDS,
@@ -142,6 +150,7 @@ def job_variables(
     return {
         **_threads(job.cpus),
         **job.environment,
+        **proxy_variables(job.network),
         **_tracking(),
         "MLFLOW_TRACKING_USERNAME": username,
         "MLFLOW_TRACKING_PASSWORD": password,

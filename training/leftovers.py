@@ -6,18 +6,23 @@ twice, at any time.
 
 import logging
 import time
+from datetime import timedelta
 
 from django.conf import settings
+from django.utils import timezone
 
 from registry.mlflow_client import RegistryRefused, model_registry
 from sandbox.engine import Engine
 from sandbox.network import ensure_networks, missing_networks
+from sandbox.spec import PROBE, Kind
 from training import containers, engine_room
 from training.models import Attempt
+from training.services import network
 
 log = logging.getLogger(__name__)
 
 USERS_SECONDS = 300.0
+HELPER_SECONDS = 120
 
 
 class Leftovers:
@@ -44,12 +49,25 @@ class Leftovers:
             jobs_subnet=settings.JOBS_SUBNET,
             jobs_gateway=settings.JOBS_GATEWAY,
         )
+        network.forget_rules()
         log.warning("networks.restored %s", ", ".join(missing))
 
     def remove_abandoned_builds(self) -> None:
         """Raises EngineError, EngineUnavailable."""
         for name in engine_room.environments().remove_abandoned():
             log.warning("build.abandoned %s", name)
+
+    def remove_helpers(self) -> None:
+        """Containers that tried or wrote the network's rules; their worker was killed meanwhile.
+
+        Raises EngineError, EngineUnavailable.
+        """
+        oldest = timezone.now() - timedelta(seconds=HELPER_SECONDS)
+        for kind in (PROBE, Kind.FIREWALL):
+            labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": str(kind)}
+            for state in self._engine.find(labels):
+                if not state.running and state.started_at and state.started_at < oldest:
+                    self._engine.remove(state.id)
 
     def remove_forgotten_users(self) -> None:
         """MLflow users of attempts that are over or unknown. Raises RegistryUnavailable.

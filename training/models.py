@@ -4,8 +4,9 @@ import uuid
 
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 
-from training.states import Intent, Phase, Priority, Reason, Status
+from training.states import Intent, Network, Phase, Priority, Reason, Status
 
 
 class Job(models.Model):
@@ -26,6 +27,7 @@ class Job(models.Model):
     timeout_seconds = models.PositiveIntegerField()
     memory_mb = models.PositiveIntegerField()
     cpus = models.FloatField()
+    network = models.CharField(max_length=20, choices=Network, default=Network.INTERNET)
     owner = models.CharField(max_length=150, blank=True, default="")
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.NORMAL)
     rerun_of = models.ForeignKey(
@@ -269,6 +271,42 @@ class EngineCapacity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.memory_mb} MiB, {self.cpus} CPUs"
+
+
+class SandboxProof(models.Model):
+    """Whether what jobs may reach was held when it was last tried, on one engine's host.
+
+    `problem` is empty when it was. `rules_at` is when the firewall's rules were last written;
+    `results` has one entry for each address that was tried. `sandbox_…` is what `manage.py sandbox
+    check` found last.
+    """
+
+    engine = models.CharField(max_length=60, primary_key=True)
+    rules_at = models.DateTimeField(null=True, blank=True)
+    rules_hash = models.CharField(max_length=64, blank=True, default="")
+    checked_at = models.DateTimeField(null=True, blank=True)
+    problem = models.TextField(blank=True, default="")
+    results = models.JSONField(default=list, blank=True)
+    sandbox_checked_at = models.DateTimeField(null=True, blank=True)
+    sandbox_problem = models.TextField(blank=True, default="")
+    sandbox_rows = models.JSONField(default=list, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.engine}: {self.problem or 'held'}"
+
+    @property
+    def age_seconds(self) -> float:
+        """Since it was last tried; 0 when it never was."""
+        if self.checked_at is None:
+            return 0.0
+        return max(0.0, (timezone.now() - self.checked_at).total_seconds())
+
+    @property
+    def sandbox_age_seconds(self) -> float | None:
+        """Since an operator's last check; None when there was none."""
+        if self.sandbox_checked_at is None:
+            return None
+        return max(0.0, (timezone.now() - self.sandbox_checked_at).total_seconds())
 
 
 class SupervisorLease(models.Model):

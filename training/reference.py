@@ -1,5 +1,6 @@
 """What the platform publishes of its own rules: every reason of an end, and every limit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -30,13 +31,14 @@ class Limit:
 @dataclass(frozen=True)
 class Limits:
     """Of one job, of one upload, and of the platform as a whole; `waiting_for` is empty while a
-    new job would be taken at once.
+    new job would be taken at once. `network` is what jobs may reach: `default` and `maximum`.
     """
 
     job: tuple[Limit, ...]
     upload: tuple[Limit, ...]
     platform: tuple[Limit, ...]
     waiting_for: str
+    network: Mapping[str, str]
 
 
 def reasons() -> list[tuple[Reason, Ending]]:
@@ -62,6 +64,7 @@ def limits_now(*, owner: str) -> Limits:
         job=_job_limits(),
         upload=_upload_limits(),
         platform=_platform_limits(owner),
+        network=settings.JOB_NETWORK,
         waiting_for=room.why_not(example),
     )
 

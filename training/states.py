@@ -61,6 +61,18 @@ def may_become(status: Status, wanted: Status) -> bool:
     return wanted in TRANSITIONS[status]
 
 
+class Network(TextChoices):
+    """What a job may reach beside MLflow, from the least to the most."""
+
+    NONE = "none"
+    INTERNET = "internet"
+
+    def at_most(self, maximum: "Network") -> "Network":
+        """The lesser of both."""
+        order = list(Network)
+        return order[min(order.index(self), order.index(maximum))]
+
+
 class Priority(IntegerChoices):
     """Which job is taken first; within one priority users take turns."""
 

@@ -22,7 +22,7 @@ from registry.mlflow_client import model_registry
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, observe, resolve, rows, waiting
+from training.services import claim, finish, launch, network, observe, resolve, rows, waiting
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -306,12 +306,15 @@ def _open_attempts(numbers: set[str]) -> set[str]:
 
 
 def _short_of(*, disk_mb: int, memory_mb: int) -> str:
-    """What stops new jobs: less is free than the operator wants to keep; or MLflow is away."""
+    """What stops new jobs: less is free than the operator wants to keep; MLflow is away; or
+    nobody knows that the firewall holds."""
     if disk_mb < settings.DISK_FREE_MB:
         return "disk"
     if memory_mb < settings.MEMORY_FREE_MB:
         return "memory"
-    return "" if model_registry().available(timeout_seconds=MLFLOW_SECONDS) else "mlflow"
+    if not model_registry().available(timeout_seconds=MLFLOW_SECONDS):
+        return "mlflow"
+    return network.short_of()
 
 
 def _free_memory_mb() -> int:

@@ -3,7 +3,7 @@
 import logging
 
 from training import engine_room
-from training.services import claim, observe, rows, waiting
+from training.services import claim, network, observe, rows, waiting
 from training.services import finish as finishing
 from training.services import launch as launching
 from training.services import resolve as resolving
@@ -42,3 +42,13 @@ def fill_pool(environment_key: str) -> None:
 def resolve(resolution_id: int) -> None:
     """Finds out what a set of requirements would install; a second delivery finds nothing to do."""
     resolving.answer(resolution_id)
+
+
+def keep_network() -> None:
+    """Writes the firewall's rules again, in case that somebody removed them."""
+    network.keep(engine_room.engine())
+
+
+def prove_network() -> None:
+    """Tries from inside what jobs may reach and what they may not."""
+    network.prove(engine_room.engine())

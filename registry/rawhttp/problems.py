@@ -8,9 +8,10 @@ import orjson
 
 CONTENT_TYPE = "application/problem+json"
 INTERNAL_DETAIL = "Something went wrong on our side. The operator finds the cause in the log."
-DATABASE_AWAY = "database_away"
-DATABASE_AWAY_DETAIL = "The platform's database does not answer now; nothing was changed."
-DATABASE_AWAY_SECONDS = 5
+DATABASE_CODE = "database_unavailable"
+DATABASE_DETAIL = "The database does not answer now; nothing was done."
+DATABASE_HINT = "Try again in a few seconds; GET /mlops/ready says when it is back."
+DATABASE_RETRY_SECONDS = 5
 Answer = tuple[int, dict[str, str], bytes]
 
 
@@ -71,11 +72,12 @@ def internal_error(*, instance: str) -> Answer:
 
 
 def database_away(*, instance: str) -> Answer:
-    """For a database that is locked, full or restarting: it will answer again."""
+    """While the database is locked, full or restarting: it will answer again."""
     return problem(
         503,
-        DATABASE_AWAY,
-        DATABASE_AWAY_DETAIL,
+        DATABASE_CODE,
+        DATABASE_DETAIL,
         instance=instance,
-        retry_after_seconds=DATABASE_AWAY_SECONDS,
+        hint=DATABASE_HINT,
+        retry_after_seconds=DATABASE_RETRY_SECONDS,
     )

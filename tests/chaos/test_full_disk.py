@@ -85,7 +85,7 @@ def test_nothing_is_lost_while_the_disk_is_full(disk: Path, platform_on_disk: Pl
                 assert answer.status_code == 503, answer.text
                 assert answer.headers["Retry-After"]
                 seen.add(answer.json()["code"])
-        return seen & {"disk_short", "database_away"}
+        return seen & {"disk_short", "database_unavailable"}
 
     seen: set[str] = set()
     wait_for(codes, seconds=30, what="a refusal that says why")

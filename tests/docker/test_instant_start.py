@@ -129,6 +129,7 @@ def pool(
             data_folder=folder / "data",
             variables=MADE_WITH,
             network=networks.jobs,
+            resolvers=(),
             limits=Limits(memory_mb=MEMORY_MB, cpus=1.0, pids=64, scratch_mb=32),
             seconds_max=120,
             log_bytes=LOG_BYTES,

@@ -9,7 +9,7 @@ from deploy.trial import wait_for
 from sandbox.engine import Engine, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.output import printed_bytes
-from tests.fixtures.engine import JobRunner
+from tests.fixtures.engine import JobRunner, said
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def waiting_job(jobs, plain_environment, environments, tmp_path) -> str:
     container = jobs.start(spec)
 
     def is_up() -> bool:
-        return printed_bytes([jobs.engine.read_logs(container)]) == b"up\n"
+        return said(jobs.engine, container) == "up\n"
 
     wait_for(is_up, seconds=30, what="the script")
     return container

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.environments import Environment, EnvironmentStore
+from sandbox.output import printed_bytes
 from tests.fixtures.engine import JobRunner
 
 SAVES_A_MODEL = """
@@ -38,7 +39,7 @@ def output(
             variables=variables,
         )
         container = jobs.start(spec)
-        told = b"".join(jobs.engine.follow_logs(container)).decode()
+        told = printed_bytes(jobs.engine.follow_logs(container)).decode()
         assert jobs.engine.wait(container, timeout_seconds=120) == 0, told
         return told
 

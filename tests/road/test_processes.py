@@ -22,6 +22,7 @@ from mlops_site.worker_unit import BUSY_MARK, SILENT_SECONDS, STOP_SECONDS, Look
 from sandbox.engine import Engine
 from tests.fixtures.engine_proxy import EngineProxy
 
+PARTS = ("database", "worker", "supervisor", "queue", "engine", "mlflow")
 ENDS = "raise SystemExit(7)\n"
 ENDED = "The script ended with exit code 7."
 # Of which up to half a minute is waiting: the kills of this module follow each other without the
@@ -103,7 +104,7 @@ def test_readiness_names_each_part_its_age_and_what_is_wrong(platform: Platform)
         return answer.json() if answer.status_code == 200 else None
 
     body = wait_for(ready, seconds=RECOVERY_SECONDS, what="readiness")
-    assert body["parts"] == dict.fromkeys(("worker", "supervisor", "engine", "mlflow"), True)
+    assert body["parts"] == dict.fromkeys(PARTS, True)
     for name, part in body["details"].items():
         assert part["works"], name
         assert part["detail"] == ""

@@ -25,11 +25,11 @@ from sandbox.environments import BuildStopped, Environment, EnvironmentFailed
 from training import supervisor as supervising
 from training import tasks
 from training.api.submission import Submission
-from training.models import Attempt, EngineCapacity, Job
+from training.models import Attempt, EngineCapacity, Job, SandboxProof
 from training.services import claim, finish, launch, observe, rows, submit, waiting
 from training.services.cancel import cancel
 from training.services.submit import Client, Edits
-from training.states import Priority, Status
+from training.states import Network, Priority, Status
 
 MAX_ATTEMPTS = 3
 LONG_AGO = timedelta(hours=1)
@@ -386,6 +386,7 @@ class World:
             ("training.supervisor.LogFollower", StillFollower),
             ("training.supervisor.UsageSampler", StillSampler),
             ("training.supervisor.EngineEvents", lambda *_, **__: mock.MagicMock()),
+            ("training.services.network.keep", self._write_rules),
             ("training.containers.write_script", lambda attempt: None),
             ("training.services.rows._release", self._release),
         ]
@@ -404,12 +405,20 @@ class World:
         )
         for name, stand_in in replaced:
             self._patches.enter_context(mock.patch(name, stand_in))
+        now = timezone.now()
+        SandboxProof.objects.update_or_create(
+            engine=claim.LOCAL_ENGINE, defaults={"checked_at": now, "problem": ""}
+        )
         self.new_supervisor()
         self.supervisor.measure()
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._patches.close()
+
+    def _write_rules(self, engine: FaultyEngine) -> None:
+        with self.faults.around("rules"):
+            return
 
     # -- what clients do -----------------------------------------------------------------------
     def submit(self, **changed: Any) -> Job:
@@ -422,6 +431,7 @@ class World:
             "environment": (),
             "timeout": 300,
             "tags": (),
+            "network": Network.INTERNET,
             "priority": Priority.NORMAL,
             **changed,
         }

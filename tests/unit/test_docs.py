@@ -8,7 +8,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 DOCUMENTS = [*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")]
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
-VARIABLE = re.compile(r'"(MLOPS_[A-Z_]+|PORT|MLFLOW_TRACKING_URI)"')
+VARIABLE = re.compile(r'"(MLOPS_[A-Z_]+|PORT|MLFLOW_TRACKING_URI|DATABASE_URL|REDIS_URL)"')
 # Passed from `make run` to one command, and of no use to anybody else.
 PRIVATE = {"MLOPS_ADMIN_PASSWORD"}
 
@@ -30,7 +30,7 @@ def test_every_guide_that_the_contract_names_is_there():
 
 def test_every_setting_has_a_line_in_the_table_and_every_line_a_setting():
     table = (CHECKOUT / "docs" / "settings.md").read_text()
-    told = set(re.findall(r"`((?:MLOPS|MLFLOW|PORT)[A-Z_]*)`", table))
+    told = set(re.findall(r"`((?:MLOPS|MLFLOW|PORT|DATABASE_URL|REDIS_URL)[A-Z_]*)`", table))
     read = set(VARIABLE.findall((CHECKOUT / "mlops_site" / "settings.py").read_text()))
     assert read - PRIVATE - told == set()
     elsewhere = {"MLOPS_BIND", "MLOPS_BUILD_HTTP_PROXY", "MLOPS_BUILD_UV_DEFAULT_INDEX"}

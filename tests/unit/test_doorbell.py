@@ -10,7 +10,7 @@ from django.db import transaction
 from django_q.models import OrmQ
 
 from deploy.trial import wait_for
-from mlops_site.queue import BellORM
+from mlops_site.queues import OrmQueue
 from training import doorbell
 from training.doorbell import Doorbell, Listener, wake_on_ring
 
@@ -24,14 +24,14 @@ def bell() -> Doorbell:
 
 @pytest.fixture
 def queue_bell(bell: Doorbell, monkeypatch: pytest.MonkeyPatch) -> Doorbell:
-    monkeypatch.setattr("mlops_site.queue.QUEUE_BELL", bell)
+    monkeypatch.setattr("mlops_site.queues.QUEUE_BELL", bell)
     return bell
 
 
 @pytest.fixture
-def broker(queue_bell: Doorbell, monkeypatch: pytest.MonkeyPatch) -> Iterator[BellORM]:
-    monkeypatch.setattr("mlops_site.queue.Conf.POLL", LONG)
-    made = BellORM(list_key="test")
+def broker(queue_bell: Doorbell, monkeypatch: pytest.MonkeyPatch) -> Iterator[OrmQueue]:
+    monkeypatch.setattr("mlops_site.queues.Conf.POLL", LONG)
+    made = OrmQueue(list_key="test")
     yield made
     if made._listener is not None:
         made._listener.close()
@@ -90,7 +90,7 @@ def test_a_ring_waits_for_what_was_written(bell: Doorbell):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_queued_task_is_taken_without_waiting_for_the_next_look(broker: BellORM):
+def test_a_queued_task_is_taken_without_waiting_for_the_next_look(broker: OrmQueue):
     taken: list = []
 
     def take() -> None:
@@ -109,9 +109,9 @@ def test_a_queued_task_is_taken_without_waiting_for_the_next_look(broker: BellOR
 
 @pytest.mark.django_db(transaction=True)
 def test_a_queue_whose_bell_is_taken_is_still_looked_at(
-    broker: BellORM, queue_bell: Doorbell, monkeypatch: pytest.MonkeyPatch
+    broker: OrmQueue, queue_bell: Doorbell, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mlops_site.queue.Conf.POLL", 0.01)
+    monkeypatch.setattr("mlops_site.queues.Conf.POLL", 0.01)
     with Listener(queue_bell):
         assert broker.dequeue() is None
         broker.enqueue("a task")

@@ -404,7 +404,7 @@ def test_a_database_that_does_not_answer_says_when_to_come_back(
 
     monkeypatch.setattr(following, "job_document", full)
     answered = ask(path_of(job))
-    assert (answered.status, answered.document["code"]) == (503, "database_away")
+    assert (answered.status, answered.document["code"]) == (503, "database_unavailable")
     assert answered.headers["retry-after"] == "5"
 
 

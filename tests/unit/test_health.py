@@ -3,13 +3,17 @@
 from datetime import timedelta
 
 import pytest
+from django.db import OperationalError, connection
 from django.utils import timezone
 
 from mlops_site import health
-from mlops_site.models import SUPERVISOR, WORKER, Heartbeat
-from training.models import EngineCapacity
+from mlops_site.models import QUEUE, SUPERVISOR, WORKER, Heartbeat
+from training.models import EngineCapacity, SandboxProof
 
 pytestmark = pytest.mark.django_db
+
+
+PARTS = ("database", "worker", "supervisor", "queue", "engine", "network", "mlflow")
 
 
 class Mlflow:
@@ -37,15 +41,23 @@ def measure(*, age: float = 0.0, short_of: str = "") -> None:
     )
 
 
+def prove(*, age: float = 0.0, problem: str = "") -> None:
+    SandboxProof.objects.create(
+        engine="local", checked_at=timezone.now() - timedelta(seconds=age), problem=problem
+    )
+
+
 def test_a_platform_that_works_says_so(client):
-    for name in (WORKER, SUPERVISOR):
+    for name in (WORKER, SUPERVISOR, QUEUE):
         Heartbeat.beat(name)
     measure()
+    prove()
     answer = client.get("/mlops/ready")
     assert answer.status_code == 200
     body = answer.json()
     assert body["ready"] is True
-    assert body["parts"] == dict.fromkeys(("worker", "supervisor", "engine", "mlflow"), True)
+    assert body["parts"] == dict.fromkeys(PARTS, True)
+    assert body["database"] == connection.display_name
     assert body["details"]["mlflow"] == {"works": True, "age_seconds": None, "detail": ""}
     assert body["details"]["worker"]["age_seconds"] < 5
 
@@ -54,7 +66,8 @@ def test_what_never_started_is_named(client):
     answer = client.get("/mlops/ready")
     assert answer.status_code == 503
     body = answer.json()
-    assert body["parts"] == {"worker": False, "supervisor": False, "engine": False, "mlflow": True}
+    assert [name for name, works in body["parts"].items() if works] == ["database", "mlflow"]
+    assert set(body["parts"]) == set(PARTS)
     assert "has not started yet" in body["details"]["worker"]["detail"]
 
 
@@ -80,6 +93,34 @@ def test_an_engine_that_is_away_is_not_ready_and_one_that_is_short_says_of_what(
     )
 
 
+def test_a_queue_that_is_not_reached_any_more_is_said():
+    Heartbeat.objects.create(name=QUEUE, beaten_at=timezone.now() - timedelta(seconds=90))
+    part = health.parts_of_platform()[QUEUE]
+    assert part.detail == "The queue was last reached 90 s ago: no worker is woken."
+
+
+def test_a_database_that_is_away_is_said_and_nothing_is_claimed_of_what_it_would_tell(
+    client, monkeypatch
+):
+    def away(**_: object) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(health.connection, "close", lambda: None)  # the test's own transaction
+    monkeypatch.setattr(Heartbeat.objects, "filter", away)
+    answer = client.get("/mlops/ready")
+    assert answer.status_code == 503
+    details = answer.json()["details"]
+    kind = connection.display_name
+    assert details["database"]["detail"] == (
+        f"{kind} does not answer: jobs are neither taken nor told of until it does."
+    )
+    for name in ("worker", "supervisor", "queue", "engine", "network"):
+        assert details[name]["detail"] == "Unknown, since the database does not answer."
+    assert details["mlflow"]["works"]
+    status = client.get("/mlops/status").json()
+    assert (status["database"], status["database_available"]) == (kind, False)
+
+
 def test_mlflow_that_is_away_is_said(monkeypatch):
     monkeypatch.setattr(health, "model_registry", lambda: Mlflow(available=False))
     assert not health.parts_of_platform()["mlflow"].works
@@ -91,3 +132,28 @@ def test_heartbeats_are_shown_to_operators_and_cannot_be_changed(admin_client):
     assert page.status_code == 200
     assert "worker" in page.content.decode()
     assert admin_client.get("/admin/mlops_site/heartbeat/add/").status_code == 403
+
+
+def test_a_network_that_is_not_held_stops_jobs_and_is_said_in_status_and_readiness(client):
+    prove(age=90, problem="The host's firewall did not take the rules: no nft")
+    told = "The host's firewall did not take the rules: no nft: no new job is started."
+    for document in (
+        client.get("/mlops/status").json()["network"],
+        client.get("/mlops/ready").json()["details"]["network"],
+    ):
+        assert (document["works"], document["detail"]) == (False, told)
+        assert 90 <= document["age_seconds"] < 100
+
+
+def test_a_proof_that_is_too_old_is_none():
+    prove(age=2 * 3600)
+    part = health.parts_of_platform()["network"]
+    assert not part.works
+    assert "last proved 120 minutes ago" in part.detail
+
+
+def test_in_development_jobs_run_without_the_proof_and_it_is_said(settings):
+    settings.DEBUG = True
+    part = health.parts_of_platform()["network"]
+    assert part.works
+    assert "MLOPS_DEBUG=1" in part.detail

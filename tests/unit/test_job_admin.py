@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from tests.fixtures.sent_jobs import a_job, claimed, ended
-from training.models import Job
+from training.models import Job, SandboxProof
 from training.states import Reason
 
 LIST = "admin:training_job_changelist"
@@ -91,3 +91,14 @@ def test_a_job_is_not_changed_by_hand(operator: Client):
         reverse("admin:training_job_change", args=[job.pk]), {"status": "completed"}
     )
     assert answer.status_code == 403
+
+
+def test_a_proof_shows_what_was_tried_and_what_came_of_it(db: Any):
+    operator = console("view_sandboxproof")
+    entry = {"network": "none", "what": "the host", "address": "172.30.0.1:1", "got": "refused"}
+    SandboxProof.objects.create(
+        engine="local", problem="Not held", results=[{**entry, "passed": False}]
+    )
+    page = operator.get("/admin/training/sandboxproof/local/change/").content.decode()
+    assert "FAILED from none: the host (172.30.0.1:1): refused" in page
+    assert "Not held" in page

@@ -8,7 +8,7 @@ from django.test import Client
 
 from tests.fixtures.sent_jobs import SCRIPT, a_job, claimed, ended
 from training.models import Job
-from training.states import Priority, Reason
+from training.states import Network, Priority, Reason
 
 
 def again(api: Client, job: Job, edits: Any = None) -> Any:
@@ -23,14 +23,14 @@ def made(answer: Any) -> Job:
 
 
 def test_without_a_body_the_same_job_runs_again_as_one_of_its_own(api: Client):
-    first = a_job(priority=Priority.HIGH)
+    first = a_job(priority=Priority.HIGH, network=Network.NONE)
     answer = again(api, first)
     second = made(answer)
     assert answer["Location"] == f"/mlops/training/jobs/{second.pk}"
     assert answer.json()["rerun_of"] == str(first.pk)
     for name in (
         *("script_name", "script", "experiment_name", "model_name", "requirements"),
-        *("environment", "tags", "timeout_seconds", "priority"),
+        *("environment", "tags", "timeout_seconds", "priority", "network"),
     ):
         assert getattr(second, name) == getattr(first, name), name
     assert second.pk != first.pk
@@ -55,14 +55,23 @@ def test_edits_set_replace_and_remove(api: Client):
         "tags": {"v": "2"},
         "requirements": ["pandas"],
         "timeout": 120,
+        "network": "none",
     }
     second = made(again(api, first, edits))
     assert second.environment == {"A": "1", "C": "3"}
     assert second.tags == {"team": "growth", "v": "2"}
     assert second.requirements == ["pandas"]
     assert second.timeout_seconds == 120
+    assert second.network == "none"
     first.refresh_from_db()
     assert first.environment == {"A": "1", "B": "2"}
+
+
+def test_a_rerun_has_no_more_network_than_the_operator_allows_by_now(api: Client, settings):
+    first = a_job()
+    settings.JOB_NETWORK = {"default": "none", "maximum": "none"}
+    assert made(again(api, first)).network == "none"
+    assert again(api, first, {"network": "internet"}).json()["errors"][0]["field"] == "network"
 
 
 def test_a_rerun_is_found_by_its_own_tags(api: Client):

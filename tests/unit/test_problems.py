@@ -101,7 +101,7 @@ def test_a_part_that_is_away_says_when_to_come_back(client: Client):
 
 def test_a_database_that_does_not_answer_says_when_to_come_back(client: Client):
     answer = client.get("/mlops/full")
-    assert problem_of(answer, 503)["code"] == "database_away"
+    assert problem_of(answer, 503)["code"] == "database_unavailable"
     assert b"disk is full" not in answer.content
     assert answer.headers["Retry-After"] == "5"
 

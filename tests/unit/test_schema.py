@@ -10,19 +10,21 @@ CONTRACT = {
         *("202", "400", "409", "413", "415", "422", "429", "500", "503"),
     },
     ("/mlops/training/jobs/{job_id}", "get"): {"200", "400", "404", "500", "503"},
-    ("/mlops/training/jobs", "get"): {"200", "400", "500"},
-    ("/mlops/training/jobs/{job_id}/cancel", "post"): {"200", "202", "404", "409", "500"},
+    ("/mlops/training/jobs", "get"): {"200", "400", "500", "503"},
+    ("/mlops/training/jobs/{job_id}/cancel", "post"): {
+        *("200", "202", "404", "409", "500", "503"),
+    },
     ("/mlops/training/jobs/{job_id}/rerun", "post"): {
         *("202", "400", "404", "409", "413", "415", "422", "429", "500", "503"),
     },
     ("/mlops/training/validate", "post"): {"200", "400", "413", "415", "500", "503"},
-    ("/mlops/training/reasons", "get"): {"200", "500"},
-    ("/mlops/training/limits", "get"): {"200", "500"},
+    ("/mlops/training/reasons", "get"): {"200", "500", "503"},
+    ("/mlops/training/limits", "get"): {"200", "500", "503"},
     ("/mlops/inference", "post"): {"200", "400", "404", "413", "500", "503"},
     ("/mlops/registry", "post"): {"201", "400", "404", "413", "415", "500", "503"},
     ("/mlops/models", "get"): {"200", "500", "503"},
     ("/mlops/models/{model_name}", "get"): {"200", "404", "500", "503"},
-    ("/mlops/status", "get"): {"200", "500"},
+    ("/mlops/status", "get"): {"200", "500", "503"},
 }
 
 

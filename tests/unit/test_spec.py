@@ -1,18 +1,28 @@
 """What every container is made with, and how an engine that ignores a part of it is found out."""
 
 import copy
-import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
 from sandbox.image import launcher
-from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, record_mb, server_spec
+from sandbox.spec import (
+    Limits,
+    SandboxSpec,
+    build_spec,
+    firewall_spec,
+    job_spec,
+    record_mb,
+    server_spec,
+)
 
 LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
 
 
-def a_job() -> SandboxSpec:
+def a_job(*, variables: Mapping[str, str] = MappingProxyType({})) -> SandboxSpec:
     return job_spec(
         name="job",
         image="image",
@@ -21,9 +31,10 @@ def a_job() -> SandboxSpec:
         environment_folder=Path("/host/env"),
         platform_folder=Path("/host/platform"),
         data_folder=Path("/host/data"),
-        variables={"A": "1", "HOME": "/root"},
+        variables={"A": "1", "HOME": "/root", **variables},
         network="jobs",
         limits=LIMITS,
+        resolvers=["192.0.2.53"],
         deadline_seconds=60,
         grace_seconds=5,
         log_bytes=10 * 1024**2,
@@ -61,23 +72,7 @@ def a_server() -> SandboxSpec:
 
 
 def test_what_a_job_has_on_its_path_is_ours_to_say():
-    spec = job_spec(
-        name="job",
-        image="image",
-        script_folder=Path("/host/job"),
-        script_name="train.py",
-        environment_folder=Path("/host/env"),
-        platform_folder=Path("/host/platform"),
-        data_folder=Path("/host/data"),
-        variables={"PYTHONPATH": "/scratch"},
-        network="jobs",
-        limits=LIMITS,
-        deadline_seconds=60,
-        grace_seconds=5,
-        log_bytes=1024,
-        log_hard_bytes=1024**2,
-        labels={},
-    )
+    spec = a_job(variables={"PYTHONPATH": "/scratch"})
     assert dict(spec.environment)["PYTHONPATH"] == "/opt/mlops/job_path"
     assert "PYTHONPATH" not in dict(a_server().environment) | dict(a_build().environment)
 
@@ -169,7 +164,52 @@ def test_the_engine_never_drops_what_the_launcher_sends(log_bytes: int):
     line = len(
         '{"log":"@123456789 \\n","stream":"stdout","time":"2026-01-31T10:00:00.123456789Z"}\n'
     )
-    spec = dataclasses.replace(a_job(), engine_log_mb=record_mb(log_bytes, seconds=3610))
+    spec = replace(a_job(), engine_log_mb=record_mb(log_bytes, seconds=3610))
     told = spec.create_arguments()["HostConfig"]["LogConfig"]["Config"]
     assert told["max-file"] == "2"
     assert int(told["max-size"].removesuffix("m")) * 1024**2 >= excerpt * 4 / 3 + frames * line
+
+
+@pytest.mark.parametrize("network", ["", "default", "bridge", "host", "container:other"])
+@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+def test_no_container_is_on_a_network_that_is_not_the_installations_own(make, network: str):
+    with pytest.raises(ValueError, match="cannot be on the network"):
+        replace(make(), network=network)
+
+
+@pytest.mark.parametrize("user", ["", "0", "root", "0:0"])
+def test_no_container_runs_as_root(user: str):
+    with pytest.raises(ValueError, match="root"):
+        replace(a_build(), user=user)
+
+
+@pytest.mark.parametrize("name", ["memory_mb", "cpus", "pids", "scratch_mb"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_no_limit_can_be_switched_off(name: str, value: int):
+    with pytest.raises(ValueError, match=name):
+        replace(LIMITS, **{name: value})
+
+
+def test_only_the_firewall_has_a_right_and_it_has_one():
+    rules = firewall_spec(name="f", image="i", command=["sh"], rules="", labels={})
+    host_config = rules.create_arguments()["HostConfig"]
+    assert host_config["CapAdd"] == ["NET_ADMIN"]
+    assert host_config["CapDrop"] == ["ALL"]
+    assert host_config["ReadonlyRootfs"] is True
+    assert host_config["SecurityOpt"] == ["no-new-privileges"]
+    assert host_config["Mounts"] == []
+    for make in (a_job, a_build, a_server):
+        assert make().create_arguments()["HostConfig"]["CapAdd"] == []
+
+
+@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+def test_every_kind_has_namespaces_a_log_and_files_of_its_own(make):
+    host_config = make().create_arguments()["HostConfig"]
+    assert host_config["IpcMode"] == host_config["CgroupnsMode"] == "private"
+    assert host_config["PidMode"] == host_config["UTSMode"] == host_config["UsernsMode"] == ""
+    assert host_config["OomScoreAdj"] == 500
+    assert host_config["LogConfig"]["Config"] == {"max-size": "50m", "max-file": "2"}
+    limits = {each["Name"]: each["Hard"] for each in host_config["Ulimits"]}
+    assert limits == {"core": 0, "nofile": 4096}
+    assert "noexec" in host_config["Tmpfs"]["/tmp"]
+    assert all("size=" in options for options in host_config["Tmpfs"].values())

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ LIMITS = UploadLimits(
     script_max_bytes=1024 * 1024,
     allow_urls=False,
     timeout={"minimum": 60, "default": 300, "maximum": 3600},
+    network={"default": "internet", "maximum": "internet"},
 )
 BOUNDARY = "----the-boundary-of-the-test"
 scripts = st.text(
@@ -333,3 +335,23 @@ def test_a_sentence_about_very_many_fields_stays_one_that_can_be_read():
         read(a_body(**{f"unknown_{number}": 1 for number in range(9)}))
     assert str(refused.value.detail).endswith("And 4 more.")
     assert len(refused.value.errors) == 9
+
+
+@pytest.mark.parametrize("value", ["internet", "none", None])
+def test_a_job_may_ask_for_a_network(value):
+    assert read(a_body(network=value)).network == (value or "internet")
+    assert read_form(("network", value or "internet")).network == (value or "internet")
+
+
+@pytest.mark.parametrize("value", ["host", "", 1, True, ["none"], {"a": 1}])
+def test_there_are_no_other_networks(value):
+    assert problems(a_body(network=value)) == {"network": "There is no such network."}
+
+
+def test_nobody_gets_more_network_than_the_operator_allows():
+    strict = replace(LIMITS, network={"default": "internet", "maximum": "none"})
+    body = json.dumps(a_body()).encode()
+    assert parse_upload(body, "application/json", limits=strict).network == "none"
+    body = json.dumps(a_body(network="internet")).encode()
+    with pytest.raises(UploadRejected, match="internet is more than jobs may have here"):
+        parse_upload(body, "application/json", limits=strict)

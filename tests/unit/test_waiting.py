@@ -12,7 +12,7 @@ from sandbox.engine import EngineError, EngineUnavailable, SandboxMismatch
 from tests.unit.job_world import ENVIRONMENT, Fault, World
 from training.models import Attempt, Job, WaitingContainer
 from training.services import claim, observe, waiting
-from training.states import Status
+from training.states import Network, Status
 
 pytestmark = pytest.mark.django_db
 State = WaitingContainer.State
@@ -268,3 +268,11 @@ def test_one_without_a_row_is_removed(world: World):
     WaitingContainer.objects.all().delete()
     world.reconcile()
     assert not world.engine.containers
+
+
+def test_a_job_without_network_gets_a_container_of_its_own(world: World):
+    job = world.submit()
+    Job.objects.filter(pk=job.pk).update(network=Network.NONE)
+    world.launch()
+    assert world.engine.starts == {str(world.attempt_of(job).pk): 1}
+    assert len(ready()) == 2

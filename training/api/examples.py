@@ -45,6 +45,7 @@ JOB_EXAMPLE = {
     "requirements": ["scikit-learn", "pandas"],
     "timeout": 600,
     "tags": {"version": "1.0"},
+    "network": "internet",
     "rerun_of": None,
     "reruns": [],
     "attempts": [

@@ -11,7 +11,7 @@ from rest_framework.views import APIView
 from training.api.client import client_of
 from training.api.serializers import WAITING_FOR
 from training.reference import Limit, limits_now, reasons
-from training.states import ENDINGS, Ending, Fault, Reason, Status
+from training.states import ENDINGS, Ending, Fault, Network, Reason, Status
 
 
 class ReasonSerializer(serializers.Serializer):
@@ -54,6 +54,15 @@ class LimitSerializer(serializers.Serializer):
     unit = serializers.CharField(help_text="What the numbers count.")
 
 
+class NetworkLimitSerializer(serializers.Serializer):
+    """What a job may reach beside MLflow: from `none` to `internet`."""
+
+    default = serializers.ChoiceField(
+        choices=Network.choices, help_text="What holds where nothing is asked for."
+    )
+    maximum = serializers.ChoiceField(choices=Network.choices, help_text="The most there can be.")
+
+
 class LimitsSerializer(serializers.Serializer):
     """Every limit, by its name."""
 
@@ -63,6 +72,7 @@ class LimitsSerializer(serializers.Serializer):
         child=LimitSerializer(),
         help_text="Of all jobs together; `user_jobs` counts yours.",
     )
+    network = NetworkLimitSerializer(help_text="What one job may reach.")
     waiting_for = serializers.ChoiceField(
         choices=WAITING_FOR,
         allow_null=True,
@@ -126,6 +136,7 @@ LIMITS_EXAMPLE = {
             "unit": "jobs",
         }
     },
+    "network": {"default": "internet", "maximum": "internet"},
     "waiting_for": None,
 }
 
@@ -173,4 +184,5 @@ class LimitsView(APIView):
             name: {limit.name: _limit_document(limit) for limit in group}
             for name, group in groups.items()
         }
+        document["network"] = dict(limits.network)
         return Response({**document, "waiting_for": limits.waiting_for or None})

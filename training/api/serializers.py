@@ -10,13 +10,14 @@ from training import logs
 from training.facts import JobFacts, facts_of
 from training.models import Attempt, Job
 from training.services.claim import Waiting
-from training.states import Phase, Priority, Reason, Status
+from training.states import Network, Phase, Priority, Reason, Status
 
 WAITING_FOR = (
     "engine",
     "disk",
     "memory",
     "mlflow",
+    "network",
     "cpus",
     "slots",
     "builders",
@@ -81,6 +82,14 @@ class UploadSerializer(serializers.Serializer):
         default=Priority.NORMAL.word,
         help_text="Which jobs are taken first; within one priority users take turns.",
     )
+    network = serializers.ChoiceField(
+        choices=Network.choices,
+        required=False,
+        default=settings.JOB_NETWORK["default"],
+        help_text=(
+            "What the script may reach beside MLflow: `internet` (no private address), or `none`."
+        ),
+    )
 
 
 class UploadFormSerializer(UploadSerializer):
@@ -126,6 +135,9 @@ class EditsSerializer(serializers.Serializer):
         child=serializers.CharField(allow_null=True),
         required=False,
         help_text="These are set, null removes one, all others stay as they were.",
+    )
+    network = serializers.ChoiceField(
+        choices=Network.choices, required=False, help_text="What the script may reach."
     )
 
 
@@ -217,13 +229,17 @@ class JobRowSerializer(JobAcceptedSerializer):
         allow_null=True,
         help_text=(
             "Why a queued job is not taken: the engine is away, disk, memory or MLflow is short, "
-            "no CPUs or slots are free, all builders are busy, others have their turn, or it is "
-            "tried again later. Null: it is being taken."
+            "the firewall does not hold what jobs may reach (`network`), no CPUs or slots are "
+            "free, all builders are busy, others have their turn, or it is tried again later. "
+            "Null: it is being taken."
         ),
     )
     requirements = serializers.ListField(child=serializers.CharField(), help_text="As asked for.")
     timeout = serializers.IntegerField(help_text="How many seconds the script may run.")
     tags = serializers.DictField(child=serializers.CharField(), help_text="As asked for.")
+    network = serializers.ChoiceField(
+        choices=Network.choices, help_text="What the script may reach beside MLflow."
+    )
     rerun_of = serializers.CharField(allow_null=True, help_text="The job that this one runs again.")
     reruns = serializers.ListField(
         child=serializers.CharField(), help_text="The jobs that run this one again."
@@ -281,6 +297,7 @@ def row_document(job: Job, facts: JobFacts) -> dict[str, Any]:
         "requirements": job.requirements,
         "timeout": job.timeout_seconds,
         "tags": job.tags,
+        "network": job.network,
         "rerun_of": str(job.rerun_of_id) if job.rerun_of_id else None,
         "reruns": [str(job_id) for job_id in facts.reruns],
         "attempts": [_attempt_document(attempt) for attempt in facts.attempts],

@@ -29,7 +29,7 @@ from rest_framework.exceptions import APIException
 from registry.names import experiment_name_problem, model_name_problem
 from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
 from training.api.requirements_check import requirement_problem
-from training.states import Priority
+from training.states import Network, Priority
 
 JSON_FIELDS = frozenset(
     {
@@ -43,10 +43,11 @@ JSON_FIELDS = frozenset(
         "timeout",
         "tags",
         "priority",
+        "network",
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
-EDITABLE_FIELDS = frozenset({"environment_vars", "requirements", "timeout", "tags"})
+EDITABLE_FIELDS = frozenset({"environment_vars", "requirements", "timeout", "tags", "network"})
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.py")
 SCRIPT_NAME_MAX = 100
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -85,11 +86,13 @@ PASTED_WARNING = "script_content was not valid JSON; it was taken raw, exactly a
 
 @dataclass(frozen=True)
 class UploadLimits:
-    """What the operator allows. `timeout` has `minimum`, `default` and `maximum` in seconds."""
+    """What the operator allows. `timeout` has `minimum`, `default` and `maximum` in seconds,
+    `network` has `default` and `maximum`."""
 
     script_max_bytes: int
     allow_urls: bool
     timeout: Mapping[str, int]
+    network: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class Submission:
     environment: tuple[tuple[str, str], ...]
     timeout: int
     tags: tuple[tuple[str, str], ...]
+    network: Network
     priority: Priority = Priority.NORMAL
     warnings: tuple[str, ...] = ()
 
@@ -116,6 +120,7 @@ class Edits:
     environment: tuple[tuple[str, str], ...] | None = None
     timeout: int | None = None
     tags: tuple[tuple[str, str], ...] | None = None
+    network: Network | None = None
 
 
 class UploadRejected(APIException):
@@ -179,6 +184,7 @@ def parse_edits(
         environment=check.environment() if "environment_vars" in fields else None,
         timeout=check.timeout() if "timeout" in fields else None,
         tags=check.tags() if "tags" in fields else None,
+        network=check.network() if "network" in fields else None,
     )
     check.raise_if_any()
     return edits
@@ -370,6 +376,7 @@ def _checked(
         environment=check.environment(),
         timeout=check.timeout(),
         tags=check.tags(),
+        network=check.network(),
         priority=check.priority(),
         warnings=warnings,
     )
@@ -522,6 +529,22 @@ class _Check:
             self._wrong("priority", "There is no such priority.", f"Send {', '.join(words)}.")
             return Priority.NORMAL
         return Priority(words.index(value))
+
+    def network(self) -> Network:
+        """At most what the operator allows; that is what holds for who asks for nothing, too."""
+        maximum = Network(self._limits.network["maximum"])
+        allowed = [each for each in Network if each.at_most(maximum) is each]
+        value = self._fields.get("network")
+        hint = f"Send {' or '.join(allowed)}."
+        if value is None:
+            return Network(self._limits.network["default"]).at_most(maximum)
+        if value not in Network.values:
+            self._wrong("network", "There is no such network.", hint)
+        elif value not in allowed:
+            self._wrong("network", f"{value} is more than jobs may have here.", hint)
+        else:
+            return Network(value)
+        return Network.NONE
 
     def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
         """A mapping of text to text; what is not becomes a problem and an empty mapping."""

@@ -17,6 +17,7 @@ from training.api.submission import parse_upload
 from training.models import Job, Resolution
 from training.script_check import TooBusy
 from training.services.validate import Finding, Severity, Validation, validate
+from training.states import Network
 
 NOT_ASKED = "not_asked"
 RESOLUTION_STATUSES = (*Resolution.Status.values, NOT_ASKED)
@@ -64,6 +65,9 @@ class JobLimitsSerializer(serializers.Serializer):
     timeout_seconds = serializers.IntegerField(help_text="How long the script may run.")
     memory_mb = serializers.IntegerField(help_text="Its memory, scratch included.")
     cpus = serializers.FloatField(help_text="Its CPUs.")
+    network = serializers.ChoiceField(
+        choices=Network.choices, help_text="What it may reach beside MLflow."
+    )
     attempts = serializers.IntegerField(help_text="How often it is tried when we fail.")
 
 
@@ -97,7 +101,13 @@ VALID_EXAMPLE = {
         "detail": None,
         "hint": None,
     },
-    "limits": {"timeout_seconds": 300, "memory_mb": 2048, "cpus": 1.0, "attempts": 3},
+    "limits": {
+        "timeout_seconds": 300,
+        "memory_mb": 2048,
+        "cpus": 1.0,
+        "network": "internet",
+        "attempts": 3,
+    },
     "queue": {"position": 1, "waiting_for": None},
 }
 FAULTY_EXAMPLE = {
@@ -206,5 +216,6 @@ def _limits_document(job: Job) -> dict[str, Any]:
         "timeout_seconds": job.timeout_seconds,
         "memory_mb": job.memory_mb,
         "cpus": job.cpus,
+        "network": str(job.network),
         "attempts": settings.JOB_MAX_ATTEMPTS,
     }

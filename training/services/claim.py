@@ -40,7 +40,7 @@ class Room:
         return not self.why_not(job)
 
     def why_not(self, job: Job) -> str:
-        """What the job waits for: `engine`, `disk`, `memory`, `mlflow`, `cpus` or `slots`."""
+        """What the job waits for: what the platform is short of, `memory`, `cpus` or `slots`."""
         if self.short_of:
             return self.short_of
         if self.running == 0:
@@ -79,6 +79,14 @@ def room_left(engine: str = LOCAL_ENGINE) -> Room:
     )
 
 
+def one_at_a_time(engine: str = LOCAL_ENGINE) -> None:
+    """In a transaction: whoever else counts jobs before adding one waits until it is over.
+
+    What counts is counted by nobody else then, as it is on SQLite, which has one writer anyway.
+    """
+    EngineCapacity.objects.select_for_update().filter(engine=engine).values_list("pk").first()
+
+
 def note_short_of(what: str, engine: str = LOCAL_ENGINE) -> None:
     """Nothing more is claimed until the next measurement: each job would lose an attempt."""
     EngineCapacity.objects.filter(engine=engine).update(short_of=what)
@@ -112,6 +120,7 @@ def claimable() -> Job | None:
 def claim_next() -> Attempt | None:
     """Takes the next job, if there is room for it; None otherwise."""
     with transaction.atomic():
+        one_at_a_time()
         job = claimable()
         if job is None:
             return None

@@ -80,7 +80,8 @@ def end(attempt: Attempt, reason: EndReason, *, run_id: str = "", model_version:
     Raises LeaseLost.
     """
     with transaction.atomic():
-        attempt.job.refresh_from_db()
+        rows.hold(attempt)
+        attempt.job.refresh_from_db(from_queryset=Job.objects.select_for_update())
         reason = _what_was_asked(attempt.job, reason)
         rows.update_attempt(attempt, finished_at=timezone.now(), reason=reason.reason)
         if _is_tried_again(attempt, reason):

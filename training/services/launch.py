@@ -21,11 +21,14 @@ from sandbox.spec import Kind
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
 from training.script_check import TooBusy, read_script
-from training.services import claim, resolve, rows, waiting
+from training.services import claim, network, resolve, rows, waiting
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
 
 log = logging.getLogger(__name__)
+
+
+NETWORK_NOT_HELD = "The host's firewall does not hold what jobs may reach, so none is started."
 
 
 class Cancelled(Exception):
@@ -95,6 +98,10 @@ def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | No
         if isinstance(error, EngineUnavailable):
             claim.note_short_of("engine")
         return EndReason.of(Reason.ENGINE_UNAVAILABLE)
+    except network.NetworkNotHeld as error:
+        rows.record(attempt.job, "network_not_held", actor=rows.WORKER, attempt=attempt)
+        log.error("job.network_not_held: %s", error, extra={"job": str(attempt.job_id)})
+        return EndReason.of(Reason.ENGINE_UNAVAILABLE, sentence=NETWORK_NOT_HELD)
     except RegistryUnavailable:
         log.exception("job.tracking_unavailable", extra={"job": str(attempt.job_id)})
         claim.note_short_of("mlflow")
@@ -126,6 +133,8 @@ def _launch(attempt: Attempt, stop: threading.Event) -> None:
     variables = _open_tracking(attempt)
     if stop.is_set():
         raise Cancelled
+    engine = engine_room.engine()
+    network.ensure_kept(engine)
     began = waiting.start_in_waiting(attempt, environment=environment, variables=variables)
     if began is not None:
         hand_over(attempt, started_at=began)
@@ -139,7 +148,7 @@ def _launch(attempt: Attempt, stop: threading.Event) -> None:
     )
     if stop.is_set():
         raise Cancelled
-    _start(attempt, engine_room.engine(), engine_room.engine().create(spec))
+    _start(attempt, engine, engine.create(spec))
 
 
 def _environment_for(

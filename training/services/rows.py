@@ -38,16 +38,23 @@ def update_attempt(attempt: Attempt, **values: Any) -> None:
         setattr(attempt, name, value)
 
 
+def hold(attempt: Attempt) -> None:
+    """In a transaction: nobody takes or ends the attempt before it is over. Raises LeaseLost.
+
+    Whoever locks both locks the attempt first, then its job.
+    """
+    held = Attempt.objects.filter(pk=attempt.pk, lease_token=attempt.lease_token, finished_at=None)
+    if not held.select_for_update().values_list("pk").first():
+        raise LeaseLost(str(attempt))
+
+
 def update_job(attempt: Attempt, **values: Any) -> None:
     """Changes the job of an attempt that is still held. Raises LeaseLost."""
-    held = Job.objects.filter(
-        pk=attempt.job_id,
-        attempts__pk=attempt.pk,
-        attempts__lease_token=attempt.lease_token,
-        attempts__finished_at=None,
-    ).exclude(status__in=TERMINAL)
-    if not held.update(revision=F("revision") + 1, **values):
-        raise LeaseLost(str(attempt))
+    with transaction.atomic():
+        hold(attempt)
+        alive = Job.objects.filter(pk=attempt.job_id).exclude(status__in=TERMINAL)
+        if not alive.update(revision=F("revision") + 1, **values):
+            raise LeaseLost(str(attempt))
     for name, value in values.items():
         setattr(attempt.job, name, value)
 
@@ -165,6 +172,9 @@ def _release(attempt: Attempt) -> None:
     """If it is still ours; a database that does not answer leaves it to run out."""
     held = Attempt.objects.filter(pk=attempt.pk, lease_token=attempt.lease_token, finished_at=None)
     with contextlib.suppress(DatabaseError):
+        # What failed may have been the connection: the next one is asked then.
+        if not connection.is_usable():
+            connection.close()
         held.exclude(lease_owner=SUPERVISOR).update(lease_expires_at=timezone.now())
 
 

@@ -16,8 +16,8 @@ from training.api.submission import Edits, Submission
 from training.doorbell import SUPERVISOR_BELL
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
-from training.services.claim import room_left
-from training.states import Priority, Status
+from training.services.claim import one_at_a_time, room_left
+from training.states import Network, Priority, Status
 
 WORD = re.compile(r"\w+")
 TERM_MAX = 300
@@ -108,6 +108,7 @@ def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
         environment=tuple(job.environment.items()),
         timeout=job.timeout_seconds,
         tags=tuple(job.tags.items()),
+        network=Network(job.network).at_most(Network(settings.JOB_NETWORK["maximum"])),
         priority=Priority(job.priority),
     )
     changed = {name: value for name, value in vars(edits).items() if value is not None}
@@ -172,6 +173,7 @@ def _earlier(mine: Mapping[str, str], body_hash: str) -> Accepted:
 
 def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None) -> Job:
     with transaction.atomic():
+        one_at_a_time()
         check_caps(owner=client.owner, experiment=submission.experiment_name)
         now = timezone.now()
         job = Job.objects.create(
@@ -185,6 +187,7 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             timeout_seconds=submission.timeout,
             memory_mb=settings.JOB_MEMORY_MB,
             cpus=settings.JOB_CPUS,
+            network=submission.network,
             owner=client.owner,
             priority=submission.priority,
             rerun_of=rerun_of,

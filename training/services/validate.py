@@ -212,5 +212,6 @@ def _job_that_would_be(submission: Submission, *, owner: str) -> Job:
         timeout_seconds=submission.timeout,
         memory_mb=settings.JOB_MEMORY_MB,
         cpus=settings.JOB_CPUS,
+        network=submission.network,
         created_at=timezone.now(),
     )

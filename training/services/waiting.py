@@ -25,7 +25,7 @@ from sandbox.spec import SCRIPT_PATH, SandboxSpec, job_environment
 from training import containers, engine_room
 from training.models import Attempt, EngineCapacity, Job, WaitingContainer
 from training.services import claim, rows
-from training.states import Phase, Status
+from training.states import Network, Phase, Status
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,10 @@ def start_in_waiting(
 
 def _take(attempt: Attempt, environment: Environment) -> WaitingContainer | None:
     """The oldest that is ready; its row names the attempt from here on."""
-    if settings.WAITING_CONTAINERS == 0 or attempt.job.memory_mb < settings.JOB_MEMORY_MB:
+    job = attempt.job
+    if settings.WAITING_CONTAINERS == 0 or job.network != Network.INTERNET:
+        return None
+    if job.memory_mb < settings.JOB_MEMORY_MB:
         # With less memory than it was made for, the imports would be the difference.
         return None
     ready = _of_environment(environment).filter(state=State.READY)

@@ -13,15 +13,17 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
+from django_q.brokers import get_broker
 
 from inference import services as inference_services
 from mlops_site.daily import DailyWork
-from mlops_site.models import SUPERVISOR, Heartbeat
+from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
 from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
 from training.doorbell import SUPERVISOR_BELL, wake_on_ring
 from training.leftovers import Leftovers
 from training.services.claim import LOCAL_ENGINE
+from training.services.network import NetworkWatch
 from training.supervisor import JobSupervisor
 
 log = logging.getLogger(__name__)
@@ -103,15 +105,18 @@ class _Supervision:
         return None
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
-        slow_at = 0.0
+        slow_at, network = 0.0, NetworkWatch()
         slow_looks = (
             _beat,
+            _reach_queue,
+            network.look,
             jobs.measure,
             leftovers.restore_networks,
             jobs.reconcile,
             inference_services.reconcile,
             inference_services.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
+            leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
             DailyWork().ask,
         )
@@ -156,3 +161,9 @@ class _Supervision:
 
 def _beat() -> None:
     Heartbeat.beat(SUPERVISOR)
+
+
+def _reach_queue() -> None:
+    """So that whoever asks what is wrong is told of a Redis that is away."""
+    if get_broker().ping():
+        Heartbeat.beat(QUEUE)

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('training', '0002_resolutions_and_owners'),
+        ('training', '0003_network_policy'),
     ]
 
     operations = [

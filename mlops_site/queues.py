@@ -1,0 +1,121 @@
+"""The queue on the database and on Redis; both outlive that the server behind them goes away.
+
+A task only wakes a worker: what is due stands in rows, and the supervisor asks again for what was
+lost. So a task that cannot be queued now is dropped with a word in the log, and whoever asks for
+it never waits for a server that is away. django-q2's own brokers let their reader die instead.
+"""
+
+import functools
+import logging
+import time
+from typing import Any
+
+import redis
+from django.conf import settings
+from django.db import DatabaseError, connections
+from django.utils import timezone
+from django_q.brokers.orm import ORM
+from django_q.brokers.redis_broker import Redis
+from django_q.conf import Conf
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from training.doorbell import QUEUE_BELL, Listener
+
+log = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 2.0
+ANSWER_SECONDS = 5.0
+AWAY_SECONDS = 1.0
+Tasks = list[tuple[int | None, bytes]]
+
+
+class OrmQueue(ORM):
+    """Tasks as rows. One process of the cluster takes them and listens; whoever queues one rings.
+
+    A task that nobody rang for, such as one that comes due again, is found at the next look.
+    """
+
+    _listener: Listener | None = None
+
+    def enqueue(self, task: str) -> Any:
+        """The task's id in the queue."""
+        queued = super().enqueue(task)
+        QUEUE_BELL.ring_on_commit()
+        return queued
+
+    def dequeue(self) -> Tasks | None:
+        """Some tasks, or None after a wait without any."""
+        try:
+            return self._take()
+        except DatabaseError as error:
+            log.warning("queue.database_away %s", type(error).__name__)
+            connections[Conf.ORM].close()
+            time.sleep(AWAY_SECONDS)  # nothing tells that a server is back
+            return None
+
+    def _take(self) -> Tasks | None:
+        due = self.get_connection().filter(key=self.list_key, lock__lt=timezone.now())
+        if due.exists():
+            return super().dequeue()
+        self._wait()
+        return None
+
+    def _wait(self) -> None:
+        try:
+            self._listener = self._listener or Listener(QUEUE_BELL)
+        except OSError:
+            # Another cluster of the installation, which is about to end, listens still.
+            time.sleep(Conf.POLL)
+            return
+        self._listener.wait(Conf.POLL)
+
+
+class RedisQueue(Redis):
+    """Tasks in a list of Redis; who waits for one waits in Redis (`BLPOP`), and polls nothing."""
+
+    _away_until = 0.0
+
+    @staticmethod
+    def get_connection(list_key: str | None = None) -> "redis.Redis":
+        """One client for the whole process, which opens connections as it needs them."""
+        return _client(settings.REDIS_URL)
+
+    def enqueue(self, task: bytes) -> int | None:
+        """None when Redis is away; for a moment after that it is not even asked."""
+        if time.monotonic() < RedisQueue._away_until:
+            return None
+        try:
+            return int(self.connection.rpush(self.list_key, task))
+        except redis.RedisError as error:
+            RedisQueue._away_until = time.monotonic() + AWAY_SECONDS
+            log.warning("queue.task_dropped: Redis is away (%s)", type(error).__name__)
+            return None
+
+    def dequeue(self) -> Tasks | None:
+        try:
+            return super().dequeue()
+        except redis.RedisError as error:
+            log.warning("queue.redis_away %s", type(error).__name__)
+            time.sleep(AWAY_SECONDS)  # nothing tells that a server is back
+            return None
+
+    def ping(self) -> bool:
+        try:
+            return bool(super().ping())
+        except redis.RedisError:
+            return False
+
+    def set_stat(self, key: str, value: str, timeout: int) -> None:
+        """Nobody reads django-q2's own figures, twice a second; a guard that waits is no guard."""
+
+
+@functools.cache
+def _client(url: str) -> "redis.Redis":
+    """A kept connection that broke is opened again once; more patience has who asks again."""
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_SECONDS,
+        socket_timeout=ANSWER_SECONDS,
+        retry=Retry(NoBackoff(), 1),
+    )

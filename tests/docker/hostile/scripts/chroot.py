@@ -1,0 +1,1 @@
+tried("chroot", lambda: os.chroot("/scratch"))

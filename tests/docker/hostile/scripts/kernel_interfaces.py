@@ -1,0 +1,5 @@
+attributes = ctypes.create_string_buffer(128)
+ctypes.memmove(attributes, (1).to_bytes(4, "little") + (128).to_bytes(4, "little"), 8)
+tried("bpf", lambda: call("bpf", 0, attributes, 128))
+tried("perf of everybody", lambda: call("perf_event_open", attributes, -1, 0, -1, 0))
+tried("userfaultfd", lambda: call("userfaultfd", 0))

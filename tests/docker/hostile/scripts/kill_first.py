@@ -1,0 +1,8 @@
+import signal
+
+for number in (signal.SIGKILL, signal.SIGSTOP):
+    os.kill(1, number)
+state = open("/proc/1/stat").read().split()[2]
+print("refused PID 1 stopped: it is", state) if state not in "TZ" else print(
+    "MANAGED PID 1 stopped"
+)

@@ -1,0 +1,8 @@
+tried("tmpfs", lambda: call("mount", b"none", b"/scratch", b"tmpfs", 0, b""))
+tried("proc", lambda: call("mount", b"proc", b"/tmp", b"proc", 0, b""))
+tried("a bind", lambda: call("mount", b"/", b"/scratch", 0, 4096, 0))
+tried("root writable", lambda: call("mount", 0, b"/", 0, 32 | 4096, 0))
+tried("umount /job", lambda: call("umount2", b"/job", 2))
+tried("fsopen", lambda: call("fsopen", b"ext4", 0))
+tried("open_tree", lambda: call("open_tree", -100, b"/", 1))
+tried("pivot_root", lambda: call("pivot_root", b"/scratch", b"/scratch"))

@@ -1,0 +1,11 @@
+import threading
+
+made, stop = 0, threading.Event()
+try:
+    while made < 5000:
+        threading.Thread(target=stop.wait, daemon=True).start()
+        made += 1
+    print("MANAGED", made)
+except RuntimeError as error:
+    print(f"refused more than {made} threads: {error}")
+stop.set()

@@ -8,9 +8,11 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +113,13 @@ class Platform:
             return job if job["phase"] == phase else None
 
         return wait_for(look, seconds=JOB_SECONDS, what=f"phase {phase} of {job_id}")
+
+    def container_of(self, job_id: str) -> str:
+        """The container of the job's newest attempt: one of its own, or one that waited for it."""
+        asked = "SELECT container_id FROM training_attempt WHERE job_id = ? ORDER BY number DESC"
+        path = self.home / "db" / "platform.sqlite3"
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as rows:
+            return str(rows.execute(asked, (uuid.UUID(job_id).hex,)).fetchone()[0])
 
     def processes(self) -> dict[str, int]:
         """Process ids by the name of the service, from the parent's children."""

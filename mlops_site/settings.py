@@ -121,6 +121,8 @@ MAX_CONCURRENT_JOBS = _int("MLOPS_MAX_CONCURRENT_JOBS", 0)
 RESERVED_MEMORY_MB = _int("MLOPS_RESERVED_MEMORY_MB", 1024)
 MEMORY_FREE_MB = _int("MLOPS_MEMORY_FREE_MB", 512)
 DISK_FREE_MB = _int("MLOPS_DISK_FREE_MB", 2048)
+# Containers that wait for a job with its environment's imports done, in all; 0: none.
+WAITING_CONTAINERS = _int("MLOPS_WAITING_CONTAINERS", 2)
 # Retention: 0 keeps for ever. What a registered model needs is kept whatever these say.
 KEEP_JOBS_DAYS = _int("MLOPS_KEEP_JOBS_DAYS", 365)
 KEEP_JOBS = _int("MLOPS_KEEP_JOBS", 100_000)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 CALL_SECONDS = 60
+READ_BYTES = 65536
 MIB = 1024 * 1024
 NEVER = "0001-01-01"
 BROKEN_OFF = (HTTPError, OSError, struct.error, json.JSONDecodeError)
@@ -267,19 +269,83 @@ class Engine:
                 raise
 
     @_mapped
+    def change_limits(self, container_id: str, spec: SandboxSpec) -> None:
+        """Memory and processor time of a container that runs, to what the spec says."""
+        update = spec.limits_update()
+        self._api.update_container(
+            container_id,
+            mem_limit=update["Memory"],
+            memswap_limit=update["MemorySwap"],
+            cpu_period=update["CpuPeriod"],
+            cpu_quota=update["CpuQuota"],
+        )
+
+    @_mapped
+    def hand_in(
+        self, container_id: str, data: bytes, *, answer: bytes, timeout_seconds: float
+    ) -> bytes | None:
+        """Writes to a container's input, once, and closes it; returns what follows `answer`.
+
+        That is the rest of the first line of its output that begins with `answer`; None when the
+        container ends without such a line. Raises EngineUnavailable when neither comes in time.
+        """
+        wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+        wrapped = self._api.attach_socket(container_id, params=wanted)
+        attached: socket.socket = getattr(wrapped, "_sock", wrapped)
+        try:
+            attached.settimeout(timeout_seconds)
+            attached.sendall(data)
+            attached.shutdown(socket.SHUT_WR)
+            return _line_after(attached, answer)
+        except OSError as error:
+            raise EngineUnavailable(str(error)) from error
+        finally:
+            wrapped.close()
+            attached.close()
+
+    @_mapped
+    def checked_readback(self, container_id: str, spec: SandboxSpec) -> dict[str, Any]:
+        """`readback` of a container that is what the spec asks for; raises SandboxMismatch."""
+        inspect = self._api.inspect_container(container_id)
+        differences = spec.differences(inspect)
+        if differences:
+            raise SandboxMismatch(differences)
+        return _hardening(inspect)
+
+    @_mapped
+    def image_id(self, tag: str) -> str:
+        return str(self._api.inspect_image(tag)["Id"])
+
+    @_mapped
     def readback(self, container_id: str) -> dict[str, Any]:
         """The hardening fields as the engine reports them, to be shown to operators."""
-        inspect = self._api.inspect_container(container_id)
-        fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
-        fields["User"] = inspect["Config"]["User"]
-        # What the engine adds by itself where its host has it.
-        fields["AppArmorProfile"] = inspect.get("AppArmorProfile", "")
-        fields["Mounts"] = [
-            {"target": mount["Destination"], "read_only": not mount["RW"]}
-            for mount in inspect["Mounts"]
-            if mount["Type"] == "bind"
-        ]
-        return fields
+        return _hardening(self._api.inspect_container(container_id))
+
+
+def _hardening(inspect: Mapping[str, Any]) -> dict[str, Any]:
+    fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
+    fields["User"] = inspect["Config"]["User"]
+    # What the engine adds by itself where its host has it.
+    fields["AppArmorProfile"] = inspect.get("AppArmorProfile", "")
+    fields["Mounts"] = [
+        {"target": mount["Destination"], "read_only": not mount["RW"]}
+        for mount in inspect["Mounts"]
+        if mount["Type"] == "bind"
+    ]
+    return fields
+
+
+def _line_after(attached: socket.socket, answer: bytes) -> bytes | None:
+    """The stream's own marks, eight bytes before each piece, stand before a line, never in one."""
+    heard = b""
+    while True:
+        before, found, after = heard.partition(answer)
+        if found and b"\n" in after:
+            return after.partition(b"\n")[0]
+        data = attached.recv(READ_BYTES)
+        if not data:
+            return None
+        heard += data
 
 
 @_mapped

@@ -165,7 +165,8 @@ def _debian_tag() -> str:
 
 def _files() -> dict[str, tuple[bytes, int]]:
     """What goes to /opt/mlops: name to content and mode."""
-    ours = [*IMAGE_FOLDER.glob("*.py"), *_job_path_files()]
+    waiting = IMAGE_FOLDER.glob("waiting_path/*.py")
+    ours = [*IMAGE_FOLDER.glob("*.py"), *waiting, *_job_path_files()]
     files = {
         str(path.relative_to(IMAGE_FOLDER)): (path.read_bytes(), 0o644) for path in sorted(ours)
     }

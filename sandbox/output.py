@@ -11,6 +11,8 @@ FRAME = re.compile(rb"@(\d{1,15}) ([A-Za-z0-9+/]*={0,2})")
 # What a launcher that was killed may leave of one.
 BEGUN = re.compile(rb"@\d{0,15} ?")
 # A frame is less than 16 KiB long.
+# What the launcher of a waiting container says of itself.
+MARK = re.compile(rb"!(?:ready|began (\d+\.\d+))")
 LINE_MAX_BYTES = 16 * 1024
 
 Run = tuple[int, bytes]
@@ -30,12 +32,31 @@ def printed(record: Iterable[bytes]) -> Iterator[Run]:
     for data in record:
         *lines, held = (held + data).split(b"\n")
         for line in lines:
-            yield reader.run_of(line, end=b"\n")
+            if not MARK.fullmatch(line):
+                yield reader.run_of(line, end=b"\n")
         if len(held) > LINE_MAX_BYTES:
             yield reader.foreign(held)
             held = b""
     if held and not BEGUN.fullmatch(held):
         yield reader.run_of(held)
+
+
+def began_at(record: Iterable[bytes]) -> float | None:
+    """When the launcher of a waiting container took its order, in seconds since 1970, by its mark.
+
+    None when it has none yet: no script of it has begun. Read as far as the mark, or the first
+    frame, which comes after it.
+    """
+    held = b""
+    for data in record:
+        *lines, held = (held + data).split(b"\n")
+        for line in lines:
+            found = MARK.fullmatch(line)
+            if found is not None and found[1] is not None:
+                return float(found[1])
+            if FRAME.fullmatch(line):
+                return None
+    return None
 
 
 def printed_bytes(record: Iterable[bytes]) -> bytes:

@@ -4,6 +4,8 @@ A spec is frozen. It says what is asked of the engine (`create_arguments`) and c
 what the engine made of it (`differences`), because an engine may accept an option and ignore it.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +25,7 @@ RECORD_LINE_BYTES = 128
 SERVER_PORT = 8080
 # One plugin of MLflow, which is no part of the environment (`image/job_path`).
 JOB_PATH = "/opt/mlops/job_path"
+SCRIPT_PATH = "/job"
 # Where a container asks for names that may ask nobody: the firewall refuses it at once.
 NO_RESOLVER = "169.254.0.53"
 # The engine's own resolver keeps the refusal to itself; 10 s for each name otherwise.
@@ -33,6 +36,7 @@ class Kind(StrEnum):
     """What a container is for; it is also its label `mlops.kind`."""
 
     JOB = "job"
+    WAITING = "waiting"
     BUILD = "build"
     SERVER = "server"
     # Writes the host's firewall rules; the only kind that runs our own words and nobody else's.
@@ -95,7 +99,8 @@ class Compared:
 class SandboxSpec:
     """Everything about one container. Made by this file's functions only.
 
-    `resolvers` are whom it asks for names; none: whom the engine's host asks.
+    `resolvers` are whom it asks for names; none: whom the engine's host asks. `takes_order`: its
+    input is open, to one writer, once.
     """
 
     kind: Kind
@@ -110,6 +115,7 @@ class SandboxSpec:
     labels: tuple[tuple[str, str], ...]
     engine_log_mb: int = ENGINE_LOG_MB
     resolvers: tuple[str, ...] = ()
+    takes_order: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError for a network that is nobody's own: no rule of ours holds there."""
@@ -118,6 +124,31 @@ class SandboxSpec:
             raise ValueError(f"A container cannot be on the network {self.network!r}.")
         if self.user in ROOT and self.kind is not Kind.FIREWALL:
             raise ValueError("A container cannot run as root.")
+
+    @property
+    def shape(self) -> str:
+        """A hash of all that cannot be changed later, but for what makes each container itself.
+
+        Two of one shape differ in their name, their labels, the folder of the script, and in limits
+        that the engine can change.
+        """
+        body = replace(self, name="", labels=()).create_arguments()
+        for name in ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota"):
+            del body["HostConfig"][name]
+        for mount in body["HostConfig"]["Mounts"]:
+            if mount["Target"] == SCRIPT_PATH:
+                del mount["Source"]
+        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
+
+    def with_limits(self, limits: Limits) -> "SandboxSpec":
+        """The same container after its limits were changed."""
+        return replace(self, limits=limits)
+
+    def limits_update(self) -> dict[str, Any]:
+        """What of the limits an engine changes while a container runs."""
+        host_config = self._host_config()
+        wanted = ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota")
+        return {name: host_config[name] for name in wanted}
 
     def create_arguments(self) -> dict[str, Any]:
         """The body of the Engine API's `POST /containers/create`."""
@@ -130,7 +161,8 @@ class SandboxSpec:
             "WorkingDir": "/scratch",
             "Labels": dict(self.labels),
             "Tty": False,
-            "OpenStdin": False,
+            "OpenStdin": self.takes_order,
+            "StdinOnce": self.takes_order,
             "HostConfig": self._host_config(),
         }
 
@@ -147,7 +179,7 @@ class SandboxSpec:
 
     def comparison(self, inspect: Mapping[str, Any]) -> list[Compared]:
         """Every field that was asked for, beside what the engine made of it."""
-        host_config = inspect.get("HostConfig", {})
+        host_config, config = inspect.get("HostConfig", {}), inspect.get("Config", {})
         mounts = {
             entry["Destination"]: not entry.get("RW", True)
             for entry in inspect.get("Mounts", [])
@@ -160,7 +192,11 @@ class SandboxSpec:
                 for name, wanted in self._host_config().items()
             ),
             Compared("HostConfig.Binds", None, host_config.get("Binds")),
-            Compared("Config.User", self.user, inspect.get("Config", {}).get("User")),
+            Compared("Config.User", self.user, config.get("User")),
+            *(
+                Compared(f"Config.{name}", self.takes_order, bool(config.get(name)))
+                for name in ("OpenStdin", "StdinOnce")
+            ),
             Compared("Mounts (read-only by target)", asked, mounts),
         ]
 
@@ -256,10 +292,10 @@ def job_spec(
         str(log_bytes),
         "--log-hard-bytes",
         str(log_hard_bytes),
-        f"/job/{script_name}",
+        f"{SCRIPT_PATH}/{script_name}",
     )
     mounts = (
-        Mount(script_folder, "/job"),
+        Mount(script_folder, SCRIPT_PATH),
         Mount(environment_folder, "/env"),
         Mount(platform_folder, "/platform"),
         Mount(data_folder, "/data"),
@@ -269,7 +305,7 @@ def job_spec(
         name=name,
         image=image,
         command=command,
-        environment=_variables({**variables, "PYTHONPATH": JOB_PATH}),
+        environment=tuple(sorted(job_environment(variables).items())),
         user="runner",
         mounts=mounts,
         network=network,
@@ -277,6 +313,55 @@ def job_spec(
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
         resolvers=tuple(resolvers),
+    )
+
+
+def job_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a script: those that are given, and the platform's own, which win."""
+    return dict(_variables({**variables, "PYTHONPATH": JOB_PATH}))
+
+
+def waiting_spec(
+    *,
+    name: str,
+    image: str,
+    script_folder: Path,
+    environment_folder: Path,
+    platform_folder: Path,
+    data_folder: Path,
+    variables: Mapping[str, str],
+    network: str,
+    resolvers: Sequence[str],
+    limits: Limits,
+    seconds_max: int,
+    log_bytes: int,
+    labels: Mapping[str, str],
+) -> SandboxSpec:
+    """A job's container before its job: `script_folder` is empty, `variables` hold no secret.
+
+    All that locks a job down is the same. The order that it gets once names the script, which is
+    in the folder by then, its variables, and its time, `seconds_max` at most.
+    """
+    mounts = (
+        Mount(script_folder, SCRIPT_PATH),
+        Mount(environment_folder, "/env"),
+        Mount(platform_folder, "/platform"),
+        Mount(data_folder, "/data"),
+    )
+    return SandboxSpec(
+        kind=Kind.WAITING,
+        name=name,
+        image=image,
+        command=("/env/bin/python", "-u", "/opt/mlops/waiting_launcher.py"),
+        environment=tuple(sorted(job_environment(variables).items())),
+        user="runner",
+        mounts=mounts,
+        network=network,
+        limits=limits,
+        labels=_labels(Kind.WAITING, labels),
+        engine_log_mb=record_mb(log_bytes, seconds=seconds_max),
+        resolvers=tuple(resolvers),
+        takes_order=True,
     )
 
 

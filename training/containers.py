@@ -8,9 +8,10 @@ from pathlib import Path
 from django.conf import settings
 
 from sandbox.environments import Environment
-from sandbox.spec import Limits, SandboxSpec, job_spec
-from training.models import Attempt
+from sandbox.spec import Limits, SandboxSpec, job_spec, waiting_spec
+from training.models import Attempt, Job
 from training.network_policy import docker_network, proxy_variables, resolvers
+from training.states import Network
 
 MLFLOW_RETRIES = 3
 MLFLOW_REQUEST_SECONDS = 20
@@ -43,15 +44,66 @@ def write_script(attempt: Attempt) -> Path:
     """Readable by the container's user; its parent folder is not open to other accounts."""
     folder = script_folder(attempt)
     folder.mkdir(parents=True, exist_ok=True)
-    script = folder / attempt.job.script_name
-    script.write_bytes(attempt.job.script.encode())
-    script.chmod(0o644)
+    put_script(attempt, folder)
     folder.chmod(0o755)
     return folder
 
 
+def put_script(attempt: Attempt, folder: Path) -> None:
+    """Readable by the container's user."""
+    script = folder / attempt.job.script_name
+    script.write_bytes(attempt.job.script.encode())
+    script.chmod(0o644)
+
+
 def remove_script(attempt: Attempt) -> None:
     shutil.rmtree(script_folder(attempt), ignore_errors=True)
+
+
+def waiting_folder(waiting_id: int) -> Path:
+    """Where a waiting container will find its script."""
+    return Path(settings.JOBS_DIR) / f"waiting-{waiting_id}"
+
+
+def make_waiting_folder(waiting_id: int) -> None:
+    """Empty; what was left of an earlier one of that name goes."""
+    folder = waiting_folder(waiting_id)
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+
+
+def limits_of(job: Job) -> Limits:
+    """The ones that the job was accepted with."""
+    return _limits(memory_mb=job.memory_mb, cpus=job.cpus)
+
+
+def waiting_spec_of(
+    waiting_id: int, *, environment: Environment, platform_folder: Path
+) -> SandboxSpec:
+    """The sandbox of a job with the usual limits, before there is one: it knows nothing of it."""
+    return waiting_spec(
+        name=f"mlops-{settings.INSTALLATION_ID}-waiting-{waiting_id}",
+        image=settings.RUNNER_IMAGE,
+        script_folder=waiting_folder(waiting_id),
+        environment_folder=environment.path,
+        platform_folder=platform_folder,
+        data_folder=settings.DATA_DIR,
+        variables={
+            **_threads(settings.JOB_CPUS),
+            **proxy_variables(Network.INTERNET),
+            **_tracking(),
+        },
+        network=docker_network(Network.INTERNET),
+        resolvers=resolvers(Network.INTERNET),
+        limits=_limits(memory_mb=settings.JOB_MEMORY_MB, cpus=settings.JOB_CPUS),
+        seconds_max=settings.JOB_TIMEOUT_SECONDS["maximum"] + settings.JOB_GRACE_SECONDS,
+        log_bytes=settings.JOB_LOG_MAX_BYTES,
+        labels={
+            "mlops.installation": settings.INSTALLATION_ID,
+            "mlops.waiting": str(waiting_id),
+        },
+    )
 
 
 def spec_of(
@@ -74,12 +126,7 @@ def spec_of(
         variables=variables,
         network=docker_network(job.network),
         resolvers=resolvers(job.network),
-        limits=Limits(
-            memory_mb=job.memory_mb,
-            cpus=job.cpus,
-            pids=settings.JOB_PIDS,
-            scratch_mb=settings.JOB_SCRATCH_MB,
-        ),
+        limits=limits_of(job),
         deadline_seconds=job.timeout_seconds,
         grace_seconds=settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
@@ -99,18 +146,37 @@ def job_variables(
     out of the log (`sandbox/image/job_path`).
     """
     job = attempt.job
-    threads = str(max(1, round(job.cpus)))
     tags = {**job.tags, "job_id": str(job.pk), "job_attempt": attempt_tag(attempt)}
     return {
-        "OMP_NUM_THREADS": threads,
-        "OPENBLAS_NUM_THREADS": threads,
+        **_threads(job.cpus),
         **job.environment,
         **proxy_variables(job.network),
-        "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
+        **_tracking(),
         "MLFLOW_TRACKING_USERNAME": username,
         "MLFLOW_TRACKING_PASSWORD": password,
         "MLFLOW_EXPERIMENT_ID": experiment_id,
         "MLFLOW_RUN_CONTEXT": json.dumps(tags),
+    }
+
+
+def _limits(*, memory_mb: int, cpus: float) -> Limits:
+    return Limits(
+        memory_mb=memory_mb,
+        cpus=cpus,
+        pids=settings.JOB_PIDS,
+        scratch_mb=settings.JOB_SCRATCH_MB,
+    )
+
+
+def _threads(cpus: float) -> dict[str, str]:
+    threads = str(max(1, round(cpus)))
+    return {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+
+
+def _tracking() -> dict[str, str]:
+    """The same for every job, and no secret."""
+    return {
+        "MLFLOW_TRACKING_URI": settings.MLFLOW_TRACKING_URI,
         "MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT": "0",
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": str(MLFLOW_RETRIES),
         "MLFLOW_HTTP_REQUEST_TIMEOUT": str(MLFLOW_REQUEST_SECONDS),

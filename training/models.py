@@ -172,6 +172,38 @@ class Attempt(models.Model):
         return f"attempt {self.number} of {self.job_id}"
 
 
+class WaitingContainer(models.Model):
+    """A container that waits for a job, which it will run and no other.
+
+    `shape` says what it was made as, `image` from what: one that differs from what a job would get
+    now is given up. `attempt` is set before anything of a job goes into it, and never changed.
+    `cpu_seconds` is what the wait has cost.
+    """
+
+    class State(models.TextChoices):
+        STARTING = "starting"
+        READY = "ready"
+        TAKEN = "taken"
+
+    engine = models.CharField(max_length=60)
+    environment_key = models.CharField(max_length=64)
+    shape = models.CharField(max_length=64)
+    image = models.CharField(max_length=100)
+    state = models.CharField(max_length=20, choices=State, default=State.STARTING)
+    container_id = models.CharField(max_length=80, blank=True, default="")
+    attempt = models.OneToOneField(
+        Attempt, on_delete=models.SET_NULL, null=True, blank=True, related_name="waiting"
+    )
+    cpu_seconds = models.FloatField(default=0.0)
+    created_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.state} for {self.environment_key}"
+
+
 class LogChunk(models.Model):
     """A piece of output. `offset` counts bytes of the whole stream: a gap is what was cut."""
 

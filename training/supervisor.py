@@ -22,7 +22,7 @@ from registry.mlflow_client import model_registry
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, network, observe, resolve, rows
+from training.services import claim, finish, launch, network, observe, resolve, rows, waiting
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ RENEW_SECONDS = 10.0
 ASK_AGAIN_SECONDS = 20.0
 LAUNCH_AGAIN_SECONDS = 5.0
 MLFLOW_SECONDS = 1.0
+POOL_SECONDS = 1.0
 MIB = 1024 * 1024
 
 
@@ -55,6 +56,7 @@ class JobSupervisor:
         self._followers: dict[int, LogFollower] = {}
         self._asked_at: dict[int, float] = {}
         self._renewed_at = 0.0
+        self._pool_looked_at = 0.0
         self._launch_asked: tuple[uuid.UUID | None, float] = (None, 0.0)
         self._usage = UsageSampler(engine)
         labels = {"mlops.installation": settings.INSTALLATION_ID}
@@ -77,6 +79,7 @@ class JobSupervisor:
         self._renew(held)
         self._launch_what_waits()
         resolve.dispatch()
+        self._fill_pool()
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row.
@@ -96,6 +99,7 @@ class JobSupervisor:
         for attempt in self._held():
             self._with_care(self._find_silent_end, attempt)
         self._remove_leftovers()
+        waiting.clear_away(self._engine)
         self._remove_folders()
         finish.delete_users_left_behind()
 
@@ -109,7 +113,11 @@ class JobSupervisor:
         except EngineUnavailable:
             claim.note_short_of("engine")
             raise
-        free_memory, disk = _free_memory_mb(), shutil.disk_usage(settings.MLOPS_HOME).free // MIB
+        if waiting.is_short(_free_memory_mb()):
+            waiting.give_up_all(self._engine)
+        # What waits for jobs, a job may have.
+        free_memory = _free_memory_mb() + waiting.memory_mb()
+        disk = shutil.disk_usage(settings.MLOPS_HOME).free // MIB
         observe.note_room(
             EngineCapacity(
                 engine=claim.LOCAL_ENGINE,
@@ -214,6 +222,15 @@ class JobSupervisor:
         self._launch_asked = (first, time.monotonic())
         claim.ask_to_launch()
 
+    def _fill_pool(self) -> None:
+        """Not more than one look a second, and an ask for each that is missing."""
+        if time.monotonic() - self._pool_looked_at < POOL_SECONDS:
+            return
+        self._pool_looked_at = time.monotonic()
+        key = waiting.missing()
+        if key is not None:
+            waiting.ask_to_fill(key)
+
     # -- leftovers ---------------------------------------------------------------------------------
     def _recover(self, attempt: Attempt) -> None:
         """Whoever held this attempt is gone. What its container says decides how to go on."""
@@ -221,10 +238,11 @@ class JobSupervisor:
         observe.take_over(attempt)
         if attempt.container_started_at is not None:
             return  # the tick observes it, or sees that its container is gone
-        if state is None or state.started_at is None:
+        began = launch.script_began(attempt, state)
+        if began is None:
             observe.end_unstarted(attempt)
         else:
-            launch.hand_over(attempt, started_at=state.started_at)
+            launch.hand_over(attempt, started_at=began)
 
     def _find_silent_end(self, attempt: Attempt) -> None:
         """A container that was removed by somebody, or whose stream never ended."""

@@ -3,7 +3,7 @@
 import logging
 
 from training import engine_room
-from training.services import claim, network, observe, rows
+from training.services import claim, network, observe, rows, waiting
 from training.services import finish as finishing
 from training.services import launch as launching
 from training.services import resolve as resolving
@@ -32,6 +32,11 @@ def finish(attempt_id: int) -> None:
         finishing.finish(attempt)
     except rows.LeaseLost:
         log.warning("job.lease_lost", extra={"attempt": attempt_id})
+
+
+def fill_pool(environment_key: str) -> None:
+    """Makes a waiting container; a second delivery finds enough of them."""
+    waiting.fill(environment_key)
 
 
 def resolve(resolution_id: int) -> None:

@@ -4,7 +4,8 @@ It runs on the script's own Python and uses the standard library only. The scrip
 own process group, never process 1 itself: signals that process 1 sends itself are ignored.
 
 Exit codes: the script's own; 124 when its time was over; 160 + n when signal n ended it; 225 when
-this process itself was asked to end; 226 when the script printed more than it may. Not 128 + n: 137
+this process itself was asked to end; 226 when the script printed more than it may; 227 when a
+waiting container (`waiting_launcher.py`) got no order, so that no script ran. Not 128 + n: 137
 has to mean that the container was killed.
 
 Output and errors of the script come through one pipe, and leave as frames, which
@@ -30,12 +31,13 @@ import termios
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 DEADLINE_EXIT_CODE = 124
 SIGNAL_EXIT_BASE = 160
 ASKED_TO_END_EXIT_CODE = 225
 LOG_QUOTA_EXIT_CODE = 226
+NO_ORDER_EXIT_CODE = 227
 ASKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 # How the relay wakes the thread that waits for signals.
 PRINTED_TOO_MUCH = signal.SIGUSR1
@@ -125,13 +127,15 @@ class Relay:
     It may wait for the engine as long as it has to: then nothing is read, and the script waits too.
     """
 
-    def __init__(self, excerpt: Excerpt, *, sink: int, hard_bytes: int) -> None:
+    def __init__(
+        self, excerpt: Excerpt, *, pipe: tuple[int, int], sink: int, hard_bytes: int
+    ) -> None:
         self._excerpt = excerpt
         self._sink = sink
         os.set_blocking(sink, True)
         self._hard_bytes = hard_bytes
         self._over, self._over_of_script = os.pipe()
-        self._source, self.script_end = os.pipe()
+        self._source, self.script_end = pipe
         os.set_blocking(self._source, False)
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(self._source, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -215,18 +219,17 @@ class Relay:
 class Script:
     """The running script, its process group and the moment when its time is over."""
 
-    def __init__(self, path: str, *, relay: Relay, seconds: float, grace_seconds: float) -> None:
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        *,
+        relay: Relay,
+        seconds: float,
+        grace_seconds: float,
+    ) -> None:
         # Held on to: a dropped one takes in a child that has ended, and its exit code with it.
-        self._process = subprocess.Popen(
-            [sys.executable, "-u", path],
-            cwd="/scratch",
-            stdout=relay.script_end,
-            stderr=relay.script_end,
-            start_new_session=True,
-            # What is blocked here would stay blocked in the script.
-            preexec_fn=_unblock,  # noqa: PLW1509 - there is one thread yet
-        )
-        self._pid = self._process.pid
+        self._process = process
+        self._pid = process.pid
         self._end_at = time.monotonic() + seconds
         self._grace_seconds = grace_seconds
         self._ended_by_us: int | None = None
@@ -253,7 +256,7 @@ class Script:
                 # The script can send this signal as well.
                 if self._relay.printed_too_much:
                     self._end(LOG_QUOTA_EXIT_CODE)
-            elif _is_from_outside(news):
+            elif is_from_outside(news):
                 self._end(ASKED_TO_END_EXIT_CODE)
 
     def _time_is_over(self) -> None:
@@ -294,6 +297,28 @@ class Script:
                 code = SIGNAL_EXIT_BASE - ended if ended < 0 else ended
 
 
+def start_python(
+    path: str,
+    *,
+    output: int,
+    variables: Mapping[str, str] | None = None,
+    kept_open: Sequence[int] = (),
+) -> "subprocess.Popen[bytes]":
+    """A Python that runs this file, as every script runs."""
+    return subprocess.Popen(
+        [sys.executable, "-u", path],
+        cwd="/scratch",
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=variables,
+        pass_fds=kept_open,
+        start_new_session=True,
+        # What is blocked here would stay blocked in the script.
+        preexec_fn=_unblock,  # noqa: PLW1509 - no other thread runs yet, or none any more
+    )
+
+
 def _frames(offset: int, data: bytes) -> bytes:
     starts = range(0, len(data), FRAME_BYTES)
     return b"".join(
@@ -306,12 +331,12 @@ def _unblock() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
-def _is_from_outside(news: signal.struct_siginfo) -> bool:
+def is_from_outside(news: signal.struct_siginfo) -> bool:
     """The script may not end its own launcher: a sender outside the container has no id in it."""
     return os.getpid() != 1 or news.si_pid == 0
 
 
-def _keep_out() -> None:
+def keep_out() -> None:
     """From here on nothing of this process can be opened by the script, which has the same user.
 
     Else it could write to the engine, past the relay, by way of /proc/1/fd.
@@ -328,11 +353,17 @@ def main() -> int:
     parser.add_argument("script")
     arguments = parser.parse_args()
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    _keep_out()
+    keep_out()
     excerpt = Excerpt(log_bytes=arguments.log_bytes, seconds=arguments.deadline_seconds)
+    relay = Relay(
+        excerpt,
+        pipe=os.pipe(),
+        sink=sys.stdout.fileno(),
+        hard_bytes=arguments.log_hard_bytes,
+    )
     script = Script(
-        arguments.script,
-        relay=Relay(excerpt, sink=sys.stdout.fileno(), hard_bytes=arguments.log_hard_bytes),
+        start_python(arguments.script, output=relay.script_end),
+        relay=relay,
         seconds=arguments.deadline_seconds,
         grace_seconds=arguments.grace_seconds,
     )

@@ -250,7 +250,9 @@ def _account(platform: Platform, outcome: Outcome, *, sent: Sender, starts: Coun
     outcome.wrong += [f"left over: {n} {kind}" for kind, n in outcome.leftovers.items() if n]
     outcome.wrong += _wrong_jobs(jobs, sent)
     for attempt in attempts:
-        outcome.wrong += _wrong_attempt(attempt, starts[str(attempt.id)])
+        outcome.wrong += _wrong_attempt(
+            attempt, starts[str(attempt.id)] + starts[attempt.container_id]
+        )
 
 
 def _wrong_jobs(jobs: list[dict[str, Any]], sent: Sender) -> list[str]:

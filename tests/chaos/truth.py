@@ -28,6 +28,7 @@ class AttemptRow:
     exit_code: int | None
     reason: str
     started: bool
+    container_id: str
     log: str
 
 
@@ -49,6 +50,7 @@ def attempts(platform: Platform) -> list[AttemptRow]:
                 exit_code=row["exit_code"],
                 reason=row["reason"],
                 started=row["container_started_at"] is not None,
+                container_id=row["container_id"],
                 log=_text(rows.execute(f"{chunks} ORDER BY offset", (row["id"],)).fetchall()),
             )
             for row in rows.execute("SELECT * FROM training_attempt ORDER BY id").fetchall()
@@ -79,8 +81,13 @@ def jobs(platform: Platform) -> list[dict[str, Any]]:
 def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
     """What ended jobs have left behind, by kind; every number is to be 0."""
     label = {"mlops.installation": platform.installation_id}
+    with database(platform.home / "db" / "platform.sqlite3") as rows:
+        asked = "SELECT container_id FROM training_waitingcontainer WHERE state <> 'taken'"
+        waiting = {row["container_id"] for row in rows.execute(asked).fetchall()}
     containers = [
-        state for state in engine.find(label) if state.labels.get("mlops.kind") != "server"
+        state
+        for state in engine.find(label)
+        if state.labels.get("mlops.kind") != "server" and state.id not in waiting
     ]
     networks = engine.api.networks(
         filters={"label": [f"mlops.installation={platform.installation_id}"]}
@@ -101,22 +108,26 @@ def volumes(engine: Engine) -> set[str]:
 
 
 class StartWatcher:
-    """Counts how often the engine started a container of each attempt; no word of ours counts."""
+    """Counts how often each attempt's script was made to run; no word of ours counts.
+
+    A container of its own does when the engine starts it, one that waited when somebody attached
+    to it, which gives it its one order.
+    """
 
     def __init__(self, engine: Engine, installation_id: str) -> None:
         self._engine = engine
-        self._seen: set[tuple[str, str, int]] = set()
+        self._seen: set[tuple[str, int]] = set()
         self._filters = {
             "type": "container",
-            "event": ["start"],
-            "label": [f"mlops.installation={installation_id}", "mlops.kind=job"],
+            "event": ["start", "attach"],
+            "label": [f"mlops.installation={installation_id}"],
         }
         self._since = int(time.time())
         threading.Thread(target=self._watch, name="start-watcher", daemon=True).start()
 
     def starts(self) -> Counter[str]:
-        """By the attempt's id."""
-        return Counter(attempt for attempt, _, _ in set(self._seen))
+        """By the attempt's id; for a container that waited, by the container's."""
+        return Counter(name for name, _ in set(self._seen))
 
     def _watch(self) -> None:
         while True:
@@ -131,8 +142,12 @@ class StartWatcher:
         events = _mapped(self._engine.api.events)
         stream = events(since=self._since, decode=True, filters=self._filters)
         for event in _guarded_stream(stream):
-            attempt = event["Actor"]["Attributes"]["mlops.attempt"]
-            self._seen.add((attempt, event["Actor"]["ID"], event["timeNano"]))
+            told, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
+            match told.get("mlops.kind"), event["Action"]:
+                case "job", "start":
+                    self._seen.add((told["mlops.attempt"], event["timeNano"]))
+                case "waiting", "attach":
+                    self._seen.add((container, event["timeNano"]))
 
 
 def _text(found: list[sqlite3.Row]) -> str:

@@ -79,15 +79,15 @@ def test_a_running_job_shows_its_output_so_far_and_its_container_is_locked_down(
     job_id = platform.upload(WAITS)
     platform.in_phase(job_id, "training")
     wait_for(lambda: "up" in platform.job(job_id)["logs"], seconds=20, what="live output")
-    (state,) = engine.find({"mlops.installation": platform.installation_id, "mlops.kind": "job"})
-    host = engine.api.inspect_container(state.id)["HostConfig"]
+    container = platform.container_of(job_id)
+    host = engine.api.inspect_container(container)["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert host["ReadonlyRootfs"] is True
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert host["Memory"] == host["MemorySwap"]
     platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)
     assert platform.ended(job_id)["status"] == "cancelled"
-    assert engine.state(state.id) is None
+    assert engine.state(container) is None
 
 
 def test_a_job_whose_container_somebody_removed_runs_again_and_can_be_cancelled(
@@ -95,8 +95,7 @@ def test_a_job_whose_container_somebody_removed_runs_again_and_can_be_cancelled(
 ):
     job_id = platform.upload(WAITS)
     platform.in_phase(job_id, "training")
-    (state,) = engine.find({"mlops.installation": platform.installation_id, "mlops.kind": "job"})
-    engine.remove(state.id)
+    engine.remove(platform.container_of(job_id))
     wait_for(lambda: platform.job(job_id)["attempt"] == 2, seconds=60, what="a second attempt")
     platform.in_phase(job_id, "training")
     platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)

@@ -5,6 +5,7 @@ by moving what is in the rows, never by waiting.
 """
 
 import contextlib
+import json
 import tempfile
 import uuid
 from collections import Counter
@@ -19,13 +20,13 @@ from django.test import override_settings
 from django.utils import timezone
 
 from registry.mlflow_client import LoggedModel, ModelVersion, RegistryRefused, RegistryUnavailable
-from sandbox.engine import Capacity, ContainerState, EngineError, EngineUnavailable
+from sandbox.engine import Capacity, ContainerState, EngineError, EngineUnavailable, Usage
 from sandbox.environments import BuildStopped, Environment, EnvironmentFailed
 from training import supervisor as supervising
 from training import tasks
 from training.api.submission import Submission
 from training.models import Attempt, EngineCapacity, Job, SandboxProof
-from training.services import claim, finish, launch, observe, rows, submit
+from training.services import claim, finish, launch, observe, rows, submit, waiting
 from training.services.cancel import cancel
 from training.services.submit import Client, Edits
 from training.states import Network, Priority, Status
@@ -80,6 +81,9 @@ class FaultyEngine:
         self.away = False
         self.containers: dict[str, ContainerState] = {}
         self.starts: Counter[str] = Counter()
+        # By the container, what it was told to run, and how often.
+        self.orders: dict[str, list[str]] = {}
+        self.image = "image"
         self.asked_to_end: list[str] = []
 
     def capacity(self) -> Capacity:
@@ -108,12 +112,50 @@ class FaultyEngine:
         self._answer()
         return {}
 
+    def image_id(self, tag: str) -> str:
+        self._answer()
+        return self.image
+
+    def change_limits(self, container_id: str, spec: Any) -> None:
+        with self._faults.around("change_limits"):
+            self._there(container_id)
+
+    def checked_readback(self, container_id: str, spec: Any) -> dict[str, Any]:
+        with self._faults.around("readback"):
+            self._there(container_id)
+            return {}
+
+    def hand_in(
+        self, container_id: str, data: bytes, *, answer: bytes, timeout_seconds: float
+    ) -> bytes:
+        with self._faults.around("hand_in"):
+            self._there(container_id)
+            told = json.loads(data[4:])["variables"]["MLFLOW_RUN_CONTEXT"]
+            self.orders.setdefault(container_id, []).append(json.loads(told)["job_attempt"])
+            return str(datetime.now(UTC).timestamp()).encode()
+
+    def usage(self, container_id: str) -> Usage:
+        self._there(container_id)
+        return Usage(memory_bytes=150 * 1024**2, cpu_seconds=2.0)
+
+    def follow_logs(self, container_id: str) -> Iterator[bytes]:
+        with self._faults.around("ready"):
+            self._there(container_id)
+            yield b"!ready\n"
+
+    def _there(self, container_id: str) -> None:
+        self._answer()
+        if container_id not in self.containers or not self.containers[container_id].running:
+            raise EngineError("no such container")
+
     def start(self, container_id: str) -> None:
         with self._faults.around("start"):
             self._answer()
             if container_id not in self.containers:
                 raise EngineError("no such container")
-            self.starts[self.containers[container_id].labels["mlops.attempt"]] += 1
+            attempt = self.containers[container_id].labels.get("mlops.attempt")
+            if attempt is not None:
+                self.starts[attempt] += 1
             now = datetime.now(UTC)
             self._change(container_id, status="running", running=True, started_at=now)
 
@@ -132,6 +174,8 @@ class FaultyEngine:
     def recorded_logs(self, container_id: str) -> Iterator[bytes]:
         with self._faults.around("logs"):
             self._answer()
+            if container_id in self.orders:
+                yield b"!ready\n!began 1700000000.5\n"
             yield b"line\n@5 \n"
 
     def terminate(self, container_id: str) -> None:
@@ -267,6 +311,9 @@ class FaultyStore:
     def find(self, requirements: list[str]) -> Environment | None:
         return None if requirements else ENVIRONMENT
 
+    def get(self, key: str) -> Environment | None:
+        return ENVIRONMENT if key == ENVIRONMENT.key else None
+
     def build(self, requirements: list[str], *, output: Any, stop: Any) -> Environment:
         with self._faults.around("build"):
             if stop.is_set():
@@ -314,7 +361,8 @@ class StillSampler:
 class World:
     """A platform of rows: submit, let things happen, look."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, waiting: int = 0) -> None:
+        self._waiting = waiting
         self.faults = Faults()
         self.engine = FaultyEngine(self.faults)
         self.registry = FaultyRegistry(self.faults)
@@ -331,6 +379,7 @@ class World:
             ("training.engine_room.environments", lambda: FaultyStore(self.faults)),
             ("training.services.claim.async_task", queue),
             ("training.services.finish.async_task", queue),
+            ("training.services.waiting.async_task", queue),
             ("training.services.finish.model_registry", lambda: self.registry),
             ("training.services.launch.model_registry", lambda: self.registry),
             ("training.supervisor.model_registry", lambda: self.registry),
@@ -351,6 +400,7 @@ class World:
                 LONG_TASKS=50,
                 DISK_FREE_MB=0,
                 MEMORY_FREE_MB=0,
+                WAITING_CONTAINERS=self._waiting,
             )
         )
         for name, stand_in in replaced:
@@ -395,6 +445,12 @@ class World:
         return submit.rerun(job, Edits(), client=Client(owner="me")).job
 
     # -- what the platform does ----------------------------------------------------------------
+    def fill_pool(self, *faults: Fault) -> None:
+        """As the supervisor asks for it and a worker does it."""
+        key = waiting.missing()
+        if key is not None:
+            self._as_a_worker(lambda: tasks.fill_pool(key), *faults)
+
     def launch(self, *faults: Fault) -> None:
         self._as_a_worker(tasks.launch, *faults)
 
@@ -423,6 +479,8 @@ class World:
         for name, *arguments in tasks_now:
             if name == claim.LAUNCH_TASK:
                 self.launch()
+            elif name == waiting.FILL_TASK:
+                self._as_a_worker(lambda key=arguments[0]: tasks.fill_pool(key))
             else:
                 self._as_a_worker(lambda pk=arguments[0]: tasks.finish(pk))
 

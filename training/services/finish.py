@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -21,11 +21,12 @@ from registry.mlflow_client import (
     model_registry,
 )
 from sandbox import holders
-from sandbox.engine import EngineUnavailable
+from sandbox.engine import ContainerState, EngineUnavailable
+from sandbox.spec import Kind
 from training import containers, engine_room, logs
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, Job, LogChunk
-from training.services import rows
+from training.services import rows, waiting
 from training.signals import model_registered
 from training.states import EndReason, Intent, Phase, Reason, Status
 from training.verdict import ExitFacts, failure_of
@@ -106,6 +107,7 @@ def clean_up_here(attempt: Attempt) -> None:
     """What an attempt has on this host; the supervisor's part, who waits for no other server."""
     if attempt.container_id:
         engine_room.engine().remove(attempt.container_id)
+    waiting.forget(attempt)
     containers.remove_script(attempt)
 
 
@@ -154,7 +156,7 @@ def keep_exit_facts(attempt: Attempt) -> bool:
         output_is_whole=output_is_whole,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
-        container_started_at=state.started_at or attempt.container_started_at,
+        container_started_at=_started_at(attempt, state),
         container_ended_at=state.finished_at or timezone.now(),
     )
     return True
@@ -225,6 +227,13 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             > settings.JOB_LOG_HARD_BYTES,
         )
     )
+
+
+def _started_at(attempt: Attempt, state: ContainerState) -> datetime | None:
+    """By the engine, but for a container that had waited for its script: it has run for longer."""
+    if state.labels.get("mlops.kind") == Kind.WAITING:
+        return attempt.container_started_at
+    return state.started_at or attempt.container_started_at
 
 
 def _seconds_run(attempt: Attempt) -> float:

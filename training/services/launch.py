@@ -3,23 +3,25 @@
 import logging
 import sys
 import threading
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
 
 from registry.job_tokens import new_token
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
-from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
+from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import (
     BuildStopped,
     Environment,
     EnvironmentFailed,
     EnvironmentStore,
 )
+from sandbox.output import began_at
+from sandbox.spec import Kind
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
 from training.script_check import TooBusy, read_script
-from training.services import claim, network, resolve, rows
+from training.services import claim, network, resolve, rows, waiting
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
 
@@ -62,6 +64,20 @@ def hand_over(attempt: Attempt, *, started_at: datetime) -> None:
         container_started_at=started_at,
         deadline_at=deadline,
     )
+
+
+def script_began(attempt: Attempt, state: ContainerState | None) -> datetime | None:
+    """When the script of an attempt began, by what its container says; None when it did not.
+
+    For whoever finds an attempt whose worker is gone. A container that waited has run for longer.
+    Raises EngineUnavailable.
+    """
+    if state is None or state.started_at is None:
+        return None
+    if state.labels.get("mlops.kind") != Kind.WAITING:
+        return state.started_at
+    began = began_at(engine_room.engine().recorded_logs(state.id))
+    return None if began is None else datetime.fromtimestamp(began, UTC)
 
 
 def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | None:
@@ -115,6 +131,14 @@ def _launch(attempt: Attempt, stop: threading.Event) -> None:
         environment_lock=environment.lock,
     )
     variables = _open_tracking(attempt)
+    if stop.is_set():
+        raise Cancelled
+    engine = engine_room.engine()
+    network.ensure_kept(engine)
+    began = waiting.start_in_waiting(attempt, environment=environment, variables=variables)
+    if began is not None:
+        hand_over(attempt, started_at=began)
+        return
     containers.write_script(attempt)
     spec = containers.spec_of(
         attempt,
@@ -124,8 +148,6 @@ def _launch(attempt: Attempt, stop: threading.Event) -> None:
     )
     if stop.is_set():
         raise Cancelled
-    engine = engine_room.engine()
-    network.ensure_kept(engine)
     _start(attempt, engine, engine.create(spec))
 
 

@@ -15,8 +15,8 @@ from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_r
 from sandbox import holders
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from training import containers, engine_room, logs
-from training.models import Attempt, EngineCapacity, SupervisorLease
-from training.services import rows
+from training.models import Attempt, EngineCapacity, SupervisorLease, WaitingContainer
+from training.services import rows, waiting
 from training.services.finish import (
     ask_to_finish,
     clean_up,
@@ -122,7 +122,12 @@ def decide(attempt: Attempt, intent: Intent) -> None:
 
 
 def note_usage(attempt: Attempt, *, memory_bytes: int, cpu_seconds: float) -> None:
-    """Keeps the highest memory and the latest CPU time that the engine reported."""
+    """Keeps the highest memory and the latest CPU time that the engine reported.
+
+    Without what a container had used while it waited for its script.
+    """
+    waited = WaitingContainer.objects.filter(attempt=attempt).values_list("cpu_seconds", flat=True)
+    cpu_seconds -= waited.first() or 0.0
     open_attempt = Attempt.objects.filter(pk=attempt.pk, finished_at=None)
     open_attempt.filter(peak_memory_bytes__lt=memory_bytes).update(peak_memory_bytes=memory_bytes)
     open_attempt.filter(cpu_seconds__lt=cpu_seconds).update(cpu_seconds=cpu_seconds)
@@ -201,6 +206,10 @@ def stop_everything() -> int:
             stopped += _stop(attempt)
         except (EngineError, EngineUnavailable, rows.LeaseLost):
             log.exception("job.not_stopped", extra={"attempt": attempt.pk})
+    try:
+        waiting.give_up_all(engine_room.engine())
+    except (EngineError, EngineUnavailable):
+        log.exception("waiting.not_removed")
     return stopped
 
 

@@ -1,0 +1,170 @@
+"""`python -m bench.start`: from the accepted job to the first line of its script, and the floors.
+
+An installation of its own with waiting containers, and one without; whatever is compared is taken
+by turns, so that whatever else the machine does weighs on both. The environment is known.
+"""
+
+import argparse
+import os
+import secrets
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+from bench.figures import Bar, Figure, table
+from deploy.report import step
+from deploy.testing import ENVIRONMENTS, remove_installation
+from deploy.trial import Platform, start_platform, stop_platform, wait_for
+from sandbox.engine import ContainerState, Engine
+
+REPEATS = 7
+WAITING = 2
+IDLE_SECONDS = 10.0
+READY_SECONDS = 120.0
+PACKAGES = ["scikit-learn"]
+LINE = "import time\nprint('first', time.time(), flush=True)\n"
+IMPORTS = "import mlflow, mlflow.sklearn, sklearn, pandas\n" + LINE
+FLOOR = "docker run of the same image and environment"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A platform with so many waiting containers."""
+
+    engine: Engine
+    platform: Platform
+    waiting: int
+
+    def first_line(self, script: str) -> float:
+        """Seconds from the 202 to the first line."""
+        if self.waiting:
+            self.wait_until_ready()
+        job_id = self.platform.upload(script, requirements=PACKAGES)
+        accepted = time.time()
+        return _printed_at(self.platform.ended(job_id)["logs"]) - accepted
+
+    def docker_run(self, script: str) -> float:
+        """Seconds from the command to the first line."""
+        command = ["docker", "run", "--rm", "-v", f"{self._environment()}:/env:ro"]
+        command += [f"mlops-runner:{self.platform.installation_id}", "/env/bin/python", "-c"]
+        started = time.time()
+        done = subprocess.run([*command, script], capture_output=True, text=True, check=True)
+        return _printed_at(done.stdout) - started
+
+    def wait_until_ready(self) -> list[ContainerState]:
+        def all_ready() -> list[ContainerState] | None:
+            found = self.containers()
+            ready = [one for one in found if b"!ready" in self.engine.read_logs(one.id)]
+            return found if len(ready) >= self.waiting else None
+
+        return wait_for(all_ready, seconds=READY_SECONDS, what="waiting containers")
+
+    def containers(self) -> list[ContainerState]:
+        """Those that wait; what a job has taken is gone when it has ended."""
+        labels = {"mlops.installation": self.platform.installation_id, "mlops.kind": "waiting"}
+        return [state for state in self.engine.find(labels) if state.running]
+
+    def _environment(self) -> Path:
+        job = self.platform.jobs[-1]
+        lock = self.platform.get(f"/mlops/training/jobs/{job}/environment").text
+        folders = (ENVIRONMENTS / "envs").iterdir()
+        return next(one for one in folders if (one / "lock.txt").read_text() == lock)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help="of which the median counts")
+    parser.add_argument("--idle", type=int, default=4, help="containers that wait for idle figures")
+    options = parser.parse_args()
+    engine = Engine.connect()
+    figures = []
+    with _trial(engine, waiting=0) as plain:
+        figures.append(_compared("plain", LINE, plain, options.repeats, bar=1.3))
+    with _trial(engine, waiting=WAITING) as pool:
+        figures.append(_compared("waiting container", LINE, pool, options.repeats, bar=0.6))
+        figures.append(
+            _compared("waiting container, imports", IMPORTS, pool, options.repeats, bar=0.12)
+        )
+    with _trial(engine, waiting=options.idle) as idle:
+        figures += _idle(idle)
+    print(table(figures))
+    return 0 if all(figure.met is not False for figure in figures) else 1
+
+
+def _compared(name: str, script: str, trial: Trial, repeats: int, *, bar: float) -> Figure:
+    step(f"{name}: {repeats} times")
+    ours, floor = [], []
+    for _ in range(repeats):
+        ours.append(trial.first_line(script))
+        floor.append(trial.docker_run(script))
+    return Figure(
+        name=f"accepted to first line, {name}",
+        unit="s",
+        ours=statistics.median(ours),
+        floor=statistics.median(floor),
+        floor_is=FLOOR,
+        bar=Bar(bar, times_floor=True),
+        samples=tuple(ours),
+        floor_samples=tuple(floor),
+    )
+
+
+def _idle(trial: Trial) -> list[Figure]:
+    """Two environments, since one gets two containers at most."""
+    trial.platform.run(LINE)
+    found = trial.wait_until_ready()
+    before = _cpu_seconds(trial, found)
+    time.sleep(IDLE_SECONDS)
+    used = _cpu_seconds(trial, found) - before
+    memory = [trial.engine.usage(one.id) for one in found]
+    megabytes = sum(usage.memory_bytes for usage in memory if usage) / 1024**2
+    count = len(found)
+    return [
+        Figure(f"memory of {count} waiting containers", "MB", megabytes),
+        Figure(
+            f"processor of {count} waiting containers", "%", 100 * used / IDLE_SECONDS, bar=Bar(0.5)
+        ),
+    ]
+
+
+def _cpu_seconds(trial: Trial, found: list[ContainerState]) -> float:
+    usages = [trial.engine.usage(one.id) for one in found]
+    return sum(usage.cpu_seconds for usage in usages if usage)
+
+
+@contextmanager
+def _trial(engine: Engine, *, waiting: int) -> Iterator[Trial]:
+    name = f"test-{secrets.token_hex(3)}"
+    variables = {"MLOPS_WAITING_CONTAINERS": str(waiting)}
+    with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
+        Path(folder).chmod(0o755)
+        try:
+            with mock.patch.dict(os.environ, variables):
+                platform = start_platform(Path(folder) / "var", name)
+            try:
+                # Builds the environment, where it is not known.
+                platform.run(LINE, requirements=PACKAGES)
+                yield Trial(engine=engine, platform=platform, waiting=waiting)
+            except BaseException:
+                print(platform.said())
+                raise
+            finally:
+                stop_platform(platform)
+        finally:
+            remove_installation(engine, name)
+
+
+def _printed_at(log: str) -> float:
+    line = next(line for line in log.splitlines() if line.startswith("first "))
+    return float(line.split()[1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

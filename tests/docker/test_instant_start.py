@@ -1,0 +1,297 @@
+"""A waiting container: what a script sees in it, what is in it before, what it refuses."""
+
+import contextlib
+import dataclasses
+import json
+import re
+import secrets
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.trial import wait_for
+from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
+from sandbox.environments import Environment, EnvironmentStore
+from sandbox.output import began_at, printed_bytes
+from sandbox.spec import Limits, SandboxSpec, job_environment, waiting_spec
+from tests.docker.conforming import SCRIPTS
+from tests.fixtures.engine import LOG_BYTES, JobRunner
+
+MEMORY_MB = 1024
+READY_SECONDS = 90
+END_SECONDS = 90
+VARIABLES = {
+    "GIVEN": "a value",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
+    "MLFLOW_TRACKING_PASSWORD": "a secret",
+}
+MADE_WITH = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "OMP_NUM_THREADS": "1"}
+
+
+class Waiting:
+    """One waiting container, and the folder that its script goes to."""
+
+    def __init__(self, engine: Engine, spec: SandboxSpec, folder: Path) -> None:
+        self.engine = engine
+        self.spec = spec
+        self.folder = folder
+        self.id = engine.create(spec)
+        engine.start(self.id)
+
+    def until_ready(self) -> "Waiting":
+        def is_ready() -> bool:
+            return b"!ready" in self.engine.read_logs(self.id)
+
+        wait_for(is_ready, seconds=READY_SECONDS, what="the imports")
+        return self
+
+    def run(self, source: str, *, name: str = "script.py", seconds: float = 60, **variables: str):
+        """Exit code and output."""
+        self.hand_in(source, name=name, seconds=seconds, **variables)
+        return self.ended()
+
+    def hand_in(self, source: str, *, name: str = "script.py", seconds: float = 60, **variables):
+        (self.folder / name).write_text(source)
+        (self.folder / name).chmod(0o644)
+        order = {
+            "path": f"/job/{name}",
+            "variables": job_environment({**MADE_WITH, **variables}),
+            "seconds": seconds,
+            "grace_seconds": 2,
+            "log_bytes": LOG_BYTES,
+            "log_hard_bytes": 1024 * LOG_BYTES,
+        }
+        data = json.dumps(order).encode()
+        data = len(data).to_bytes(4, "big") + data
+        told = self.engine.hand_in(self.id, data, answer=b"!began ", timeout_seconds=20)
+        assert told is not None
+        return float(told)
+
+    def ended(self) -> tuple[int, str]:
+        return _ended(self.engine, self.id)
+
+
+def _ended(engine: Engine, container_id: str) -> tuple[int, str]:
+    code = engine.wait(container_id, timeout_seconds=END_SECONDS)
+    return code, printed_bytes([engine.read_logs(container_id)]).decode(errors="replace")
+
+
+class Pool:
+    """Makes them ahead, two at a time, and removes all of them at the end."""
+
+    def __init__(self, engine: Engine, make) -> None:
+        self._engine = engine
+        self._make = make
+        self._ahead: list[Waiting] = []
+        self.made: list[Waiting] = []
+
+    def take(self) -> Waiting:
+        self.fill()
+        taken = self._ahead.pop(0)
+        self.fill()
+        return taken.until_ready()
+
+    def fill(self) -> None:
+        while len(self._ahead) < 2:
+            self._ahead.append(self._make())
+            self.made.append(self._ahead[-1])
+
+
+@pytest.fixture(scope="module")
+def learning_environment(environments: EnvironmentStore) -> Environment:
+    return environments.build(["scikit-learn"], output=lambda data: None)
+
+
+@pytest.fixture(scope="module")
+def pool(
+    engine,
+    runner_image,
+    networks,
+    installation_id,
+    environments,
+    learning_environment,
+    tmp_path_factory,
+) -> Iterator[Pool]:
+    def make() -> Waiting:
+        folder = tmp_path_factory.mktemp("waiting")
+        for name in ("job", "data"):
+            (folder / name).mkdir()
+        for each in (folder, folder / "job", folder / "data"):
+            each.chmod(0o755)
+        spec = waiting_spec(
+            name=f"mlops-{installation_id}-waiting-{secrets.token_hex(4)}",
+            image=runner_image,
+            script_folder=folder / "job",
+            environment_folder=learning_environment.path,
+            platform_folder=environments.platform_folder(),
+            data_folder=folder / "data",
+            variables=MADE_WITH,
+            network=networks.jobs,
+            resolvers=(),
+            limits=Limits(memory_mb=MEMORY_MB, cpus=1.0, pids=64, scratch_mb=32),
+            seconds_max=120,
+            log_bytes=LOG_BYTES,
+            labels={"mlops.installation": installation_id},
+        )
+        return Waiting(engine, spec, folder / "job")
+
+    found = Pool(engine, make)
+    yield found
+    for waiting in found.made:
+        engine.remove(waiting.id)
+
+
+@pytest.fixture
+def plainly(jobs: JobRunner, learning_environment, environments, tmp_path):
+    """Runs a script in a container of its own: exit code and output."""
+
+    def run(source: str, **variables: str) -> tuple[int, str]:
+        spec = jobs.spec(
+            tmp_path,
+            source,
+            environment=learning_environment,
+            platform=environments.platform_folder(),
+            memory_mb=MEMORY_MB,
+            variables={**MADE_WITH, **variables},
+        )
+        container = jobs.start(spec)
+        return _ended(jobs.engine, container)
+
+    return run
+
+
+def alike(ended: tuple[int, str]) -> tuple[int, str]:
+    """Without what differs between any two processes."""
+    code, output = ended
+    output = re.sub(r"0x[0-9a-f]+", "0x", output)
+    return code, re.sub(r"(thread|started|stopped) \d+", "thread", output)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_cannot_tell_it_from_a_fresh_container(name, pool: Pool, plainly):
+    fresh = alike(plainly(SCRIPTS[name], **VARIABLES))
+    assert alike(pool.take().run(SCRIPTS[name], **VARIABLES)) == fresh
+
+
+FRESH = "import sys\nprint('mlflow' in sys.modules)\n"
+
+
+def test_a_script_finds_the_imports_done(pool: Pool):
+    assert pool.take().run(FRESH) == (0, "True\n")
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["SKLEARN_ASSUME_FINITE", "MLFLOW_LOGGING_LEVEL", "OMP_NUM_THREADS", "TZ", "PYTHONHASHSEED"],
+)
+def test_a_variable_that_is_read_before_a_script_runs_gets_it_a_fresh_python(variable, pool: Pool):
+    value = {"TZ": "Asia/Tokyo", "MLFLOW_LOGGING_LEVEL": "DEBUG"}.get(variable, "7")
+    script = FRESH + f"import os, time\nprint(os.environ[{variable!r}], time.tzname[0])\n"
+    zone = "JST" if variable == "TZ" else "UTC"
+    code, output = pool.take().run(script, **{variable: value})
+    assert (code, output) in [(0, f"False\n{value} {zone}\n"), (0, f"False\n{value} Asia\n")]
+
+
+def test_a_script_with_the_name_of_a_module_gets_a_fresh_python(pool: Pool):
+    script = FRESH + "import pandas\nprint(pandas.__file__)\n"
+    assert pool.take().run(script, name="pandas.py") == (
+        0,
+        "False\nFalse\n/job/pandas.py\n/job/pandas.py\n",
+    )
+
+
+def test_before_its_job_nothing_secret_is_in_it_and_it_is_as_locked_down(
+    engine: Engine, pool: Pool, networks
+):
+    waiting = pool.take()
+    inspect = engine.api.inspect_container(waiting.id)
+    host = inspect["HostConfig"]
+    assert host["CapDrop"] == ["ALL"]
+    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["ReadonlyRootfs"] is True
+    assert host["NetworkMode"] == networks.jobs
+    assert inspect["Config"]["User"] == "runner"
+    assert {m["Destination"]: m["RW"] for m in inspect["Mounts"]} == {
+        "/job": False,
+        "/env": False,
+        "/platform": False,
+        "/data": False,
+    }
+    assert list(waiting.folder.iterdir()) == []
+    told = json.dumps(inspect).encode()
+    processes = [row[1] for row in engine.api.top(waiting.id)["Processes"]]
+    assert len(processes) == 2
+    for pid in processes:
+        told += (
+            Path(f"/proc/{pid}/environ").read_bytes() + Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+    for word in (b"PASSWORD", b"USERNAME", b"RUN_CONTEXT", b"EXPERIMENT"):
+        assert word not in told
+    assert waiting.run("print(1)\n", MLFLOW_TRACKING_PASSWORD="hidden") == (0, "1\n")
+    assert "hidden" not in json.dumps(engine.api.inspect_container(waiting.id))
+
+
+def test_changed_limits_are_what_the_engine_reports_and_hold(engine: Engine, pool: Pool):
+    waiting = pool.take()
+    wanted = waiting.spec.with_limits(Limits(memory_mb=1536, cpus=0.5, pids=64, scratch_mb=32))
+    with pytest.raises(SandboxMismatch):
+        engine.checked_readback(waiting.id, wanted)
+    engine.change_limits(waiting.id, wanted)
+    readback = engine.checked_readback(waiting.id, wanted)
+    assert readback["Memory"] == readback["MemorySwap"] == 1536 * 1024**2
+    assert (readback["CpuPeriod"], readback["CpuQuota"]) == (100_000, 50_000)
+    code, output = waiting.run("print(open('/sys/fs/cgroup/cpu.max').read())\n")
+    assert (code, output.split()) == (0, ["50000", "100000"]) or "No such file" in output
+
+
+def test_limits_that_somebody_changed_behind_our_back_are_refused(engine: Engine, pool: Pool):
+    waiting = pool.take()
+    engine.api.update_container(waiting.id, mem_limit=2 * 1024**3, memswap_limit=4 * 1024**3)
+    with pytest.raises(SandboxMismatch, match="Memory"):
+        engine.checked_readback(waiting.id, waiting.spec)
+
+
+def test_scratch_and_network_make_another_shape_and_limits_do_not(pool: Pool):
+    spec = pool.take().spec
+    more = spec.with_limits(Limits(memory_mb=4096, cpus=2.0, pids=64, scratch_mb=32))
+    assert more.shape == spec.shape
+    larger = spec.with_limits(Limits(memory_mb=MEMORY_MB, cpus=1.0, pids=64, scratch_mb=64))
+    assert larger.shape != spec.shape
+    assert dataclasses.replace(spec, network="another").shape != spec.shape
+
+
+def test_the_deadline_counts_from_the_order(engine: Engine, pool: Pool):
+    waiting = pool.take()
+    began = waiting.hand_in("import threading\nthreading.Event().wait()\n", seconds=2)
+    code, _ = waiting.ended()
+    state = engine.state(waiting.id)
+    assert code == 124
+    assert 2 <= state.finished_at.timestamp() - began < 8
+    assert began > state.started_at.timestamp()
+    assert began_at([engine.read_logs(waiting.id)]) == pytest.approx(began)
+
+
+def test_an_order_that_is_cut_off_runs_nothing(engine: Engine, pool: Pool):
+    waiting = pool.take()
+    cut = (1000).to_bytes(4, "big") + b'{"path": "/job/script.py"'
+    assert engine.hand_in(waiting.id, cut, answer=b"!began ", timeout_seconds=20) is None
+    assert waiting.ended() == (227, "")
+    assert began_at([engine.read_logs(waiting.id)]) is None
+
+
+def test_there_is_no_second_order(engine: Engine, pool: Pool):
+    waiting = pool.take()
+    waiting.hand_in("import threading\nprint('up', flush=True)\nthreading.Event().wait()\n")
+    with contextlib.suppress(EngineError, EngineUnavailable):
+        assert engine.hand_in(waiting.id, b"x" * 100, answer=b"!began ", timeout_seconds=1) is None
+    assert engine.state(waiting.id).running
+    assert engine.read_logs(waiting.id).count(b"!began ") == 1
+
+
+def test_a_waiting_container_uses_no_processor(engine: Engine, pool: Pool):
+    waiting = pool.take()
+    before = engine.usage(waiting.id).cpu_seconds
+    threading.Event().wait(3)
+    assert engine.usage(waiting.id).cpu_seconds - before < 0.015

@@ -19,6 +19,7 @@ from deploy.home import Home, lock_home, open_home
 from deploy.processes import GaveUp, ProcessManager, Service
 from deploy.report import Stop, box, step, timed_step, warn
 from registry.features import DONE_FILE
+from sandbox.build_rules import SECRET_SETTINGS, BuildRules, InvalidSetting, rules_from
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 from sandbox.images import ImageFailed, ensure_runner_image
@@ -74,13 +75,14 @@ def run() -> int:
     try:
         home = open_home(Path(os.environ.get("MLOPS_HOME", CHECKOUT / "var")).resolve())
         address = _address()
+        rules = _build_rules()
         lock = lock_home(home)
         _check_port(address)
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
     try:
-        return _run(home, address, stopping)
+        return _run(home, address, rules, stopping)
     finally:
         os.close(lock)
 
@@ -92,13 +94,21 @@ def _interrupt(stopping: threading.Event) -> None:
         raise KeyboardInterrupt
 
 
-def _run(home: Home, address: Address, stopping: threading.Event) -> int:
+def _build_rules() -> BuildRules:
+    """Raises Stop for a setting that no environment could be built with."""
+    try:
+        return rules_from(os.environ)
+    except InvalidSetting as error:
+        raise Stop(str(error)) from error
+
+
+def _run(home: Home, address: Address, rules: BuildRules, stopping: threading.Event) -> int:
     manager = ProcessManager(logs=home.folder("logs"))
     started = _Started()
     code = 0
     try:
         started.handle = ensure_engine(home.folder("logs"))
-        _start(home, address, started, manager)
+        _start(home, address, rules, started, manager)
         while not stopping.wait(WATCH_SECONDS):
             manager.check()
             started.handle.check()
@@ -119,7 +129,13 @@ def _run(home: Home, address: Address, stopping: threading.Event) -> int:
     return code
 
 
-def _start(home: Home, address: Address, started: "_Started", manager: ProcessManager) -> None:
+def _start(
+    home: Home,
+    address: Address,
+    rules: BuildRules,
+    started: "_Started",
+    manager: ProcessManager,
+) -> None:
     engine = started.engine
     ensure_image_tools(engine)
     accounts = ensure_accounts(home)
@@ -129,7 +145,7 @@ def _start(home: Home, address: Address, started: "_Started", manager: ProcessMa
     # First, since it takes longest to start and needs nothing of the rest.
     manager.start(plan.mlflow())
     image = ensure_runner_image(engine, installation_id=home.installation_id, report=step)
-    _ensure_platform_packages(home, engine, image.tag, networks)
+    _ensure_platform_packages(home, engine, image.tag, networks, rules)
     password = _prepare_rows(plan)
     started.plan = plan
     _prepare_features(plan)
@@ -171,7 +187,9 @@ def _stop_jobs(plan: "_Plan") -> None:
         step(said)
 
 
-def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: Networks) -> None:
+def _ensure_platform_packages(
+    home: Home, engine: Engine, image: str, networks: Networks, rules: BuildRules
+) -> None:
     store = EnvironmentStore(
         root=Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", home.folder("environments") / "store")),
         engine=engine,
@@ -179,6 +197,7 @@ def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: 
         network=networks.jobs,
         installation_id=home.installation_id,
         build_seconds=BUILD_SECONDS,
+        rules=rules,
     )
     try:
         store.platform_folder()
@@ -344,6 +363,7 @@ class _Plan:
         return {
             **self._common_environment(),
             **engine,
+            **{name: os.environ[name] for name in SECRET_SETTINGS if name in os.environ},
             "HOME": str(self.home.root),
             "MLOPS_SECRET_KEY": self.home.secrets["queue_key"],
         }
@@ -356,10 +376,11 @@ class _Plan:
         )
 
     def _common_environment(self) -> dict[str, str]:
+        hidden = SECRET_VARIABLES.union(SECRET_SETTINGS)
         own = {
             name: value
             for name, value in os.environ.items()
-            if name.startswith("MLOPS_") and name not in SECRET_VARIABLES
+            if name.startswith("MLOPS_") and name not in hidden
         }
         return {
             **_passed_on(),

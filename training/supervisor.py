@@ -22,7 +22,7 @@ from registry.mlflow_client import model_registry
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, observe, resolve, rows
+from training.services import claim, environments, finish, launch, observe, resolve, rows
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class JobSupervisor:
         self._renew(held)
         self._launch_what_waits()
         resolve.dispatch()
+        environments.dispatch()
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row.

@@ -3,7 +3,7 @@
 import logging
 
 from training import engine_room
-from training.services import claim, observe, rows
+from training.services import claim, environments, observe, rows
 from training.services import finish as finishing
 from training.services import launch as launching
 from training.services import resolve as resolving
@@ -37,3 +37,8 @@ def finish(attempt_id: int) -> None:
 def resolve(resolution_id: int) -> None:
     """Finds out what a set of requirements would install; a second delivery finds nothing to do."""
     resolving.answer(resolution_id)
+
+
+def change_environment(key: str) -> None:
+    """Builds an environment again or deletes it; a second delivery finds nothing to do."""
+    environments.change(key)

@@ -48,4 +48,5 @@ def upload_limits() -> UploadLimits:
         script_max_bytes=settings.SCRIPT_MAX_BYTES,
         allow_urls=settings.ALLOW_URL_REQUIREMENTS,
         timeout=settings.JOB_TIMEOUT_SECONDS,
+        packages=settings.BUILD_RULES,
     )

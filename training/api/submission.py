@@ -27,6 +27,7 @@ from django.utils.datastructures import MultiValueDict
 from rest_framework.exceptions import APIException
 
 from registry.names import experiment_name_problem, model_name_problem
+from sandbox.build_rules import BuildRules
 from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
 from training.api.requirements_check import requirement_problem
 from training.states import Priority
@@ -90,6 +91,7 @@ class UploadLimits:
     script_max_bytes: int
     allow_urls: bool
     timeout: Mapping[str, int]
+    packages: BuildRules = BuildRules()
 
 
 @dataclass(frozen=True)
@@ -460,7 +462,9 @@ class _Check:
             self._wrong("requirements", f"There are more than {REQUIREMENTS_MAX}.", hint)
             return ()
         for line in asked:
-            problem = requirement_problem(line, allow_urls=self._limits.allow_urls)
+            problem = requirement_problem(
+                line, allow_urls=self._limits.allow_urls, rules=self._limits.packages
+            )
             if problem:
                 self._wrong("requirements", problem, hint)
         return tuple(dict.fromkeys(line.strip() for line in asked))

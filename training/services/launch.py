@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from datetime import datetime, timedelta
 
 from django.utils import timezone
@@ -17,7 +18,7 @@ from sandbox.environments import (
 )
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
-from training.services import claim, resolve, rows
+from training.services import claim, environments, resolve, rows
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
 
@@ -61,7 +62,7 @@ def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | No
     except (Cancelled, BuildStopped):
         return EndReason.of(Reason.CANCELLED)
     except EnvironmentFailed as error:
-        return EndReason.of(Reason(error.reason), sentence=error.detail, hint=error.hint)
+        return resolve.reason_of(error)
     except SandboxMismatch as error:
         log.error("job.sandbox_refused", extra={"differences": error.differences})
         rows.record(attempt.job, "sandbox_refused", str(error), actor=rows.WORKER, attempt=attempt)
@@ -93,6 +94,7 @@ def _remember_user(attempt: Attempt) -> None:
 def _launch(attempt: Attempt, stop: threading.Event) -> None:
     store = engine_room.environments()
     environment = _environment_for(attempt, store, stop)
+    environments.note_used(environment, first_time=attempt.number == 1)
     rows.enter_phase(
         attempt,
         Phase.STARTING,
@@ -121,11 +123,19 @@ def _environment_for(
     if found is not None:
         return found
     rows.record(attempt.job, "environment_build_started", actor=rows.WORKER, attempt=attempt)
-    output = logs.BufferedLog(attempt, LogChunk.Part.BUILD)
+    output, said = logs.BufferedLog(attempt, LogChunk.Part.BUILD), bytearray()
+    started = time.monotonic()
+
+    def write(data: bytes) -> None:
+        output.write(data)
+        said.extend(data)
+
     try:
-        environment = store.build(requirements, output=output.write, stop=stop)
+        environment = store.build(requirements, output=write, stop=stop)
     finally:
         output.flush()
+    seconds = time.monotonic() - started
+    environments.note_built(environment, build_log=said.decode(errors="replace"), seconds=seconds)
     resolve.note_installed(environment.key)
     return environment
 

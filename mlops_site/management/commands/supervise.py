@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
 
 from inference import services as inference_services
-from mlops_site.daily import DailyWork
+from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import SUPERVISOR, Heartbeat
 from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
@@ -113,6 +113,7 @@ class _Supervision:
             leftovers.remove_abandoned_builds,
             leftovers.remove_forgotten_users,
             DailyWork().ask,
+            EnvironmentWork().ask,
         )
         while not self._stopping.is_set():
             self._wake.clear()

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import Permission, User
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from inference.models import ModelServer
@@ -20,6 +22,7 @@ from training.services import environments
 PATH = "/mlops/environments"
 LOCK = "six==1.17.0 \\\n    --hash=sha256:aa\n"
 MB = 1_000_000
+CONSOLE = "admin:training_builtenvironment_changelist"
 
 
 @dataclass
@@ -32,6 +35,7 @@ class FakeStore:
     pruned: int = 0
     built: list[Any] = field(default_factory=list)
     failure: Exception | None = None
+    models: "Models" = field(default_factory=lambda: Models())
 
     def add(self, key: str, *, megabytes: int = 1, used_at: float | None = None) -> None:
         at = time.time() if used_at is None else used_at
@@ -84,6 +88,7 @@ class Models:
 def store(monkeypatch: pytest.MonkeyPatch, db: Any) -> Iterator[FakeStore]:
     fake = FakeStore()
     monkeypatch.setattr(environments.engine_room, "environments", lambda: fake)
+    monkeypatch.setattr(environments, "model_registry", lambda: fake.models)
     yield fake
 
 
@@ -225,6 +230,32 @@ def test_a_job_that_came_meanwhile_keeps_its_environment(api: Client, store: Fak
     assert "a" in store.there
 
 
+def test_a_model_that_was_registered_a_moment_ago_keeps_its_environment(
+    api: Client, store: FakeStore
+):
+    store.add("a")
+    a_row("a")
+    job = a_job("a", version="7")
+    assert "model churn version 7" in api.delete(f"{PATH}/a").json()["detail"]
+    BuiltEnvironment.objects.update(asked="delete")
+    store.models = Models(str(job.pk))
+    environments.change("a")
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.asked, row.needed_by, "a" in store.there) == ("", ["model churn version 7"], True)
+
+
+def test_a_wish_to_delete_waits_while_nobody_can_say_what_models_need(
+    api: Client, store: FakeStore
+):
+    store.add("a")
+    a_row("a")
+    api.delete(f"{PATH}/a")
+    store.models.away = True
+    environments.change("a")
+    assert BuiltEnvironment.objects.get(pk="a").asked == "delete"
+    assert "a" in store.there
+
+
 def test_a_wish_waits_while_a_container_has_the_environment(api: Client, store: FakeStore):
     store.add("a")
     store.mounted.add("a")
@@ -337,3 +368,38 @@ def test_a_set_that_cannot_be_built_ahead_is_nobodys_failure(store: FakeStore, s
     store.failure = EnvironmentFailed(reason="x", detail="d", hint="h")
     environments.preload()
     assert not BuiltEnvironment.objects.exists()
+
+
+# -- the admin console -----------------------------------------------------------------------------
+def console(*permissions: str) -> Client:
+    user = User.objects.create_user("olga", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def act(client: Client, action: str, *keys: str) -> str:
+    chosen = {"action": action, "_selected_action": list(keys)}
+    answer = client.post(reverse(CONSOLE), chosen, follow=True)
+    return " ".join(str(message) for message in answer.context["messages"])
+
+
+def test_an_operator_sees_packages_and_build_and_asks_through_the_same_services(db: Any):
+    operator = console("view_builtenvironment", "change_builtenvironment")
+    a_row("free", build_log="Compiling <everything>")
+    a_row("needed", needed_by=["model churn version 3"])
+    page = operator.get(reverse("admin:training_builtenvironment_change", args=["free"]))
+    assert b"six==1.17.0" in page.content
+    assert b"Compiling &lt;everything&gt;" in page.content
+    said = act(operator, "delete_folders", "free", "needed")
+    assert "free will be deleted." in said
+    assert "needed by model churn version 3" in said
+    assert BuiltEnvironment.objects.get(pk="free").asked == "delete"
+    assert "needed will be built again." in act(operator, "rebuild", "needed")
+
+
+def test_whoever_may_only_look_may_not_act(db: Any):
+    a_row("free")
+    act(console("view_builtenvironment"), "delete_folders", "free")
+    assert BuiltEnvironment.objects.get(pk="free").asked == ""

@@ -19,7 +19,7 @@ from django.utils import timezone
 from django_q.tasks import async_task
 from rest_framework.exceptions import APIException, NotFound
 
-from registry.mlflow_client import ModelRegistry, RegistryUnavailable
+from registry.mlflow_client import ModelRegistry, RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
 from sandbox.environments import (
     BuildStopped,
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 GRANT_TASK = "training.tasks.change_environment"
 # Between two tries to grant one wish: a task was lost, or a container had the environment.
 GRANT_AGAIN = timedelta(seconds=30)
+# A look at what models need comes every ten minutes, and may be late.
+LOOK_EVERY = timedelta(minutes=20)
 BUILD_LOG_CHARACTERS = 200_000
 NEEDERS_NAMED = 5
 # Below the high mark by so much, or the next build would begin it all again.
@@ -136,10 +138,17 @@ def ask_delete(key: str) -> BuiltEnvironment:
     A model that needs it keeps it, since nobody can say when the model is asked next.
     """
     environment = environment_of(key)
-    users = [*in_use(key), *environment.needed_by]
+    users = [*in_use(key), *environment.needed_by, *_registered_lately(key)]
     if users:
         raise EnvironmentNeeded(key, users)
     return _ask(environment, Asked.DELETE)
+
+
+def _registered_lately(key: str) -> list[str]:
+    """Models that are newer than the last look at them."""
+    jobs = Job.objects.filter(environment_key=key, completed_at__gte=timezone.now() - LOOK_EVERY)
+    models = jobs.exclude(model_version="").order_by().values_list("model_name", "model_version")
+    return [f"model {name} version {version}" for name, version in models[:NEEDERS_NAMED]]
 
 
 def _ask(environment: BuiltEnvironment, asked: Asked) -> BuiltEnvironment:
@@ -213,8 +222,16 @@ def pylock_of(key: str) -> str:
 
 
 def _delete(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
-    """Somebody may have begun to use it since: then the wish is dropped, and the row says so."""
-    users = in_use(environment.key)
+    """Somebody may have begun to use it since: then the wish is dropped, and the row says so.
+
+    While MLflow does not answer, the wish waits.
+    """
+    try:
+        _note_models(model_registry().jobs_with_models())
+    except RegistryUnavailable:
+        return
+    environment.refresh_from_db()
+    users = [*in_use(environment.key), *environment.needed_by]
     if users:
         _granted(environment, error=str(EnvironmentNeeded(environment.key, users).detail))
     elif store.remove(environment.key):

@@ -18,6 +18,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import warnings
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -222,6 +223,8 @@ def _forked(paths: Sequence[str], folder: Path, shown_as: str) -> int:
     if child:
         return child
     code = 1
+    # Packages' own warnings (an escape that is none) are nobody's business here.
+    warnings.simplefilter("ignore")
     try:
         for path in paths:
             with contextlib.suppress(py_compile.PyCompileError, ValueError, RecursionError):

@@ -6,6 +6,7 @@ import threading
 import time
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,10 @@ from sandbox.environments import (
 )
 from sandbox.image.lock_file import pins_in
 from tests.fixtures.engine import JobRunner
+
+
+def _compiled_from(source: Path) -> Iterator[Path]:
+    return source.parent.glob(f"__pycache__/{source.stem}.*.pyc")
 
 
 def silent(data: bytes) -> None:
@@ -70,6 +75,10 @@ def test_the_lock_names_exact_versions_and_keeps_mlflow_below_3_14(
 
 
 def test_an_environment_is_compiled_and_relocatable(plain_environment: Environment):
+    sources = [*plain_environment.path.glob("lib/*/site-packages/pandas/**/*.py")]
+    uncompiled = [path for path in sources if not any(_compiled_from(path))]
+    assert sources
+    assert uncompiled == []
     compiled = plain_environment.path.glob("lib/*/site-packages/mlflow/__pycache__/*.pyc")
     assert next(compiled, None) is not None
     assert "relocatable = true" in (plain_environment.path / "pyvenv.cfg").read_text()

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -295,6 +296,29 @@ def test_a_build_that_does_not_come_about_is_told(
     row = BuiltEnvironment.objects.get(pk="a")
     assert (row.state, row.asked) == (state, asked)
     assert ("No." in row.error) is (state == "failed")
+
+
+def test_a_wish_is_asked_for_again_but_not_while_its_build_goes_on(
+    api: Client, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    monkeypatch.setattr(environments, "async_task", lambda task, key, **_: asked.append(key))
+    a_row("a")
+    api.post(f"{PATH}/a/rebuild")
+    environments.dispatch()
+    environments.dispatch()
+    assert asked == ["a"]
+    row = BuiltEnvironment.objects.filter(pk="a")
+    minutes_ago = timezone.now() - timedelta(minutes=2)
+    row.update(queued_at=minutes_ago, state="building")
+    environments.dispatch()
+    assert asked == ["a"]
+    row.update(queued_at=minutes_ago, state="ready")
+    environments.dispatch()
+    assert asked == ["a", "a"]
+    row.update(queued_at=timezone.now() - timedelta(hours=1), state="building")
+    environments.dispatch()
+    assert asked == ["a", "a", "a"]
 
 
 def test_what_has_no_lock_cannot_be_built_again(api: Client):

@@ -162,13 +162,18 @@ def _ask(environment: BuiltEnvironment, asked: Asked) -> BuiltEnvironment:
 
 # -- for the supervisor ----------------------------------------------------------------------------
 def dispatch() -> None:
-    """Queues a task for the oldest wish, one at a time, and again after a while."""
+    """Queues a task for the oldest wish, one at a time.
+
+    Again after a while, since a task may be lost; a build is given the time that a build may take.
+    """
     wishes = BuiltEnvironment.objects.exclude(asked="")
     if not wishes.exists():
         return
     now = timezone.now()
     late = now - GRANT_AGAIN
-    if wishes.filter(queued_at__gte=late, state=State.BUILDING).exists() or builders_busy():
+    dead = late - timedelta(seconds=settings.ENVIRONMENT_BUILD_SECONDS)
+    building = wishes.filter(state=State.BUILDING, queued_at__gte=dead)
+    if building.exists() or builders_busy():
         return
     due = wishes.filter(Q(queued_at=None) | Q(queued_at__lt=late)).order_by("asked_at").first()
     if due is not None and wishes.filter(pk=due.pk).update(queued_at=now):

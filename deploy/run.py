@@ -21,6 +21,7 @@ from deploy.processes import GaveUp, ProcessManager, Service
 from deploy.report import Stop, box, step, timed_step, warn
 from registry.features import DONE_FILE
 from sandbox import firewall
+from sandbox.build_rules import SECRET_SETTINGS, BuildRules, InvalidSetting, rules_from
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 from sandbox.images import (
@@ -60,6 +61,14 @@ class Address:
         return "127.0.0.1" if self.bind in (*LOOPBACK, "0.0.0.0") else self.bind
 
 
+@dataclass(frozen=True)
+class _Choices:
+    """What the operator chose of what lies outside: servers, and where packages come from."""
+
+    backing: Backing
+    rules: BuildRules
+
+
 @dataclass
 class _Started:
     """How far the start came: what is there is what has to be stopped."""
@@ -81,6 +90,7 @@ def run() -> int:
     try:
         home = open_home(Path(os.environ.get("MLOPS_HOME", CHECKOUT / "var")).resolve())
         address = _address()
+        rules = _build_rules()
         lock = lock_home(home)
         _check_port(address)
         backing = read_backing(home, os.environ)
@@ -88,7 +98,7 @@ def run() -> int:
         print(stop, file=sys.stderr)
         return 1
     try:
-        return _run(home, address, backing, stopping)
+        return _run(home, address, _Choices(backing, rules), stopping)
     finally:
         os.close(lock)
 
@@ -100,14 +110,22 @@ def _interrupt(stopping: threading.Event) -> None:
         raise KeyboardInterrupt
 
 
-def _run(home: Home, address: Address, backing: Backing, stopping: threading.Event) -> int:
+def _build_rules() -> BuildRules:
+    """Raises Stop for a setting that no environment could be built with."""
+    try:
+        return rules_from(os.environ)
+    except InvalidSetting as error:
+        raise Stop(str(error)) from error
+
+
+def _run(home: Home, address: Address, choices: _Choices, stopping: threading.Event) -> int:
     manager = ProcessManager(logs=home.folder("logs"))
     started = _Started()
     code = 0
     try:
-        wait_for_backing(home, backing)
+        wait_for_backing(home, choices.backing)
         started.handle = ensure_engine(home.folder("logs"))
-        _start(home, address, backing, started, manager)
+        _start(home, address, choices, started, manager)
         while not stopping.wait(WATCH_SECONDS):
             manager.check()
             started.handle.check()
@@ -131,7 +149,7 @@ def _run(home: Home, address: Address, backing: Backing, stopping: threading.Eve
 def _start(
     home: Home,
     address: Address,
-    backing: Backing,
+    choices: _Choices,
     started: "_Started",
     manager: ProcessManager,
 ) -> None:
@@ -140,11 +158,11 @@ def _start(
     accounts = ensure_accounts(home)
     networks = ensure_networks(engine, home.installation_id)
     port = _mlflow_port(home, networks)
-    plan = _Plan(home, address, accounts, networks, backing=backing, mlflow_port=port)
+    plan = _Plan(home, address, accounts, networks, backing=choices.backing, mlflow_port=port)
     # First, since it takes longest to start and needs nothing of the rest.
     manager.start(plan.mlflow())
     image = ensure_runner_image(engine, installation_id=home.installation_id, report=step)
-    _ensure_platform_packages(home, engine, image.tag, networks)
+    _ensure_platform_packages(home, engine, image.tag, networks, choices.rules)
     password = _prepare_rows(plan)
     started.plan = plan
     _prepare_features(plan)
@@ -201,7 +219,9 @@ def _stop_jobs(plan: "_Plan") -> None:
         step(said)
 
 
-def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: Networks) -> None:
+def _ensure_platform_packages(
+    home: Home, engine: Engine, image: str, networks: Networks, rules: BuildRules
+) -> None:
     store = EnvironmentStore(
         root=Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", home.folder("environments") / "store")),
         engine=engine,
@@ -209,6 +229,7 @@ def _ensure_platform_packages(home: Home, engine: Engine, image: str, networks: 
         network=networks.jobs,
         installation_id=home.installation_id,
         build_seconds=BUILD_SECONDS,
+        rules=rules,
     )
     try:
         store.platform_folder()
@@ -377,6 +398,7 @@ class _Plan:
             **self._common_environment(),
             **engine,
             **self.backing.for_workers,
+            **{name: os.environ[name] for name in SECRET_SETTINGS if name in os.environ},
             "HOME": str(self.home.root),
             "MLOPS_SECRET_KEY": self.home.secrets["queue_key"],
         }
@@ -389,10 +411,11 @@ class _Plan:
         )
 
     def _common_environment(self) -> dict[str, str]:
+        hidden = SECRET_VARIABLES.union(SECRET_SETTINGS)
         own = {
             name: value
             for name, value in os.environ.items()
-            if name.startswith("MLOPS_") and name not in SECRET_VARIABLES
+            if name.startswith("MLOPS_") and name not in hidden
         }
         return {
             **_passed_on(),

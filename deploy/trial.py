@@ -81,6 +81,9 @@ class Platform:
     def get(self, path: str) -> requests.Response:
         return requests.get(f"{self.url}{path}", timeout=CALL_SECONDS)
 
+    def delete(self, path: str) -> requests.Response:
+        return requests.delete(f"{self.url}{path}", timeout=CALL_SECONDS)
+
     def upload(self, script: str, **fields: Any) -> str:
         """Sends a script and returns the job's id. Raises TrialFailed when it is refused."""
         body = {"script_name": "train.py", "script_content": script, **fields}
@@ -159,6 +162,8 @@ def start_platform(
         "PORT": str(port),
         "MLOPS_INSTALLATION_ID": installation_id,
         "MLOPS_ENVIRONMENTS_DIR": str(environments),
+        # What is measured here must not wait for what nobody asked for.
+        "MLOPS_PRELOAD_ENVIRONMENTS": os.environ.get("MLOPS_PRELOAD_ENVIRONMENTS", ""),
     }
     process = _start("deploy", "run", variables=given, log=log)
 

@@ -33,6 +33,9 @@ LOG_TAIL_CHARACTERS = 300
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+_lock_sources: list[Callable[[str], str]] = []
+
+
 @dataclass(frozen=True)
 class Running:
     """A container that was started, and what it answers to."""
@@ -44,15 +47,26 @@ class Running:
 def environment_of(
     version: ModelVersion, *, store: EnvironmentStore, registry: ModelRegistry
 ) -> Environment:
-    """The one that the job used; for a model registered by hand, what its run names."""
+    """The one that the job used, built again from its lock where it is lost; for a model that was
+    registered by hand, what its run names."""
     known = store.get(version.tags.get("mlops.environment", ""))
     if version.tags.get("mlops.environment") and known is not None:
         return known
-    requirements = _requirements(version, registry)
+    key = version.tags.get("mlops.environment", "")
     try:
-        return store.build(requirements, output=_log_line)
+        restored = store.restore(key, output=_log_line, lock=_lock_of(key)) if key else None
+        return restored or store.build(_requirements(version, registry), output=_log_line)
     except EnvironmentFailed as error:
         raise StartFailed(error.reason, f"{error.detail} {error.hint}") from error
+
+
+def find_locks_with(lock_of: Callable[[str], str]) -> None:
+    """Another room knows the locks of environments that this host's store has lost."""
+    _lock_sources.append(lock_of)
+
+
+def _lock_of(key: str) -> str:
+    return next((lock for source in _lock_sources if (lock := source(key))), "")
 
 
 def _requirements(version: ModelVersion, registry: ModelRegistry) -> list[str]:

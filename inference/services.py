@@ -117,6 +117,16 @@ def touch(server_id: int) -> None:
     ModelServer.objects.filter(pk=server_id).update(last_used_at=timezone.now())
 
 
+def environments_in_use() -> dict[str, list[str]]:
+    """Which environments a server has now, or will have in a moment, and which servers they are."""
+    live = [Status.STARTING, Status.READY, Status.STOPPING]
+    found: dict[str, list[str]] = {}
+    for server in ModelServer.objects.filter(status__in=live).exclude(environment_key=""):
+        name = f"the server of {server.model_name} version {server.version}"
+        found.setdefault(server.environment_key, []).append(name)
+    return found
+
+
 def stop(server_id: int) -> bool:
     """Asks for a stop; whether there was anything to stop. The next request starts it again."""
     with transaction.atomic():

@@ -1,4 +1,7 @@
-"""What is done once a day: the supervisor asks for it, a worker does it, a row remembers it."""
+"""What is done once a day, and what every few minutes: the supervisor asks, a worker does it.
+
+A row remembers what was done for the day.
+"""
 
 import time
 from datetime import timedelta
@@ -11,6 +14,8 @@ DAY = timedelta(days=1)
 # The queue may lose a task, and one that found too much to do goes on at the next call.
 ASK_AGAIN_SECONDS = 900.0
 TASK = "mlops_site.tasks.retention"
+ENVIRONMENTS_SECONDS = 600.0
+ENVIRONMENTS_TASK = "mlops_site.tasks.environments"
 
 
 class DailyWork:
@@ -28,3 +33,17 @@ class DailyWork:
             return
         self._asked_at = now
         async_task(TASK, save=False)
+
+
+class EnvironmentWork:
+    """What environments need, at the start and again every few minutes."""
+
+    def __init__(self) -> None:
+        self._asked_at: float | None = None
+
+    def ask(self) -> None:
+        now = time.monotonic()
+        if self._asked_at is not None and now - self._asked_at < ENVIRONMENTS_SECONDS:
+            return
+        self._asked_at = now
+        async_task(ENVIRONMENTS_TASK, save=False)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 
 from mlops_site.backing import WrongAddress, database_settings, redis_address
+from sandbox.build_rules import rules_from
 
 T = TypeVar("T")
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -129,6 +130,15 @@ KEEP_JOBS = _int("MLOPS_KEEP_JOBS", 100_000)
 KEEP_LOGS_DAYS = _int("MLOPS_KEEP_LOGS_DAYS", 90)
 KEEP_LOGS_OF_JOBS = _int("MLOPS_KEEP_LOGS_OF_JOBS", 10_000)
 KEEP_RUNS_DAYS = _int("MLOPS_KEEP_RUNS_DAYS", 90)
+# Which packages, from where, and how much of them: `sandbox/build_rules.py` reads these.
+BUILD_RULES = rules_from(os.environ)
+ENVIRONMENTS_MAX_MB = _int("MLOPS_ENVIRONMENTS_MAX_MB", 40_000)
+# Built in the background after the start; sets are separated by semicolons, and empty is none.
+PRELOADED_ENVIRONMENTS = [
+    [part.strip() for part in group.split(",")]
+    for group in os.environ.get("MLOPS_PRELOAD_ENVIRONMENTS", "scikit-learn").split(";")
+    if group.strip()
+]
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
 ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"

@@ -6,6 +6,8 @@ import time
 from inference import services as inference_services
 from mlops_site.models import RETENTION, WORKER, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
+from sandbox.engine import EngineError, EngineUnavailable
+from training.services import environments as house
 from training.services.retention import Retention
 
 log = logging.getLogger(__name__)
@@ -17,6 +19,15 @@ RETENTION_SECONDS = 300.0
 def worker_beat() -> None:
     """Does nothing but say that a worker ran it."""
     Heartbeat.beat(WORKER)
+
+
+def environments() -> None:
+    """Brings rows and store in line, keeps the disk budget, and builds what is to be there."""
+    try:
+        house.keep_house(model_registry())
+        house.preload()
+    except (EngineError, EngineUnavailable):
+        log.exception("environments.engine_failed")
 
 
 def retention() -> None:

@@ -15,6 +15,7 @@ urlpatterns = [
     re_path(r"^mlops/status/?$", views.StatusView.as_view(), name="status"),
     re_path(r"^mlops/ready/?$", views.ReadyView.as_view(), name="ready"),
     path("mlops/training/", include("training.api.urls")),
+    path("mlops/", include("training.api.environment_urls")),
     path("mlops/", include("registry.api.urls")),
     path("mlops/", include("inference.api.urls")),
     re_path(r"^openapi\.json/?$", pages.SchemaView.as_view(), name="schema"),

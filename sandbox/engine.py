@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import docker
@@ -181,6 +182,14 @@ class Engine:
         listed = self._api.containers(all=True, filters={"label": wanted})
         states = (self.state(entry["Id"]) for entry in listed)
         return [state for state in states if state is not None]
+
+    @_mapped
+    def mounted_folders(self, labels: Mapping[str, str]) -> set[Path]:
+        """Which folders of the host the containers with these labels have, running or not."""
+        wanted = [f"{name}={value}" for name, value in labels.items()]
+        listed = self._api.containers(all=True, filters={"label": wanted})
+        mounts = (mount for entry in listed for mount in entry.get("Mounts", []))
+        return {Path(mount["Source"]) for mount in mounts if mount.get("Source")}
 
     @_mapped
     def follow_logs(self, container_id: str) -> Iterator[bytes]:

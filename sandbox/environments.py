@@ -5,7 +5,9 @@ remembered for the set, so that the next job with the same requirements installs
 no container. Layout below the store's root, which is one bind mount of the build container:
 
     cache/              uv's cache, hard-linked into the environments
-    envs/<key>/         a finished environment; `lock.txt` in it says what it holds
+    envs/<key>/         a finished environment; `lock.txt` and `pylock.toml` in it say what it holds
+    kept/<key>/         the same two files and its size; they stay when the environment goes
+    used/<key>          its time is when the environment was last asked for
     building/<random>/  one that is being built; published by a rename
     resolved/<hash>     which key a set of requirements resolved to
     platform/<key>/     what our own model server needs, for the end of `sys.path`
@@ -14,26 +16,32 @@ no container. Layout below the store's root, which is one bind mount of the buil
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
+from sandbox.build_rules import BuildRules
 from sandbox.engine import Engine
 from sandbox.held_folders import held_folder, is_abandoned
+from sandbox.image.lock_file import pins_in
 from sandbox.images import base_of
 from sandbox.spec import BUILDER_UID, Kind, Limits, build_spec
 
 BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
 # From 3.14 the default format of scikit-learn models refuses most tree ensembles.
 CONSTRAINTS = ("mlflow<3.14", "mlflow-skinny<3.14")
+BASELINE_NAMES = frozenset(Requirement(line).name for line in BASELINE)
 PLATFORM = ("uvicorn>=0.34,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1", "orjson>=3.10,<4")
 BUILD_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=256, scratch_mb=512)
 RESOLUTION_SECONDS = 7 * 24 * 3600
@@ -42,21 +50,49 @@ END_SECONDS = 30
 WATCH_SECONDS = 0.5
 LOCK_SECONDS = 0.2
 BUILD_LABEL = "mlops.build"
+# Kept equal to `sandbox/image/build_environment.py` by a test.
+TOO_LARGE, DENIED, NO_HASH = 5, 6, 7
+# Part of every name: what was remembered before has no hashes in its lock.
+LAYOUT = "hashes"
+STORE_FOLDERS = (
+    *("cache", "envs", "building", "kept", "used"),
+    *("resolved", "platform", "locks"),
+)
+LOCK_FILES = ("lock.txt", "pylock.toml")
+# Between the moment that an environment is found for a container and that container's start.
+IN_USE_SECONDS = 60.0
+VERSIONS_SHOWN = 8
+DETAIL_CHARACTERS = 1500
+MB = 1_000_000
 Output = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A finished environment: its key, its folder on this host, and its lock (one pin a line)."""
+    """A finished environment: its key, its folder on this host, and its lock in both its forms.
+
+    `lock` is a requirements file with hashes, `pylock` what PEP 751 says.
+    """
 
     key: str
     path: Path
     lock: str
+    pylock: str = ""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the store has of an environment. `size_bytes` counts every file that is in it."""
+
+    key: str
+    size_bytes: int
+    used_at: float
+    built_at: float
 
 
 @dataclass(frozen=True)
 class EnvironmentLock:
-    """What a set of requirements resolves to: the key of its environment, and the pins in it.
+    """What a set of requirements resolves to: the key of its environment, and its lock.
 
     `installed`: this host has the environment already.
     """
@@ -65,19 +101,32 @@ class EnvironmentLock:
     lock: str
     installed: bool
 
+    @property
+    def pins(self) -> list[str]:
+        """One package with its version each."""
+        return pins_in(self.lock)
+
 
 class EnvironmentFailed(Exception):
-    """The requirements cannot be installed; `reason` is a code, `detail` one sentence."""
+    """The requirements cannot be installed; `reason` is a code, `detail` one sentence.
 
-    def __init__(self, *, reason: str, detail: str, hint: str) -> None:
+    `package` is the one that it is about, where it is about one.
+    """
+
+    def __init__(self, *, reason: str, detail: str, hint: str, package: str = "") -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.hint = hint
+        self.package = package
 
 
 class BuildStopped(Exception):
     """Whoever asked for the environment does not want it any more."""
+
+
+class EnvironmentInUse(Exception):
+    """A container has the environment mounted, or is about to."""
 
 
 class EnvironmentStore:
@@ -92,6 +141,7 @@ class EnvironmentStore:
         network: str,
         installation_id: str,
         build_seconds: int,
+        rules: BuildRules | None = None,
     ) -> None:
         self._root = root
         self._engine = engine
@@ -99,6 +149,7 @@ class EnvironmentStore:
         self._network = network
         self._installation_id = installation_id
         self._build_seconds = build_seconds
+        self._rules = rules or BuildRules()
         self._base: str | None = None
 
     def find(self, requirements: Sequence[str]) -> Environment | None:
@@ -112,12 +163,122 @@ class EnvironmentStore:
         return self.get(key) if age < RESOLUTION_SECONDS else None
 
     def get(self, key: str) -> Environment | None:
-        """By its key; None when this host does not have it."""
+        """By its key; None when this host does not have it. It counts as used now."""
         folder = self._root / "envs" / key
         try:
-            return Environment(key=key, path=folder, lock=(folder / "lock.txt").read_text())
+            lock, pylock = self.lock_files(key)
         except FileNotFoundError:
             return None
+        (self._root / "used").mkdir(exist_ok=True)
+        (self._root / "used" / key).touch()
+        return Environment(key=key, path=folder, lock=lock, pylock=pylock)
+
+    def restore(
+        self,
+        key: str,
+        *,
+        output: Output,
+        lock: str = "",
+        stop: threading.Event | None = None,
+    ) -> Environment | None:
+        """The environment, built again from its lock where it is lost: the same files, by hash.
+
+        `lock` is for a host whose store never had it. None when nobody knows its lock. Raises
+        EnvironmentFailed and BuildStopped.
+        """
+        wanted = stop or threading.Event()
+        with self._locked(f"restore-{key}", stop=wanted):
+            found = self.get(key)
+            if found is not None:
+                return found
+            kept = self._root / "kept" / key
+            if not (kept / "lock.txt").is_file():
+                if self._key(lock) != key:
+                    return None
+                _keep(kept, {"lock.txt": lock, "pylock.toml": ""})
+            return self._restore(kept, key, output=output, stop=wanted)
+
+    def rebuild(
+        self, key: str, *, output: Output, stop: threading.Event | None = None
+    ) -> Environment | None:
+        """As `restore`, also where the environment is there.
+
+        None when nobody knows its lock. Raises EnvironmentInUse while a container has it mounted.
+        """
+        wanted = stop or threading.Event()
+        kept = self._root / "kept" / key
+        with self._locked(f"restore-{key}", stop=wanted):
+            if not (kept / "lock.txt").is_file():
+                return None
+            if not self.remove(key):
+                raise EnvironmentInUse(key)
+            return self._restore(kept, key, output=output, stop=wanted)
+
+    def lock_files(self, key: str) -> tuple[str, str]:
+        """The lock of an environment that is there, in both its forms.
+
+        The second is empty for one that was built long ago. Raises FileNotFoundError.
+        """
+        folder = self._root / "envs" / key
+        pylock = folder / "pylock.toml"
+        text = (folder / "lock.txt").read_text()
+        return text, pylock.read_text() if pylock.is_file() else ""
+
+    def stored(self) -> list[Stored]:
+        """Every environment that is there, the least recently used first."""
+        found = [self._stored(path) for path in _folders(self._root / "envs")]
+        return sorted(found, key=lambda one: one.used_at)
+
+    def remove(self, key: str) -> bool:
+        """Whether it is gone. One that a container has mounted, or may have in a moment, stays.
+
+        Its lock stays too. Raises EngineError, EngineUnavailable.
+        """
+        folder = self._root / "envs" / key
+        if not key or "/" in key or not folder.is_dir():
+            return True
+        if time.time() - self._used_at(key) < IN_USE_SECONDS or self._is_mounted(folder):
+            return False
+        aside = Path(tempfile.mkdtemp(dir=self._root / "building")) / key
+        folder.rename(aside)
+        shutil.rmtree(aside.parent, ignore_errors=True)
+        return True
+
+    def cache_bytes(self) -> int:
+        """What the cache holds that no environment shares."""
+        files = (
+            Path(folder, name).lstat()
+            for folder, _, names in os.walk(self._root / "cache")
+            for name in names
+        )
+        return sum(file.st_size for file in files if file.st_nlink == 1)
+
+    def prune_cache(self) -> None:
+        """What can be downloaded again goes. Raises EnvironmentFailed."""
+        with self._build_folder() as building:
+            self._run_step("prune", building, output=_unheard, stop=threading.Event())
+
+    def _stored(self, folder: Path) -> Stored:
+        try:
+            size = int((self._root / "kept" / folder.name / "size").read_text())
+        except (FileNotFoundError, ValueError):
+            size = _size(folder)
+        return Stored(
+            key=folder.name,
+            size_bytes=size,
+            used_at=self._used_at(folder.name),
+            built_at=folder.stat().st_ctime,
+        )
+
+    def _used_at(self, key: str) -> float:
+        for path in (self._root / "used" / key, self._root / "envs" / key):
+            with contextlib.suppress(FileNotFoundError):
+                return path.stat().st_mtime
+        return 0.0
+
+    def _is_mounted(self, folder: Path) -> bool:
+        mounted = self._engine.mounted_folders({"mlops.installation": self._installation_id})
+        return folder.resolve() in {path.resolve() for path in mounted}
 
     def build(
         self,
@@ -152,9 +313,9 @@ class EnvironmentStore:
         if found is not None:
             return EnvironmentLock(key=found.key, lock=found.lock, installed=True)
         with self._build_folder() as building:
-            lock = self._lock_of(
-                requirements, building, output=output, stop=stop or threading.Event()
-            )
+            self._hand_in_requirements(requirements, building)
+            self._run_step("resolve", building, output=output, stop=stop or threading.Event())
+            lock = (building / "lock.txt").read_text()
         key = self._key(lock)
         installed = self.get(key) is not None
         if installed:
@@ -205,17 +366,11 @@ class EnvironmentStore:
             if not name or is_abandoned(self._root / "building" / name):
                 self._engine.remove(state.id)
                 removed.add(name or state.name)
-        for folder in self._building():
+        for folder in _folders(self._root / "building"):
             if is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
                 removed.add(folder.name)
         return sorted(removed)
-
-    def _building(self) -> list[Path]:
-        try:
-            return [path for path in (self._root / "building").iterdir() if path.is_dir()]
-        except FileNotFoundError:
-            return []
 
     def _build(
         self, requirements: Sequence[str], *, output: Output, stop: threading.Event
@@ -225,35 +380,62 @@ class EnvironmentStore:
         noun = "requirement" if count == 1 else "requirements"
         output(f"Resolving {count} {noun}\n".encode())
         with self._build_folder() as building:
-            lock = self._lock_of(requirements, building, output=output, stop=stop)
-            key = self._key(lock)
-            if self.get(key) is None:
-                self._run_step("install", building, output=output, stop=stop)
-                shutil.copyfile(building / "lock.txt", building / "environment" / "lock.txt")
-                _publish(building / "environment", self._root / "envs" / key)
+            self._hand_in_requirements(requirements, building)
+            self._run_step("build", building, output=output, stop=stop)
+            key = self._key((building / "lock.txt").read_text())
+            if (building / "environment").is_dir():
+                self._publish_environment(building, key)
         self._remember(requirements, key)
+        return self._ready(key, started, output=output)
+
+    def _restore(
+        self, kept: Path, key: str, *, output: Output, stop: threading.Event
+    ) -> Environment:
+        started = time.monotonic()
+        output(f"Building environment {key} from its lock\n".encode())
+        with self._build_folder() as building:
+            for name in LOCK_FILES:
+                _hand_in(building / name, (kept / name).read_text().splitlines())
+            self._run_step("install", building, output=output, stop=stop)
+            self._publish_environment(building, key)
+        return self._ready(key, started, output=output)
+
+    def _ready(self, key: str, started: float, *, output: Output) -> Environment:
+        environment = self.get(key)
+        if environment is None:
+            raise EnvironmentFailed(
+                reason="environment_build_failed",
+                detail="The environment was removed while it was built.",
+                hint="Send the job again.",
+            )
         seconds = time.monotonic() - started
         output(f"Environment {key} ready in {seconds:.1f} s\n".encode())
-        return Environment(key=key, path=self._root / "envs" / key, lock=lock)
+        return environment
 
-    def _lock_of(
-        self,
-        requirements: Sequence[str],
-        building: Path,
-        *,
-        output: Output,
-        stop: threading.Event,
-    ) -> str:
+    def _publish_environment(self, building: Path, key: str) -> None:
+        """Its lock goes first: an environment that is there can always be built again."""
+        texts = {name: (building / name).read_text() for name in LOCK_FILES}
+        _keep(self._root / "kept" / key, {**texts, "size": str(_size(building / "environment"))})
+        for name, text in texts.items():
+            (building / "environment" / name).write_text(text)
+        _publish(building / "environment", self._root / "envs" / key)
+
+    def _hand_in_requirements(self, requirements: Sequence[str], building: Path) -> None:
+        """Raises EnvironmentFailed for one that the operator does not allow."""
+        for requirement in requirements:
+            name = _normalised(requirement).name
+            refusal = self._rules.refusal_of(name)
+            if refusal and (name in self._rules.denied or name not in BASELINE_NAMES):
+                raise _denied(refusal, name)
         wanted, constraints = _with_baseline(requirements)
         _hand_in(building / "requirements.in", wanted)
         _hand_in(building / "constraints.in", constraints)
-        self._run_step("resolve", building, output=output, stop=stop)
-        return (building / "lock.txt").read_text()
 
     def _run_step(
         self, step: str, building: Path, *, output: Output, stop: threading.Event
     ) -> None:
         """One locked-down container that does one step; its output is passed on line by line."""
+        _hand_in(building / "order.json", [self._order()])
         command = ["python3", "-u", "/opt/mlops/build_environment.py", step]
         command.append(f"/store/building/{building.name}")
         spec = build_spec(
@@ -262,15 +444,18 @@ class EnvironmentStore:
             command=command,
             store_folder=self._root,
             user=_builder(),
-            variables=_index_variables(),
+            wheels_folder=self._rules.wheels,
+            variables=self._rules.variables(),
             network=self._network,
             limits=BUILD_LIMITS,
             labels={"mlops.installation": self._installation_id, BUILD_LABEL: building.name},
         )
         text = bytearray()
+        masked = _Masked(self._rules, output, text)
         container = self._engine.create(spec)
         try:
-            timed_out = self._follow(container, output=output, text=text, stop=stop)
+            timed_out = self._follow(container, output=masked.take, stop=stop)
+            masked.flush()
             state = self._engine.state(container)
         finally:
             self._engine.remove(container)
@@ -284,11 +469,19 @@ class EnvironmentStore:
             )
         code = state.exit_code if state else None
         if code != 0:
-            raise _failure(code, text.decode(errors="replace"))
+            about = _about(building / "failure.json")
+            raise failure_of(code, text.decode(errors="replace"), about, max_mb=self._rules.max_mb)
 
-    def _follow(
-        self, container: str, *, output: Output, text: bytearray, stop: threading.Event
-    ) -> bool:
+    def _order(self) -> str:
+        values = {
+            "base": self._image_base(),
+            "max_mb": self._rules.max_mb,
+            "denied": sorted(self._rules.denied),
+            "offline": self._rules.offline,
+        }
+        return json.dumps(values)
+
+    def _follow(self, container: str, *, output: Output, stop: threading.Event) -> bool:
         """Whether the time was over. A watcher kills, since a silent stream wakes nobody."""
         over, timed_out = threading.Event(), threading.Event()
         deadline = time.monotonic() + self._build_seconds
@@ -305,7 +498,6 @@ class EnvironmentStore:
         threading.Thread(target=watch, name="build-watcher", daemon=True).start()
         try:
             for data in self._engine.follow_logs(container):
-                text += data
                 output(data)
             self._engine.wait(container, timeout_seconds=END_SECONDS)
         finally:
@@ -321,7 +513,7 @@ class EnvironmentStore:
             yield folder
 
     def _prepare_root(self) -> None:
-        for name in ("cache", "envs", "building", "resolved", "platform", "locks"):
+        for name in STORE_FOLDERS:
             folder = self._root / name
             folder.mkdir(parents=True, exist_ok=True)
         # The builder passes through; an operator who hides the store does so one folder above.
@@ -350,7 +542,7 @@ class EnvironmentStore:
 
     def _set_hash(self, requirements: Sequence[str]) -> str:
         wanted, constraints = _with_baseline(requirements)
-        return _hash("\n".join([self._image_base(), *sorted(wanted), "--", *constraints]))
+        return _hash("\n".join([LAYOUT, self._image_base(), *sorted(wanted), "--", *constraints]))
 
     def _key(self, lock: str) -> str:
         return _hash(f"{self._image_base()}\n{lock}")
@@ -414,32 +606,104 @@ def _normalised(requirement: str) -> Requirement:
     return parsed
 
 
-def _failure(code: int | None, text: str) -> EnvironmentFailed:
-    """Puts uv's refusal into our words. uv tells reasons apart by text only."""
-    told = " ".join(text.replace("│", " ").replace("╰─▶", " ").split())
-    lowered = told.lower()
+class _Masked:
+    """Passes output on by whole lines, without what only build containers may know."""
+
+    def __init__(self, rules: BuildRules, output: Output, text: bytearray) -> None:
+        self._rules = rules
+        self._output = output
+        self._text = text
+        self._rest = b""
+
+    def take(self, data: bytes) -> None:
+        lines, newline, self._rest = (self._rest + data).rpartition(b"\n")
+        self._pass_on(lines + newline)
+
+    def flush(self) -> None:
+        rest, self._rest = self._rest, b""
+        self._pass_on(rest)
+
+    def _pass_on(self, data: bytes) -> None:
+        if data:
+            shown = self._rules.masked(data.decode(errors="replace")).encode()
+            self._text += shown
+            self._output(shown)
+
+
+def _unheard(data: bytes) -> None:
+    """Output that nobody follows."""
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What the container says that its refusal is about."""
+    try:
+        about = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return about if isinstance(about, dict) else {}
+
+
+def failure_of(
+    code: int | None, text: str, about: Mapping[str, Any], *, max_mb: int = 0
+) -> EnvironmentFailed:
+    """Puts a refusal of the build container into our words; uv tells reasons apart by text only.
+
+    `about` is what the container found out of it: a package, and the versions that there are.
+    """
+    package = str(about.get("package", ""))
+    if code == TOO_LARGE:
+        return EnvironmentFailed(
+            reason="environment_too_large",
+            detail=f"The environment has at least {about.get('mb', 0)} MB, and may have {max_mb}.",
+            hint="Ask for fewer or smaller packages, such as a build for CPUs only.",
+        )
+    if code == DENIED:
+        return _denied(
+            f"The requirements bring the package {package}, which the operator does not allow.",
+            package,
+        )
+    if code == NO_HASH:
+        return EnvironmentFailed(
+            reason="environment_build_failed",
+            detail=f"The package index gives no SHA-256 for {package}, so it cannot be locked.",
+            hint="Ask the operator for an index that gives hashes.",
+            package=package,
+        )
     if code is not None and code > 128:
         return EnvironmentFailed(
             reason="environment_build_failed",
             detail="Installing the requirements was ended by the system, most likely for memory.",
             hint="Ask for fewer or smaller packages.",
         )
+    return _uv_failure(text, package, about)
+
+
+def _uv_failure(text: str, package: str, about: Mapping[str, Any]) -> EnvironmentFailed:
+    told = " ".join(text.replace("│", " ").replace("╰─▶", " ").split())
+    lowered = told.lower()
     if any(mark in lowered for mark in ("failed to fetch", "error sending request", "dns error")):
         return EnvironmentFailed(
             reason="package_index_unreachable",
             detail="The package index cannot be reached from the build container.",
             hint="Check the network, proxy and certificate settings of the platform, then retry.",
         )
+    if any(mark in lowered for mark in ("401 unauthorized", "403 forbidden")):
+        return EnvironmentFailed(
+            reason="package_index_unreachable",
+            detail="The package index does not let the platform in.",
+            hint="The operator has to check the names and passwords of the package indexes.",
+        )
     if "failed to parse" in lowered or "couldn't parse requirement" in lowered:
         return EnvironmentFailed(
             reason="requirements_invalid", detail=_tail(told), hint="Mend the requirement."
         )
-    missing = ("not found in the package registry", "there are no versions", "there is no version")
+    missing = ("not found in the p", "there are no versions", "there is no version")
     if any(mark in lowered for mark in missing) or "no wheels" in lowered or "usable wheel" in told:
         return EnvironmentFailed(
             reason="requirements_not_found",
             detail=_tail(told),
-            hint="Check name and version; only packages with a wheel for this Python install.",
+            hint=_versions_hint(package, about),
+            package=package,
         )
     if "no solution found" in lowered:
         return EnvironmentFailed(
@@ -454,12 +718,64 @@ def _failure(code: int | None, text: str) -> EnvironmentFailed:
     )
 
 
+def _denied(sentence: str, package: str) -> EnvironmentFailed:
+    return EnvironmentFailed(
+        reason="requirements_denied",
+        detail=sentence,
+        hint="Use another package, or ask the operator to allow this one.",
+        package=package,
+    )
+
+
+def _versions_hint(package: str, about: Mapping[str, Any]) -> str:
+    """The newest versions that there are for this Python, where the index said so."""
+    versions = sorted(_readable(about.get("versions", [])), reverse=True)
+    if versions:
+        shown = ", ".join(str(version) for version in versions[:VERSIONS_SHOWN])
+        more = f" and {len(versions) - VERSIONS_SHOWN} older" if versions[VERSIONS_SHOWN:] else ""
+        return f"For this Python {package} comes in {shown}{more}."
+    if about.get("only_sources"):
+        return f"{package} comes as source only; packages with a wheel for this Python install."
+    return "Check name and version; only packages with a wheel for this Python install."
+
+
+def _readable(versions: Iterable[object]) -> Iterator[Version]:
+    for text in versions:
+        with contextlib.suppress(InvalidVersion):
+            yield Version(str(text))
+
+
 def _tail(told: str) -> str:
-    """What follows the last "Because" or "error:", which is where uv says why."""
+    """What follows the last "Because" or "error:", which is where uv says why; without its hints,
+    which speak of options that a user here does not have."""
     _, _, after = told.rpartition("error:")
     start = told.find("Because")
     sentence = told[start:] if start >= 0 else after.strip()
-    return sentence[:500]
+    sentence = sentence.partition(" hint: ")[0]
+    if len(sentence) > DETAIL_CHARACTERS:
+        return f"{sentence[:DETAIL_CHARACTERS]} …"
+    return sentence
+
+
+def _keep(folder: Path, texts: Mapping[str, str]) -> None:
+    """The files of an environment that outlive it, each in one step."""
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        aside = folder / f".{name}.{os.getpid()}.{threading.get_ident()}"
+        aside.write_text(text)
+        aside.replace(folder / name)
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        return [path for path in parent.iterdir() if path.is_dir()]
+    except FileNotFoundError:
+        return []
+
+
+def _size(folder: Path) -> int:
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return sum(path.lstat().st_size for path in paths)
 
 
 def _publish(folder: Path, final: Path) -> None:
@@ -486,13 +802,6 @@ def _builder() -> str:
 def _give_to_builder(folder: Path) -> None:
     if os.geteuid() == 0:
         os.chown(folder, BUILDER_UID, BUILDER_UID)
-
-
-def _index_variables() -> dict[str, str]:
-    """The operator's package index and proxy, if set for the platform, hold for builds too."""
-    names = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "UV_INDEX_URL", "UV_DEFAULT_INDEX")
-    values = {name: os.environ.get(f"MLOPS_BUILD_{name}", "") for name in names}
-    return {name: value for name, value in values.items() if value}
 
 
 def _hash(text: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 
 RUNNER_UID = 10001
 BUILDER_UID = 10002
+# Where the build container looks for wheels of the operator's own.
+WHEELS_INSIDE = "/wheels"
 CPU_PERIOD_MICROSECONDS = 100_000
 OPEN_FILES = 4096
 TMP_MB = 64
@@ -377,8 +379,11 @@ def build_spec(
     limits: Limits,
     labels: Mapping[str, str],
     resolvers: Sequence[str] = (),
+    wheels_folder: Path | None = None,
 ) -> SandboxSpec:
     """A container that installs wheels into the environment store, its one writable folder.
+
+    `wheels_folder` holds wheels of the operator's own, read-only.
 
     Cache and environments are one mount: across two mounts hard links fail and every file of an
     environment would be a copy.
@@ -390,7 +395,10 @@ def build_spec(
         command=tuple(command),
         environment=_variables(variables),
         user=user,
-        mounts=(Mount(store_folder, "/store", read_only=False),),
+        mounts=(
+            Mount(store_folder, "/store", read_only=False),
+            *([Mount(wheels_folder, WHEELS_INSIDE)] if wheels_folder else []),
+        ),
         network=network,
         limits=limits,
         labels=_labels(Kind.BUILD, labels),

@@ -4,6 +4,7 @@ Nothing here writes a row: a job cannot be changed by hand.
 """
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
@@ -15,9 +16,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from rest_framework.exceptions import APIException
 
+from sandbox.image.lock_file import pins_in
 from training import logs
 from training.api.submission import Edits
-from training.models import Attempt, Job, JobEvent, SandboxProof
+from training.models import Attempt, BuiltEnvironment, Job, JobEvent, SandboxProof
+from training.services import environments
 from training.services.cancel import cancel
 from training.services.submit import Client, rerun
 from training.states import Status
@@ -271,3 +274,71 @@ class SandboxProofAdmin(ReadOnlyAdmin):
             for row in proof.sandbox_rows
         )
         return format_html_join("", "{} {}: {}, wanted {}, got {}<br>", rows) or "–"
+
+
+@admin.register(BuiltEnvironment)
+class BuiltEnvironmentAdmin(ReadOnlyAdmin):
+    list_display = ["key", "state", "packages", "size", "jobs", "last_used_at", "built_at", "asked"]
+    list_filter = ["state"]
+    search_fields = ["key", "lock"]
+    ordering = ["-created_at"]
+    actions = ["rebuild", "delete_folders"]
+    show_full_result_count = False
+    fieldsets = [
+        (None, {"fields": ["key", "state", "asked", "error", "packages", "size"]}),
+        ("Needed by", {"fields": ["jobs", "models_in_it", "users"]}),
+        ("Times (UTC)", {"fields": ["created_at", "built_at", "build_seconds", "last_used_at"]}),
+        ("Lock", {"fields": ["pins"]}),
+        ("Last build", {"fields": ["output"]}),
+    ]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BuiltEnvironment]:
+        return super().get_queryset(request).defer("lock", "pylock", "build_log")
+
+    def has_act_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("training.change_builtenvironment")
+
+    @admin.action(description="Build again", permissions=["act"])
+    def rebuild(self, request: HttpRequest, chosen: QuerySet[BuiltEnvironment]) -> None:
+        _ask_each(request, chosen, ask=environments.ask_rebuild, told="will be built again")
+
+    @admin.action(description="Delete from the disk", permissions=["act"])
+    def delete_folders(self, request: HttpRequest, chosen: QuerySet[BuiltEnvironment]) -> None:
+        _ask_each(request, chosen, ask=environments.ask_delete, told="will be deleted")
+
+    @admin.display(description="Size", ordering="size_bytes")
+    def size(self, environment: BuiltEnvironment) -> str:
+        return f"{environment.size_bytes / 1_000_000:.0f} MB"
+
+    @admin.display(description="Models made in it")
+    def models_in_it(self, environment: BuiltEnvironment) -> str:
+        return ", ".join(environment.needed_by) or "none"
+
+    @admin.display(description="In use by")
+    def users(self, environment: BuiltEnvironment) -> str:
+        return ", ".join(environments.in_use(environment.key)) or "nobody"
+
+    @admin.display(description="Packages")
+    def pins(self, environment: BuiltEnvironment) -> SafeString:
+        return format_html("<pre class='mlops-log'>{}</pre>", "\n".join(pins_in(environment.lock)))
+
+    @admin.display(description="Output")
+    def output(self, environment: BuiltEnvironment) -> SafeString:
+        text = environment.build_log or "No build of it was seen."
+        return format_html("<pre class='mlops-log'>{}</pre>", text)
+
+
+def _ask_each(
+    request: HttpRequest,
+    chosen: QuerySet[BuiltEnvironment],
+    *,
+    ask: Callable[[str], BuiltEnvironment],
+    told: str,
+) -> None:
+    for key in chosen.values_list("key", flat=True):
+        try:
+            ask(key)
+        except APIException as refused:
+            messages.warning(request, str(refused.detail))
+        else:
+            messages.success(request, f"{key} {told}.")

@@ -27,4 +27,5 @@ def environments() -> EnvironmentStore:
         network=settings.JOBS_NETWORK,
         installation_id=settings.INSTALLATION_ID,
         build_seconds=settings.ENVIRONMENT_BUILD_SECONDS,
+        rules=settings.BUILD_RULES,
     )

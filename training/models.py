@@ -64,6 +64,7 @@ class Job(models.Model):
             ),
             models.Index(fields=["model_name", "-created_at", "-id"], name="job_by_model"),
             models.Index(fields=["owner", "-created_at", "-id"], name="job_by_owner"),
+            models.Index(fields=["environment_key"], name="job_by_environment"),
             models.Index(
                 fields=["-priority", "owner", "created_at"],
                 condition=Q(status="queued"),
@@ -376,3 +377,49 @@ class Resolution(models.Model):
 
     def __str__(self) -> str:
         return f"{len(self.requirements)} requirements ({self.status})"
+
+
+class BuiltEnvironment(models.Model):
+    """An environment that was built once: what is in it, and whether this host still has it.
+
+    The web process cannot look into the store, so workers keep these rows. `asked` is what somebody
+    wants to be done to it. A row outlives its folder: the lock in it builds the same one again.
+    """
+
+    class State(models.TextChoices):
+        READY = "ready"
+        BUILDING = "building"
+        FAILED = "failed"
+        GONE = "gone"
+
+    class Asked(models.TextChoices):
+        REBUILD = "rebuild"
+        DELETE = "delete"
+
+    key = models.CharField(max_length=64, primary_key=True)
+    state = models.CharField(max_length=20, choices=State, default=State.READY)
+    lock = models.TextField(blank=True, default="")
+    pylock = models.TextField(blank=True, default="")
+    packages = models.PositiveIntegerField(default=0)
+    size_bytes = models.PositiveBigIntegerField(default=0)
+    build_log = models.TextField(blank=True, default="")
+    build_seconds = models.FloatField(null=True, blank=True)
+    error = models.TextField(blank=True, default="")
+    # As the last look found them: jobs whose environment it is, and model versions made in it.
+    jobs = models.PositiveIntegerField(default=0)
+    needed_by = models.JSONField(default=list, blank=True)
+    asked = models.CharField(max_length=20, choices=Asked, blank=True, default="")
+    asked_at = models.DateTimeField(null=True, blank=True)
+    queued_at = models.DateTimeField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    built_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["-created_at", "-key"], name="environment_newest"),
+            models.Index(fields=["asked_at"], condition=~Q(asked=""), name="environment_asked"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key} ({self.state})"

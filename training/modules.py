@@ -3,6 +3,7 @@
 Source of the pairs: the packages' own metadata (`top_level.txt`) on PyPI.
 """
 
+import difflib
 import re
 import sys
 from collections.abc import Iterable
@@ -12,6 +13,18 @@ from packaging.utils import canonicalize_name
 
 ALWAYS_THERE = sys.stdlib_module_names | {"__main__"}
 MISSING = re.compile(r"No module named '(?P<module>[\w.]+)'")
+NEAR_MAX, NEAR_ENOUGH = 3, 0.75
+# What scripts ask for most, beside the packages below whose modules have other names.
+OFTEN_ASKED_FOR = (
+    *("boto3", "catboost", "click", "cvxpy", "dask", "datasets", "duckdb", "fastai", "flask"),
+    *("gensim", "hyperopt", "interpret", "ipython", "jax", "joblib", "keras", "lightgbm"),
+    *("lightning", "matplotlib", "mlflow", "networkx", "nltk", "numba", "numpy", "nvidia-ml-py"),
+    *("onnx", "onnxruntime", "openpyxl", "optuna", "pandas", "plotly", "polars", "prophet"),
+    *("psutil", "pyarrow", "pydantic", "pytest", "pytorch-lightning", "ray", "requests", "s3fs"),
+    *("scipy", "seaborn", "sentence-transformers", "shap", "spacy", "sqlalchemy", "statsmodels"),
+    *("tensorflow", "tokenizers", "torch", "torchaudio", "torchvision", "tqdm", "transformers"),
+    *("ultralytics", "xarray", "xgboost"),
+)
 REQUIREMENT_OF_MODULE = {
     "attr": "attrs",
     "boto": "boto3",
@@ -64,6 +77,20 @@ def requirement_for(module: str) -> str:
         if known:
             return known
     return parts[0]
+
+
+def near_names(name: str, others: Iterable[str] = ()) -> list[str]:
+    """What somebody who wrote `name` as a requirement may have meant; the best guess first.
+
+    Looked for among the names that are known here, and `others`: nobody asks an index for all.
+    """
+    module = {key.lower(): value for key, value in REQUIREMENT_OF_MODULE.items()}.get(name.lower())
+    canonical = canonicalize_name(name)
+    names = (*OFTEN_ASKED_FOR, *REQUIREMENT_OF_MODULE.values(), *others)
+    known = {str(canonicalize_name(one)): one for one in names}
+    close = difflib.get_close_matches(canonical, known, n=NEAR_MAX, cutoff=NEAR_ENOUGH)
+    found = [known[one] for one in close if one != canonical]
+    return list(dict.fromkeys([module, *found] if module else found))
 
 
 def missing_module(error: str) -> str | None:

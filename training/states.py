@@ -111,9 +111,11 @@ class Reason(TextChoices):
     REQUIREMENTS_INVALID = "requirements_invalid"
     REQUIREMENTS_NOT_FOUND = "requirements_not_found"
     REQUIREMENTS_CONFLICT = "requirements_conflict"
+    REQUIREMENTS_DENIED = "requirements_denied"
     PACKAGE_INDEX_UNREACHABLE = "package_index_unreachable"
     ENVIRONMENT_BUILD_FAILED = "environment_build_failed"
     ENVIRONMENT_BUILD_TIMEOUT = "environment_build_timeout"
+    ENVIRONMENT_TOO_LARGE = "environment_too_large"
     EXPERIMENT_REFUSED = "experiment_refused"
     MODEL_REFUSED = "model_refused"
     REGISTRY_UNAVAILABLE = "registry_unavailable"
@@ -216,6 +218,14 @@ ENDINGS: dict[Reason, Ending] = {
     ),
     Reason.REQUIREMENTS_CONFLICT: _users(
         "The requirements exclude each other.", "Loosen the versions that exclude each other."
+    ),
+    Reason.REQUIREMENTS_DENIED: _users(
+        "The requirements bring a package that the operator does not allow.",
+        "Use another package, or ask the operator to allow this one.",
+    ),
+    Reason.ENVIRONMENT_TOO_LARGE: _users(
+        "The requirements need more disk than an environment may have.",
+        "Ask for fewer or smaller packages, such as a build for CPUs only.",
     ),
     Reason.ENVIRONMENT_BUILD_FAILED: _users(
         "Installing the requirements failed.", SEE_LOG, retryable=True

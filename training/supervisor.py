@@ -22,7 +22,17 @@ from registry.mlflow_client import model_registry
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
-from training.services import claim, finish, launch, network, observe, resolve, rows, waiting
+from training.services import (
+    claim,
+    environments,
+    finish,
+    launch,
+    network,
+    observe,
+    resolve,
+    rows,
+    waiting,
+)
 from training.states import Intent
 
 log = logging.getLogger(__name__)
@@ -80,6 +90,7 @@ class JobSupervisor:
         self._launch_what_waits()
         resolve.dispatch()
         self._fill_pool()
+        environments.dispatch()
 
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row.

@@ -3,7 +3,7 @@
 import logging
 
 from training import engine_room
-from training.services import claim, network, observe, rows, waiting
+from training.services import claim, environments, network, observe, rows, waiting
 from training.services import finish as finishing
 from training.services import launch as launching
 from training.services import resolve as resolving
@@ -52,3 +52,8 @@ def keep_network() -> None:
 def prove_network() -> None:
     """Tries from inside what jobs may reach and what they may not."""
     network.prove(engine_room.engine())
+
+
+def change_environment(key: str) -> None:
+    """Builds an environment again or deletes it; a second delivery finds nothing to do."""
+    environments.change(key)

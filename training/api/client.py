@@ -49,4 +49,5 @@ def upload_limits() -> UploadLimits:
         allow_urls=settings.ALLOW_URL_REQUIREMENTS,
         timeout=settings.JOB_TIMEOUT_SECONDS,
         network=settings.JOB_NETWORK,
+        packages=settings.BUILD_RULES,
     )

@@ -20,6 +20,27 @@ ACCEPTED_EXAMPLE = {
     "status": "queued",
     "created_at": "2025-10-23T10:00:00Z",
 }
+LOCK_EXAMPLE = """\
+mlflow-skinny==3.13.0 \\
+    --hash=sha256:0a30ef8f5322a4173720ae6712dc9a5e58f5a19868f3f167b4b5778db066c2b5
+scikit-learn==1.5.2 \\
+    --hash=sha256:13b2beaad985e05e2d6407ee4c4f35590b11f8d693a258a561055cac8f64cab7
+"""
+PYLOCK_EXAMPLE = """\
+lock-version = "1.0"
+created-by = "mlops"
+requires-python = ">=3.11.2"
+
+[[packages]]
+name = "six"
+version = "1.17.0"
+wheels = [
+    { name = "six-1.17.0-py2.py3-none-any.whl", \
+url = "https://files.pythonhosted.org/packages/b7/ce/six-1.17.0-py2.py3-none-any.whl", \
+size = 11050, \
+hashes = { sha256 = "4721f391ed90541fddacab5acf947aa0d3dc7d27b2e1e8eda2be8970586c3274" } },
+]
+"""
 JOB_EXAMPLE = {
     "job_id": "abc-123-def",
     "script_name": "my_training.py",

@@ -5,7 +5,7 @@ import binascii
 import difflib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -43,7 +43,7 @@ class ParametersRejected(APIException):
         self.errors = errors
 
 
-class _Wrong(Exception):
+class WrongValue(Exception):
     """What is wrong with one value, and what to send instead."""
 
     def __init__(self, detail: str, hint: str) -> None:
@@ -63,14 +63,14 @@ class JobQuery:
 
 def read_query(parameters: QueryDict) -> JobQuery:
     """Raises ParametersRejected with all that is wrong."""
-    reader = _Reader(parameters)
+    reader = QueryReader(parameters)
     reader.refuse_unknown()
     job_id = _uuid_in(parameters.get("text", ""))
     wanted = JobFilter(
         job_id=job_id,
-        status=reader.one("status", _member_of(Status)) or "",
-        phase=reader.one("phase", _member_of(Phase)) or "",
-        reason=reader.one("reason", _member_of(Reason)) or "",
+        status=reader.one("status", member_of(Status)) or "",
+        phase=reader.one("phase", member_of(Phase)) or "",
+        reason=reader.one("reason", member_of(Reason)) or "",
         experiment=reader.one("experiment", _text) or "",
         model=reader.one("model", _text) or "",
         owner=reader.one("owner", _text) or "",
@@ -78,7 +78,7 @@ def read_query(parameters: QueryDict) -> JobQuery:
         created_after=reader.one("created_after", _moment),
         created_before=reader.one("created_before", _moment),
     )
-    limit = reader.one("limit", _limit) or LIMIT_DEFAULT
+    limit = reader.one("limit", limit_of) or LIMIT_DEFAULT
     after = reader.one("cursor", place_of)
     reader.raise_if_any()
     return JobQuery(wanted=wanted, limit=limit, after=after)
@@ -91,7 +91,7 @@ def cursor_of(place: Place) -> str:
 
 
 def place_of(cursor: str) -> Place:
-    """Raises _Wrong for what `cursor_of` never made."""
+    """Raises WrongValue for what `cursor_of` never made."""
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         created_at, job_id = json.loads(packed)
@@ -99,25 +99,26 @@ def place_of(cursor: str) -> Place:
         place.created_at.astimezone(UTC)
     except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         hint = "Send the `next` of an earlier answer as it was."
-        raise _Wrong("This is not a cursor of ours.", hint) from None
+        raise WrongValue("This is not a cursor of ours.", hint) from None
     if place.created_at.tzinfo is None:
-        raise _Wrong("This is not a cursor of ours.", "Send the `next` of an earlier answer.")
+        raise WrongValue("This is not a cursor of ours.", "Send the `next` of an earlier answer.")
     return place
 
 
-class _Reader:
+class QueryReader:
     """Reads parameter after parameter and remembers every problem, so that one answer has all."""
 
-    def __init__(self, parameters: QueryDict) -> None:
+    def __init__(self, parameters: QueryDict, known: Sequence[str] = PARAMETERS) -> None:
         self._parameters = parameters
+        self._known = known
         self._errors: list[dict[str, str]] = []
 
     def refuse_unknown(self) -> None:
         """A misspelt filter would answer with everything, as if it had been understood."""
-        unknown = [name for name in self._parameters if name not in PARAMETERS]
+        unknown = [name for name in self._parameters if name not in self._known]
         for name in unknown[:TERMS_MAX]:
-            close = difflib.get_close_matches(name[:SHOWN_CHARACTERS], PARAMETERS, n=1)
-            hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(PARAMETERS)}."
+            close = difflib.get_close_matches(name[:SHOWN_CHARACTERS], self._known, n=1)
+            hint = f"Did you mean {close[0]}?" if close else f"Known: {', '.join(self._known)}."
             self.wrong(name[:SHOWN_CHARACTERS], "There is no such parameter.", hint)
 
     def one(self, name: str, read: Callable[[str], Read]) -> Read | None:
@@ -130,7 +131,7 @@ class _Reader:
             return None
         try:
             return read(values[0])
-        except _Wrong as wrong:
+        except WrongValue as wrong:
             self.wrong(name, wrong.detail, wrong.hint)
             return None
 
@@ -139,7 +140,7 @@ class _Reader:
         for value in self._parameters.getlist(name):
             try:
                 found.append(read(value))
-            except _Wrong as wrong:
+            except WrongValue as wrong:
                 self.wrong(name, wrong.detail, wrong.hint)
         return found
 
@@ -151,7 +152,7 @@ class _Reader:
             raise ParametersRejected(self._errors)
 
 
-def _terms(reader: _Reader, *, with_words: bool) -> tuple[str, ...]:
+def _terms(reader: QueryReader, *, with_words: bool) -> tuple[str, ...]:
     """Of tags and words; all of them must be there."""
     tags = reader.many("tag", _tag)
     words = (reader.one("text", _words) or []) if with_words else []
@@ -162,11 +163,11 @@ def _terms(reader: _Reader, *, with_words: bool) -> tuple[str, ...]:
     return terms
 
 
-def _member_of(choices: type[TextChoices]) -> Callable[[str], str]:
+def member_of(choices: type[TextChoices]) -> Callable[[str], str]:
     def read(value: str) -> str:
         if value not in choices.values:
             known = ", ".join(choices.values)
-            raise _Wrong(f"There is no {_shown(value)}.", f"Send one of: {known}.")
+            raise WrongValue(f"There is no {_shown(value)}.", f"Send one of: {known}.")
         return value
 
     return read
@@ -174,21 +175,23 @@ def _member_of(choices: type[TextChoices]) -> Callable[[str], str]:
 
 def _text(value: str) -> str:
     if not value or "\x00" in value or len(value) > TEXT_MAX_CHARACTERS:
-        raise _Wrong("The value is empty or too long, or has a NUL.", "Send the whole name.")
+        raise WrongValue("The value is empty or too long, or has a NUL.", "Send the whole name.")
     return value
 
 
 def _words(value: str) -> list[str]:
     words = words_of(_text(value))
     if not words:
-        raise _Wrong(f"There is no word in {_shown(value)}.", "Send whole words, or a job's id.")
+        raise WrongValue(
+            f"There is no word in {_shown(value)}.", "Send whole words, or a job's id."
+        )
     return [word_term(word) for word in words]
 
 
 def _tag(value: str) -> str:
     name, equals, content = value.partition("=")
     if not name or not equals or "\x00" in value:
-        raise _Wrong(f"{_shown(value)} is not NAME=VALUE.", "Send tag=team=growth.")
+        raise WrongValue(f"{_shown(value)} is not NAME=VALUE.", "Send tag=team=growth.")
     return tag_term(name, content)
 
 
@@ -203,7 +206,7 @@ def _moment(value: str) -> datetime:
         aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return aware.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _Wrong(f"{_shown(value)} is not a time.", hint) from None
+        raise WrongValue(f"{_shown(value)} is not a time.", hint) from None
 
 
 def _with_plus(value: str) -> str:
@@ -212,10 +215,10 @@ def _with_plus(value: str) -> str:
     return value[:start] + value[start:].replace(" ", "+")
 
 
-def _limit(value: str) -> int:
+def limit_of(value: str) -> int:
     if not (value.isascii() and value.isdigit()) or not 1 <= int(value[:9]) <= LIMIT_MAX:
         hint = f"Send a whole number from 1 to {LIMIT_MAX}."
-        raise _Wrong(f"{_shown(value)} is out of range.", hint)
+        raise WrongValue(f"{_shown(value)} is out of range.", hint)
     return int(value)
 
 

@@ -3,6 +3,10 @@
 import re
 
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from sandbox.build_rules import BuildRules
+from sandbox.environments import BASELINE_NAMES
 
 MAX_CHARACTERS = 300
 PATH_START = re.compile(r"^(\.{0,2}[/\\]|~|[A-Za-z]:\\|file:)", re.IGNORECASE)
@@ -12,7 +16,9 @@ BARE_URL = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 NETWORK_URL = re.compile(r"^(https?|(git|hg|svn|bzr)\+(https?|ssh))://[^/]", re.IGNORECASE)
 
 
-def requirement_problem(text: str, *, allow_urls: bool) -> str | None:
+def requirement_problem(
+    text: str, *, allow_urls: bool, rules: BuildRules | None = None
+) -> str | None:
     """What is wrong with one requirement, in one sentence; None when it may be installed."""
     stripped = text.strip()
     if not stripped:
@@ -27,7 +33,13 @@ def requirement_problem(text: str, *, allow_urls: bool) -> str | None:
         return f"{text!r} is a file or folder; the container has none of yours."
     if BARE_URL.match(stripped):
         return _bare_url_problem(text, allow_urls=allow_urls)
-    return _parse_problem(text, allow_urls=allow_urls)
+    return _parse_problem(text, allow_urls=allow_urls) or _refusal(text, rules or BuildRules())
+
+
+def _refusal(text: str, rules: BuildRules) -> str | None:
+    """What every job has may be asked for by name, whatever the operator allows beside it."""
+    name = canonicalize_name(Requirement(text).name)
+    return None if name in BASELINE_NAMES and name not in rules.denied else rules.refusal_of(name)
 
 
 def _bare_url_problem(text: str, *, allow_urls: bool) -> str:

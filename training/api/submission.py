@@ -27,6 +27,7 @@ from django.utils.datastructures import MultiValueDict
 from rest_framework.exceptions import APIException
 
 from registry.names import experiment_name_problem, model_name_problem
+from sandbox.build_rules import BuildRules
 from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
 from training.api.requirements_check import requirement_problem
 from training.states import Network, Priority
@@ -93,6 +94,7 @@ class UploadLimits:
     allow_urls: bool
     timeout: Mapping[str, int]
     network: Mapping[str, str]
+    packages: BuildRules = BuildRules()
 
 
 @dataclass(frozen=True)
@@ -467,7 +469,9 @@ class _Check:
             self._wrong("requirements", f"There are more than {REQUIREMENTS_MAX}.", hint)
             return ()
         for line in asked:
-            problem = requirement_problem(line, allow_urls=self._limits.allow_urls)
+            problem = requirement_problem(
+                line, allow_urls=self._limits.allow_urls, rules=self._limits.packages
+            )
             if problem:
                 self._wrong("requirements", problem, hint)
         return tuple(dict.fromkeys(line.strip() for line in asked))

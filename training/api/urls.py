@@ -17,6 +17,9 @@ urlpatterns = [
     re_path(JOB + r"/rerun/?$", views.RerunView.as_view(), name="rerun"),
     re_path(JOB + r"/script/?$", views.ScriptView.as_view(), name="script"),
     re_path(JOB + r"/environment/?$", views.EnvironmentView.as_view(), name="environment"),
+    re_path(
+        JOB + r"/environment/pylock\.toml/?$", views.PylockView.as_view(), name="environment_pylock"
+    ),
     re_path(JOB + r"/logs/?$", follow.LogsView.as_view(), name="logs"),
     re_path(JOB + r"/events/?$", follow.EventsView.as_view(), name="events"),
 ]

@@ -10,6 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.examples import problem_example
+from sandbox.image.lock_file import pins_in
 from training.api.client import AnyBodyParser, client_of, upload_limits
 from training.api.examples import INVALID_EXAMPLE, UPLOAD_EXAMPLE
 from training.api.serializers import WAITING_FOR, UploadFormSerializer, UploadSerializer
@@ -203,7 +204,7 @@ def _resolution_document(resolution: Resolution | None) -> dict[str, Any]:
     found = resolution or Resolution(status=NOT_ASKED)
     return {
         "status": str(found.status),
-        "packages": found.lock.splitlines() if found.status == Resolution.Status.RESOLVED else [],
+        "packages": pins_in(found.lock) if found.status == Resolution.Status.RESOLVED else [],
         "installed": found.status == Resolution.Status.RESOLVED and found.installed,
         "reason": found.reason or None,
         "detail": found.detail or None,

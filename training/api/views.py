@@ -22,9 +22,11 @@ from training.api.examples import (
     IN_FLIGHT_EXAMPLE,
     INVALID_EXAMPLE,
     JOB_EXAMPLE,
+    LOCK_EXAMPLE,
     NO_JOB_EXAMPLE,
     NO_LOCK_EXAMPLE,
     NO_SPACE_EXAMPLE,
+    PYLOCK_EXAMPLE,
     RERUN_EXAMPLE,
     TOO_MANY_EXAMPLE,
     UPLOAD_EXAMPLE,
@@ -42,6 +44,7 @@ from training.api.serializers import (
 from training.api.submission import parse_edits, parse_upload
 from training.models import Job
 from training.services.cancel import cancel
+from training.services.environments import pylock_of
 from training.services.submit import Accepted, Client, rerun, submit
 from training.states import TERMINAL, Status
 
@@ -251,8 +254,9 @@ class EnvironmentView(APIView):
         operation_id="download_environment_lock",
         summary="Download what was installed for a job",
         description=(
-            "Every package with its exact version, as a requirements file. 404 until the job's "
-            "requirements are resolved."
+            "Every package with its exact version and the SHA-256 of its wheels, as a requirements "
+            "file for `pip install --require-hashes -r`. 404 until the job's requirements are "
+            "resolved."
         ),
         tags=["Training"],
         parameters=[follow.JOB_ID],
@@ -260,7 +264,7 @@ class EnvironmentView(APIView):
         examples=[
             OpenApiExample(
                 "Lock",
-                value="mlflow-skinny==3.13.0\nscikit-learn==1.5.2\n",
+                value=LOCK_EXAMPLE,
                 response_only=True,
                 status_codes=["200"],
                 media_type="text/plain",
@@ -273,6 +277,38 @@ class EnvironmentView(APIView):
         if not job.environment_lock:
             raise NoLock(job)
         return _attachment(job.environment_lock, name="requirements.txt", content_type="text/plain")
+
+
+class PylockView(APIView):
+    problem_codes = ("404",)
+
+    @extend_schema(
+        operation_id="download_environment_pylock",
+        summary="Download what was installed for a job as pylock.toml",
+        description=(
+            "The same lock as a `pylock.toml` (PEP 751), with the address of every wheel. 404 "
+            "until the job's requirements are resolved."
+        ),
+        tags=["Training"],
+        parameters=[follow.JOB_ID],
+        responses={(200, "application/toml"): OpenApiTypes.STR},
+        examples=[
+            OpenApiExample(
+                "Lock",
+                value=PYLOCK_EXAMPLE,
+                response_only=True,
+                status_codes=["200"],
+                media_type="application/toml",
+            ),
+            problem_example("Not resolved yet", NO_LOCK_EXAMPLE, "404"),
+        ],
+    )
+    def get(self, request: Request, job_id: str) -> HttpResponse:
+        job = job_of(job_id)
+        pylock = pylock_of(job.environment_key) if job.environment_key else ""
+        if not pylock:
+            raise NoLock(job)
+        return _attachment(pylock, name="pylock.toml", content_type="application/toml")
 
 
 class NoLock(NotFound):

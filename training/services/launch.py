@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
@@ -21,7 +22,7 @@ from sandbox.spec import Kind
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
 from training.script_check import TooBusy, read_script
-from training.services import claim, network, resolve, rows, waiting
+from training.services import claim, environments, network, resolve, rows, waiting
 from training.services.finish import clean_up, end
 from training.states import EndReason, Phase, Reason
 
@@ -88,7 +89,7 @@ def _launch_or_reason(attempt: Attempt, stop: threading.Event) -> EndReason | No
     except NotPython as error:
         return EndReason.of(Reason.SYNTAX_ERROR, sentence=str(error))
     except EnvironmentFailed as error:
-        return EndReason.of(Reason(error.reason), sentence=error.detail, hint=error.hint)
+        return resolve.reason_of(error)
     except SandboxMismatch as error:
         log.error("job.sandbox_refused", extra={"differences": error.differences})
         rows.record(attempt.job, "sandbox_refused", str(error), actor=rows.WORKER, attempt=attempt)
@@ -124,6 +125,7 @@ def _remember_user(attempt: Attempt) -> None:
 def _launch(attempt: Attempt, stop: threading.Event) -> None:
     store = engine_room.environments()
     environment = _environment_for(attempt, store, stop)
+    environments.note_used(environment, first_time=attempt.number == 1)
     rows.enter_phase(
         attempt,
         Phase.STARTING,
@@ -161,11 +163,19 @@ def _environment_for(
         return found
     _refuse_what_is_not_python(attempt, store)
     rows.record(attempt.job, "environment_build_started", actor=rows.WORKER, attempt=attempt)
-    output = logs.BufferedLog(attempt, LogChunk.Part.BUILD)
+    output, said = logs.BufferedLog(attempt, LogChunk.Part.BUILD), bytearray()
+    started = time.monotonic()
+
+    def write(data: bytes) -> None:
+        output.write(data)
+        said.extend(data)
+
     try:
-        environment = store.build(requirements, output=output.write, stop=stop)
+        environment = store.build(requirements, output=write, stop=stop)
     finally:
         output.flush()
+    seconds = time.monotonic() - started
+    environments.note_built(environment, build_log=said.decode(errors="replace"), seconds=seconds)
     resolve.note_installed(environment.key)
     return environment
 

@@ -19,6 +19,7 @@ from sandbox.environments import BuildStopped, EnvironmentFailed, EnvironmentLoc
 from training import engine_room
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Resolution
+from training.modules import near_names
 from training.services.claim import RESOLVE_PATIENCE_SECONDS, builders_busy
 from training.states import ENDINGS, EndReason, Fault, Reason
 
@@ -91,8 +92,7 @@ def answer(resolution_id: int) -> None:
     try:
         found = _resolved(resolution.requirements)
     except EnvironmentFailed as error:
-        reason = EndReason.of(Reason(error.reason), sentence=error.detail, hint=error.hint)
-        _fail(resolution, reason)
+        _fail(resolution, reason_of(error))
     except BuildStopped:
         _fail(resolution, EndReason.of(Reason.ENVIRONMENT_BUILD_TIMEOUT))
     except (EngineError, EngineUnavailable):
@@ -109,6 +109,15 @@ def answer(resolution_id: int) -> None:
             environment_key=found.key,
             installed=found.installed,
         )
+
+
+def reason_of(error: EnvironmentFailed) -> EndReason:
+    """Why requirements cannot be installed; with the names that may have been meant."""
+    hint = error.hint
+    if error.reason == Reason.REQUIREMENTS_NOT_FOUND and error.package:
+        near = near_names(error.package)
+        hint = f"Did you mean {' or '.join(near)}? {hint}" if near else hint
+    return EndReason.of(Reason(error.reason), sentence=error.detail, hint=hint)
 
 
 def note_installed(environment_key: str) -> None:

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from sandbox.environments import whole_set
+from sandbox.image.lock_file import pins_in
 from training.api.submission import Submission
 from training.models import Job, Resolution
 from training.modules import distributions_in, is_brought, requirement_for
@@ -139,7 +140,7 @@ def _import_findings(
     Only a lock says for sure what is there: requirements bring others along.
     """
     lock = resolution.lock if resolution is not None else ""
-    brought = distributions_in(lock.splitlines() if lock else whole_set(requirements))
+    brought = distributions_in(pins_in(lock) if lock else whole_set(requirements))
     seen: set[str] = set()
     for found in sorted(imports, key=lambda found: not found.certain):
         top = found.module.partition(".")[0]

@@ -16,7 +16,7 @@ from django.db import DatabaseError, close_old_connections
 from django_q.brokers import get_broker
 
 from inference import services as inference_services
-from mlops_site.daily import DailyWork
+from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
 from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
@@ -119,6 +119,7 @@ class _Supervision:
             leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
             DailyWork().ask,
+            EnvironmentWork().ask,
         )
         while not self._stopping.is_set():
             self._wake.clear()

@@ -1,0 +1,429 @@
+"""The list of environments, and what may be done to them; the store only says what it has."""
+
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from inference.models import ModelServer
+from registry.mlflow_client import RegistryUnavailable
+from sandbox.environments import Environment, EnvironmentFailed, EnvironmentInUse, Stored
+from training.models import Attempt, BuiltEnvironment, Job
+from training.services import environments
+
+PATH = "/mlops/environments"
+LOCK = "six==1.17.0 \\\n    --hash=sha256:aa\n"
+MB = 1_000_000
+CONSOLE = "admin:training_builtenvironment_changelist"
+
+
+@dataclass
+class FakeStore:
+    """What is in a store, by key: size and last use."""
+
+    there: dict[str, Stored] = field(default_factory=dict)
+    mounted: set[str] = field(default_factory=set)
+    cache: int = 0
+    pruned: int = 0
+    built: list[Any] = field(default_factory=list)
+    failure: Exception | None = None
+    models: "Models" = field(default_factory=lambda: Models())
+
+    def add(self, key: str, *, megabytes: int = 1, used_at: float | None = None) -> None:
+        at = time.time() if used_at is None else used_at
+        self.there[key] = Stored(key=key, size_bytes=megabytes * MB, used_at=at, built_at=at)
+
+    def stored(self) -> list[Stored]:
+        return sorted(self.there.values(), key=lambda one: one.used_at)
+
+    def lock_files(self, key: str) -> tuple[str, str]:
+        return LOCK, 'lock-version = "1.0"\n'
+
+    def remove(self, key: str) -> bool:
+        return key not in self.mounted and self.there.pop(key, None) is not None
+
+    def cache_bytes(self) -> int:
+        return self.cache
+
+    def prune_cache(self) -> None:
+        self.pruned += 1
+        self.cache = 0
+
+    def find(self, requirements: Any) -> None:
+        return None
+
+    def build(self, requirements: Any, *, output: Any, stop: Any = None) -> Environment:
+        return self.rebuild(tuple(requirements), output=output)
+
+    def rebuild(self, key: Any, *, output: Any) -> Environment:
+        if self.failure:
+            raise self.failure
+        output(b"Compiling\n")
+        self.built.append(key)
+        return Environment(key=str(key), path=Path("/nowhere"), lock=LOCK, pylock="p")
+
+
+class Models:
+    """Which jobs a registered model came from."""
+
+    def __init__(self, *jobs: str) -> None:
+        self.jobs = jobs
+        self.away = False
+
+    def jobs_with_models(self) -> frozenset[str]:
+        if self.away:
+            raise RegistryUnavailable
+        return frozenset(self.jobs)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch, db: Any) -> Iterator[FakeStore]:
+    fake = FakeStore()
+    monkeypatch.setattr(environments.engine_room, "environments", lambda: fake)
+    monkeypatch.setattr(environments, "model_registry", lambda: fake.models)
+    yield fake
+
+
+def a_row(key: str, **values: Any) -> BuiltEnvironment:
+    made = {"lock": LOCK, "pylock": "p", "packages": 1, "created_at": timezone.now()}
+    return BuiltEnvironment.objects.create(pk=key, **{**made, **values})
+
+
+def a_job(key: str, *, version: str = "", status: str = "completed") -> Job:
+    now = timezone.now()
+    return Job.objects.create(
+        script_name="t.py",
+        script="",
+        experiment_name="e",
+        model_name="churn",
+        model_version=version,
+        timeout_seconds=60,
+        memory_mb=1,
+        cpus=1,
+        status=status,
+        environment_key=key,
+        created_at=now,
+        completed_at=now if status == "completed" else None,
+    )
+
+
+def running_in(key: str) -> Job:
+    job, now = a_job(key, status="running"), timezone.now()
+    Attempt.objects.create(job=job, lease_owner="w", lease_expires_at=now, created_at=now)
+    return job
+
+
+def state_of(key: str) -> str:
+    return BuiltEnvironment.objects.get(pk=key).state
+
+
+# -- rows ------------------------------------------------------------------------------------------
+def test_what_the_store_has_gets_a_row_and_what_it_lost_says_so(store: FakeStore):
+    store.add("known", megabytes=3)
+    a_row("lost")
+    a_job("lost")
+    environments.keep_house(Models())
+    row = BuiltEnvironment.objects.get(pk="known")
+    assert (row.size_bytes, row.packages, row.state) == (3 * MB, 1, "ready")
+    assert state_of("lost") == "gone"
+
+
+def test_a_row_tells_its_jobs_and_the_models_that_were_made_in_it(store: FakeStore):
+    store.add("a")
+    job = a_job("a", version="3")
+    a_job("a")
+    environments.keep_house(Models(str(job.pk), "not-a-job", str(uuid.uuid4())))
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.jobs, row.needed_by) == (2, ["model churn version 3"])
+
+
+def test_a_row_goes_when_its_folder_is_gone_and_nobody_names_it(store: FakeStore):
+    a_row("lost")
+    environments.keep_house(Models())
+    assert not BuiltEnvironment.objects.exists()
+
+
+# -- the budget ------------------------------------------------------------------------------------
+def test_the_least_recently_used_go_until_the_low_mark_and_never_one_that_is_needed(
+    store: FakeStore, settings: Any
+):
+    settings.ENVIRONMENTS_MAX_MB = 50
+    for age, key in enumerate(["newest", "new", "running", "served", "model", "mounted", "old"]):
+        store.add(key, megabytes=10, used_at=1_000_000 - age)
+    store.mounted.add("mounted")
+    running_in("running")
+    now = timezone.now()
+    ModelServer.objects.create(
+        model_name="m",
+        version="1",
+        status="starting",
+        environment_key="served",
+        created_at=now,
+        changed_at=now,
+    )
+    job = a_job("model", version="1")
+    environments.keep_house(Models(str(job.pk)))
+    assert set(store.there) == {"running", "served", "model", "mounted"}
+    assert store.pruned == 1
+
+
+def test_the_cache_goes_before_any_environment(store: FakeStore, settings: Any):
+    settings.ENVIRONMENTS_MAX_MB = 50
+    store.add("a", megabytes=40)
+    store.cache = 20 * MB
+    environments.keep_house(Models())
+    assert (set(store.there), store.pruned) == ({"a"}, 1)
+
+
+def test_nothing_goes_while_nobody_can_say_what_models_need(store: FakeStore, settings: Any):
+    settings.ENVIRONMENTS_MAX_MB = 5
+    store.add("a", megabytes=40)
+    models = Models()
+    models.away = True
+    environments.keep_house(models)
+    assert set(store.there) == {"a"}
+
+
+# -- wishes ----------------------------------------------------------------------------------------
+def test_an_environment_is_deleted_when_somebody_asks_and_its_lock_stays(
+    api: Client, store: FakeStore
+):
+    store.add("a")
+    a_row("a")
+    answer = api.delete(f"{PATH}/a")
+    assert (answer.status_code, answer.json()["asked"]) == (202, "delete")
+    environments.change("a")
+    assert "a" not in store.there
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.state, row.asked, row.lock) == ("gone", "", LOCK)
+
+
+def test_what_is_needed_is_not_deleted_and_the_answer_says_by_whom(api: Client, store: FakeStore):
+    a_row("model", needed_by=["model churn version 3"])
+    answer = api.delete(f"{PATH}/model")
+    assert (answer.status_code, answer.json()["code"]) == (409, "environment_needed")
+    assert "model churn version 3" in answer.json()["detail"]
+    a_row("running")
+    job = running_in("running")
+    for answer in (api.delete(f"{PATH}/running"), api.post(f"{PATH}/running/rebuild")):
+        assert answer.status_code == 409
+        assert str(job.pk) in answer.json()["detail"]
+
+
+def test_a_job_that_came_meanwhile_keeps_its_environment(api: Client, store: FakeStore):
+    store.add("a")
+    a_row("a")
+    api.delete(f"{PATH}/a")
+    job = running_in("a")
+    environments.change("a")
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.state, row.asked) == ("ready", "")
+    assert str(job.pk) in row.error
+    assert "a" in store.there
+
+
+def test_a_model_that_was_registered_a_moment_ago_keeps_its_environment(
+    api: Client, store: FakeStore
+):
+    store.add("a")
+    a_row("a")
+    job = a_job("a", version="7")
+    assert "model churn version 7" in api.delete(f"{PATH}/a").json()["detail"]
+    BuiltEnvironment.objects.update(asked="delete")
+    store.models = Models(str(job.pk))
+    environments.change("a")
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.asked, row.needed_by, "a" in store.there) == ("", ["model churn version 7"], True)
+
+
+def test_a_wish_to_delete_waits_while_nobody_can_say_what_models_need(
+    api: Client, store: FakeStore
+):
+    store.add("a")
+    a_row("a")
+    api.delete(f"{PATH}/a")
+    store.models.away = True
+    environments.change("a")
+    assert BuiltEnvironment.objects.get(pk="a").asked == "delete"
+    assert "a" in store.there
+
+
+def test_a_wish_waits_while_a_container_has_the_environment(api: Client, store: FakeStore):
+    store.add("a")
+    store.mounted.add("a")
+    a_row("a")
+    api.delete(f"{PATH}/a")
+    environments.change("a")
+    assert BuiltEnvironment.objects.get(pk="a").asked == "delete"
+    store.mounted.clear()
+    environments.change("a")
+    assert state_of("a") == "gone"
+
+
+def test_an_environment_is_built_again_and_its_log_is_kept(api: Client, store: FakeStore):
+    a_row("a", state="gone")
+    assert api.post(f"{PATH}/a/rebuild").json()["asked"] == "rebuild"
+    environments.change("a")
+    environments.change("a")
+    assert store.built == ["a"]
+    document = api.get(f"{PATH}/a").json()
+    assert (document["state"], document["build_log"]) == ("ready", "Compiling\n")
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "asked"),
+    [
+        (EnvironmentFailed(reason="x", detail="No.", hint="Try."), "failed", ""),
+        (EnvironmentInUse("a"), "ready", "rebuild"),
+    ],
+)
+def test_a_build_that_does_not_come_about_is_told(
+    api: Client, store: FakeStore, failure: Exception, state: str, asked: str
+):
+    a_row("a")
+    store.failure = failure
+    api.post(f"{PATH}/a/rebuild")
+    environments.change("a")
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.state, row.asked) == (state, asked)
+    assert ("No." in row.error) is (state == "failed")
+
+
+def test_a_wish_is_asked_for_again_but_not_while_its_build_goes_on(
+    api: Client, store: FakeStore, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+    monkeypatch.setattr(environments, "async_task", lambda task, key, **_: asked.append(key))
+    a_row("a")
+    api.post(f"{PATH}/a/rebuild")
+    environments.dispatch()
+    environments.dispatch()
+    assert asked == ["a"]
+    row = BuiltEnvironment.objects.filter(pk="a")
+    minutes_ago = timezone.now() - timedelta(minutes=2)
+    row.update(queued_at=minutes_ago, state="building")
+    environments.dispatch()
+    assert asked == ["a"]
+    row.update(queued_at=minutes_ago, state="ready")
+    environments.dispatch()
+    assert asked == ["a", "a"]
+    row.update(queued_at=timezone.now() - timedelta(hours=1), state="building")
+    environments.dispatch()
+    assert asked == ["a", "a", "a"]
+
+
+def test_what_has_no_lock_cannot_be_built_again(api: Client):
+    a_row("a", lock="")
+    answer = api.post(f"{PATH}/a/rebuild")
+    assert (answer.status_code, answer.json()["code"]) == (409, "environment_without_lock")
+
+
+# -- the API ---------------------------------------------------------------------------------------
+def test_pages_go_through_all_of_them_newest_first(api: Client):
+    for key in ("a", "b", "c"):
+        a_row(key)
+    seen, path = [], f"{PATH}?limit=2"
+    while path:
+        answer = api.get(path)
+        page = answer.json()
+        seen += [row["key"] for row in page["environments"]]
+        path = page["next"]
+        assert (f"<{path}>" in answer.headers.get("Link", "")) is bool(path)
+    assert seen == ["c", "b", "a"]
+
+
+def test_a_list_is_filtered_by_state_and_says_what_it_does_not_know(api: Client):
+    a_row("a")
+    a_row("b", state="gone")
+    assert [row["key"] for row in api.get(f"{PATH}?state=gone").json()["environments"]] == ["b"]
+    refused = api.get(f"{PATH}?stat=gone&cursor=x&limit=0")
+    assert refused.status_code == 400
+    assert {error["field"] for error in refused.json()["errors"]} == {"stat", "cursor", "limit"}
+
+
+def test_one_environment_tells_its_packages_and_both_forms_of_its_lock(api: Client):
+    a_row("a", build_log="Compiling")
+    document = api.get(f"{PATH}/a/").json()
+    assert document["pins"] == ["six==1.17.0"]
+    assert (document["requirements_txt"], document["pylock_toml"]) == (LOCK, "p")
+
+
+@pytest.mark.parametrize(("method", "path"), [("get", "x"), ("delete", "x"), ("post", "x/rebuild")])
+def test_an_unknown_environment_is_not_found(api: Client, method: str, path: str):
+    answer = getattr(api, method)(f"{PATH}/{path}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "environment_not_found")
+
+
+def test_a_jobs_lock_can_be_had_as_a_pylock_file(api: Client):
+    job = a_job("a")
+    path = f"/mlops/training/jobs/{job.pk}/environment/pylock.toml"
+    assert api.get(path).json()["code"] == "environment_not_resolved"
+    a_row("a")
+    answer = api.get(path)
+    assert (answer.status_code, answer.content) == (200, b"p")
+    assert "pylock.toml" in answer.headers["Content-Disposition"]
+
+
+# -- preloaded sets --------------------------------------------------------------------------------
+def test_sets_are_built_ahead_only_while_no_job_waits_for_a_build(store: FakeStore, settings: Any):
+    settings.PRELOADED_ENVIRONMENTS = [["scikit-learn"]]
+    job = a_job("", status="queued")
+    environments.preload()
+    assert store.built == []
+    Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
+    environments.preload()
+    assert store.built == [("scikit-learn",)]
+    settings.PRELOADED_ENVIRONMENTS = []
+    environments.preload()
+    assert len(store.built) == 1
+
+
+def test_a_set_that_cannot_be_built_ahead_is_nobodys_failure(store: FakeStore, settings: Any):
+    settings.PRELOADED_ENVIRONMENTS = [["no-such"]]
+    store.failure = EnvironmentFailed(reason="x", detail="d", hint="h")
+    environments.preload()
+    assert not BuiltEnvironment.objects.exists()
+
+
+# -- the admin console -----------------------------------------------------------------------------
+def console(*permissions: str) -> Client:
+    user = User.objects.create_user("olga", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def act(client: Client, action: str, *keys: str) -> str:
+    chosen = {"action": action, "_selected_action": list(keys)}
+    answer = client.post(reverse(CONSOLE), chosen, follow=True)
+    return " ".join(str(message) for message in answer.context["messages"])
+
+
+def test_an_operator_sees_packages_and_build_and_asks_through_the_same_services(db: Any):
+    operator = console("view_builtenvironment", "change_builtenvironment")
+    a_row("free", build_log="Compiling <everything>")
+    a_row("needed", needed_by=["model churn version 3"])
+    page = operator.get(reverse("admin:training_builtenvironment_change", args=["free"]))
+    assert b"six==1.17.0" in page.content
+    assert b"Compiling &lt;everything&gt;" in page.content
+    said = act(operator, "delete_folders", "free", "needed")
+    assert "free will be deleted." in said
+    assert "needed by model churn version 3" in said
+    assert BuiltEnvironment.objects.get(pk="free").asked == "delete"
+    assert "needed will be built again." in act(operator, "rebuild", "needed")
+
+
+def test_whoever_may_only_look_may_not_act(db: Any):
+    a_row("free")
+    act(console("view_builtenvironment"), "delete_folders", "free")
+    assert BuiltEnvironment.objects.get(pk="free").asked == ""

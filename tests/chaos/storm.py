@@ -145,6 +145,8 @@ def _storm(
     sent.join()
     _wait_for_calm(platform, outcome)
     outcome.leftovers = _settled(platform, engine)
+    if outcome.leftovers["containers"]:
+        print("left over:", *truth.left_containers(platform, engine), flush=True)
     _account(platform, outcome, sent=sent, starts=starts.starts())
     return outcome
 

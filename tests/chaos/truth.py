@@ -78,17 +78,21 @@ def jobs(platform: Platform) -> list[dict[str, Any]]:
         return [dict(row) for row in rows.execute(f"{asked} FROM training_job").fetchall()]
 
 
-def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
-    """What ended jobs have left behind, by kind; every number is to be 0."""
+def left_containers(platform: Platform, engine: Engine) -> list[str]:
+    """Names of containers that belong to nothing: no server, and none that waits for a job."""
     label = {"mlops.installation": platform.installation_id}
     with database(platform.home / "db" / "platform.sqlite3") as rows:
         asked = "SELECT container_id FROM training_waitingcontainer WHERE state <> 'taken'"
         waiting = {row["container_id"] for row in rows.execute(asked).fetchall()}
-    containers = [
-        state
+    return [
+        state.name
         for state in engine.find(label)
         if state.labels.get("mlops.kind") != "server" and state.id not in waiting
     ]
+
+
+def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
+    """What ended jobs have left behind, by kind; every number is to be 0."""
     networks = engine.api.networks(
         filters={"label": [f"mlops.installation={platform.installation_id}"]}
     )
@@ -96,7 +100,7 @@ def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
         asked = "SELECT count(*) FROM users WHERE username LIKE 'job-%'"
         users = rows.execute(asked).fetchone()[0]
     return {
-        "containers": len(containers),
+        "containers": len(left_containers(platform, engine)),
         "networks": len(networks) - NETWORKS,
         "users": users,
         "folders": len(list((platform.home / "jobs").glob("attempt-*"))),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 from django.conf import settings
+from docker.errors import APIError
 
 from deploy.accounts import CHECKOUT
 from deploy.testing import ROAD_SUFFIX, remove_installation
@@ -114,7 +115,7 @@ def test_readiness_names_each_part_its_age_and_what_is_wrong(platform: Platform)
 def test_a_pruned_network_is_made_again_and_jobs_go_on(platform: Platform, engine: Engine):
     name = f"mlops-{platform.installation_id}-jobs"
     before = engine.api.inspect_network(name)
-    engine.api.remove_network(before["Id"])
+    wait_for(lambda: pruned(engine, platform, before["Id"]), seconds=30, what="nobody in it")
 
     def restored() -> dict | None:
         found = engine.api.networks(names=[f"^{name}$"])
@@ -124,6 +125,18 @@ def test_a_pruned_network_is_made_again_and_jobs_go_on(platform: Platform, engin
     assert after["IPAM"]["Config"] == before["IPAM"]["Config"]
     assert after["Options"] == before["Options"]
     assert platform.run(ENDS)["error"] == ENDED
+
+
+def pruned(engine: Engine, platform: Platform, network_id: str) -> bool:
+    """As `docker network prune` does it: only when no container is in it, none that waits either."""
+    label = {"mlops.installation": platform.installation_id, "mlops.kind": "waiting"}
+    for state in engine.find(label):
+        engine.remove(state.id)
+    try:
+        engine.api.remove_network(network_id)
+    except APIError:
+        return False
+    return True
 
 
 def test_processes_are_replaced_under_a_job_that_goes_on(platform: Platform):

@@ -181,14 +181,14 @@ def dispatch() -> None:
 
 
 # -- for the worker --------------------------------------------------------------------------------
-def note_used(environment: Environment, *, first_time: bool) -> None:
-    """A job starts in it."""
+def note_used(environment: Environment, *, new_jobs: int) -> None:
+    """A container starts in it, for so many jobs that never had one before."""
     now = timezone.now()
     known = BuiltEnvironment.objects.filter(pk=environment.key)
-    changed = known.update(last_used_at=now, jobs=F("jobs") + first_time, state=State.READY)
+    changed = known.update(last_used_at=now, jobs=F("jobs") + new_jobs, state=State.READY)
     if not changed:
         _make_row(environment.key, lock=environment.lock, pylock=environment.pylock, at=now)
-        known.update(last_used_at=now, jobs=F("jobs") + first_time)
+        known.update(last_used_at=now, jobs=F("jobs") + new_jobs)
 
 
 def note_built(environment: Environment, *, build_log: str, seconds: float) -> None:

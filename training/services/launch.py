@@ -125,7 +125,7 @@ def _remember_user(attempt: Attempt) -> None:
 def _launch(attempt: Attempt, stop: threading.Event) -> None:
     store = engine_room.environments()
     environment = _environment_for(attempt, store, stop)
-    environments.note_used(environment, first_time=attempt.number == 1)
+    environments.note_used(environment, new_jobs=1 if attempt.number == 1 else 0)
     rows.enter_phase(
         attempt,
         Phase.STARTING,

@@ -50,6 +50,7 @@ def attempts(platform: Platform) -> list[AttemptRow]:
                 exit_code=row["exit_code"],
                 reason=row["reason"],
                 started=row["container_started_at"] is not None,
+                said_to_be_whole=bool(row["output_is_whole"]),
                 container_id=row["container_id"],
                 log=_text(rows.execute(f"{chunks} ORDER BY offset", (row["id"],)).fetchall()),
             )

@@ -30,7 +30,8 @@ with mlflow.start_run():
 """
 STARTING = """
 SELECT id, claim_owner, claim, container_id FROM inference_modelserver
-WHERE model_name = 'slow' AND status = 'starting' AND claim_expires_at IS NOT NULL AND container_id <> ''
+WHERE model_name = 'slow' AND status = 'starting'
+    AND claim_expires_at IS NOT NULL AND container_id <> ''
 """
 READY = """
 SELECT claim, container_id FROM inference_modelserver

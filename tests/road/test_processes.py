@@ -128,7 +128,7 @@ def test_a_pruned_network_is_made_again_and_jobs_go_on(platform: Platform, engin
 
 
 def pruned(engine: Engine, platform: Platform, network_id: str) -> bool:
-    """As `docker network prune` does it: only when no container is in it, none that waits either."""
+    """As `docker network prune` does it: only when no container is in it, none that waits."""
     label = {"mlops.installation": platform.installation_id, "mlops.kind": "waiting"}
     for state in engine.find(label):
         engine.remove(state.id)

@@ -28,6 +28,7 @@ class AttemptRow:
     exit_code: int | None
     reason: str
     started: bool
+    said_to_be_whole: bool
     container_id: str
     log: str
 

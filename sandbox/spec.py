@@ -296,11 +296,11 @@ def job_spec(
         str(log_hard_bytes),
         f"{SCRIPT_PATH}/{script_name}",
     )
-    mounts = (
-        Mount(script_folder, SCRIPT_PATH),
-        Mount(environment_folder, "/env"),
-        Mount(platform_folder, "/platform"),
-        Mount(data_folder, "/data"),
+    mounts = _script_mounts(
+        script=script_folder,
+        environment=environment_folder,
+        platform=platform_folder,
+        data=data_folder,
     )
     return SandboxSpec(
         kind=Kind.JOB,
@@ -315,6 +315,18 @@ def job_spec(
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
         resolvers=tuple(resolvers),
+    )
+
+
+def _script_mounts(
+    *, script: Path, environment: Path, platform: Path, data: Path
+) -> tuple[Mount, ...]:
+    """All that a script sees of the host, whichever way its container came about."""
+    return (
+        Mount(script, SCRIPT_PATH),
+        Mount(environment, "/env"),
+        Mount(platform, "/platform"),
+        Mount(data, "/data"),
     )
 
 
@@ -344,11 +356,11 @@ def waiting_spec(
     All that locks a job down is the same. The order that it gets once names the script, which is
     in the folder by then, its variables, and its time, `seconds_max` at most.
     """
-    mounts = (
-        Mount(script_folder, SCRIPT_PATH),
-        Mount(environment_folder, "/env"),
-        Mount(platform_folder, "/platform"),
-        Mount(data_folder, "/data"),
+    mounts = _script_mounts(
+        script=script_folder,
+        environment=environment_folder,
+        platform=platform_folder,
+        data=data_folder,
     )
     return SandboxSpec(
         kind=Kind.WAITING,

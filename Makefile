@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second call finds it there.
-.PHONY: help run test lint bench chaos clean
+.PHONY: help run test manage lint bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -12,6 +12,10 @@ run: ## install everything, start everything, print where it answers (MLOPS_HOME
 test: ## install everything, run every test (PYTEST_ARGS="tests/unit -k name")
 	@deploy/bootstrap.sh
 	@exec .venv/bin/python -m deploy test
+
+manage: ## a command in the installation that runs (ARGS="sandbox check", ARGS="retention --dry-run")
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m deploy manage $(ARGS)
 
 lint: ## ruff, mypy, the walls between rooms, the OpenAPI schema, missing migrations
 	@deploy/bootstrap.sh

@@ -1,16 +1,23 @@
-"""`python -m deploy run` and `python -m deploy test`; `make` calls them."""
+"""`python -m deploy run`, `test` and `manage`; `make` calls them."""
 
 import argparse
 import sys
 
+from deploy.manage import manage
 from deploy.run import run
 from deploy.testing import test
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy")
-    parser.add_argument("command", choices=["run", "test"])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="start everything; Ctrl-C ends it")
+    commands.add_parser("test", help="run every test")
+    managing = commands.add_parser("manage", help="a manage.py command in the installation that runs")
+    managing.add_argument("words", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
+    if arguments.command == "manage":
+        return manage(arguments.words)
     return run() if arguments.command == "run" else test()
 
 

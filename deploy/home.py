@@ -11,6 +11,7 @@ from typing import Any
 from deploy.report import Stop
 
 FOLDERS = ("db", "mlflow", "feast", "data", "jobs", "environments", "models", "logs", "secrets")
+LOCK_FILE = "run.lock"
 SECRETS = ("session_key", "queue_key", "mlflow_password", "mlflow_session_key")
 
 
@@ -59,7 +60,7 @@ def open_home(root: Path) -> Home:
 
 def lock_home(home: Home) -> int:
     """One `make run` for a folder. Returns the handle that holds the lock. Raises Stop."""
-    path = home.root / "run.lock"
+    path = home.root / LOCK_FILE
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -444,7 +444,7 @@ def _passed_on() -> dict[str, str]:
 
 def _greet(plan: _Plan, password: str | None) -> None:
     url = plan.address.url
-    login = f"admin / {password}" if password else "admin (its password was shown at first start)"
+    login = f"admin / {password}" if password else "admin (password as at the first start)"
     script = "examples/training_scripts/sklearn_classification.py"
     target = "" if plan.address.port == DEFAULT_PORT else f" --url {url}"
     box(
@@ -455,6 +455,7 @@ def _greet(plan: _Plan, password: str | None) -> None:
             f"Docs     {url}/docs",
             f"Admin    {url}/admin/",
             f"Login    {login}",
+            *([] if password else ['         a new one: make manage ARGS="changepassword admin"']),
             f"MLflow   {plan.mlflow_url}",
             f"         admin / see {plan.home.folder('secrets') / 'mlflow_password'}",
             f"Rows     {plan.backing.database}",

@@ -50,6 +50,14 @@ def test_web_and_mlflow_run_without_rights(platform: Platform):
     assert status_of(pids["worker"])["Uid"][0] == "0"
 
 
+def test_an_operators_command_finds_the_installation_that_runs(platform: Platform):
+    command = [sys.executable, "-m", "deploy", "manage", "retention", "--dry-run"]
+    environment = {**os.environ, "MLOPS_HOME": str(platform.home)}
+    said = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    assert "MLflow runs, by job" in said.stdout
+
+
 @needs_root
 def test_the_web_account_cannot_reach_docker_or_anybodys_files(platform: Platform):
     uid = int(status_of(platform.processes()["web"])["Uid"][0])

@@ -13,7 +13,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="start everything; Ctrl-C ends it")
     commands.add_parser("test", help="run every test")
-    managing = commands.add_parser("manage", help="a manage.py command in the installation that runs")
+    managing = commands.add_parser("manage", help="manage.py in the installation that runs")
     managing.add_argument("words", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
     if arguments.command == "manage":

@@ -4,6 +4,7 @@ Reads the worker's variables from the kernel: they hold passwords, which stay of
 """
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,17 +19,15 @@ GIVERS = (("manage.py", "work"), ("manage.py", "supervise"))
 
 
 def manage(arguments: list[str]) -> int:
-    """Becomes `manage.py` with these words. Returns only to say what is wrong: 1."""
+    """Runs `manage.py` with these words. Returns its exit code; 1 where no installation runs."""
     home = Path(os.environ.get("MLOPS_HOME", CHECKOUT / "var")).resolve()
     try:
         environment = worker_environment(home)
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
-    command = [sys.executable, str(CHECKOUT / "manage.py"), *arguments]
-    os.chdir(CHECKOUT)
-    os.umask(0o007)
-    os.execve(command[0], command, environment)  # noqa: S606
+    command = [sys.executable, "manage.py", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=environment, umask=0o007).returncode
 
 
 def worker_environment(home: Path) -> dict[str, str]:

@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, remove_accounts
@@ -73,11 +74,43 @@ def _ensure_test_tools() -> None:
 
 
 def _run_suites(home: Path, installation_id: str) -> int:
-    """All tests on SQLite, then those of the rows once more, on PostgreSQL.
-
-    Returns the first exit code that is not 0. Raises Stop when PostgreSQL cannot be started.
-    """
+    """Returns the first exit code that is not 0. Raises Stop when PostgreSQL cannot be started."""
     arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
+    if arguments:
+        return _run_chosen(home, installation_id, arguments)
+    with _unit_tests_beside(home / "unit-tests.txt") as unit_tests:
+        step("Tests on real services; unit tests run beside them and are printed at the end")
+        code = _pytest(home, installation_id, ["tests", f"--ignore={UNIT_TESTS}"], {})
+        return code or unit_tests.wait()
+
+
+@contextmanager
+def _unit_tests_beside(said: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The other tests wait for containers most of the time: a second run has a processor to itself.
+
+    What it says is shown when both have ended.
+    """
+    environment = {**os.environ, "PYTEST_ARGS": UNIT_TESTS}
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy", "test"],
+            cwd=CHECKOUT,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield process
+    except BaseException:
+        process.terminate()
+        raise
+    finally:
+        process.wait()
+        print(said.read_text(errors="replace"), flush=True)
+
+
+def _run_chosen(home: Path, installation_id: str, arguments: list[str]) -> int:
+    """The tests that were asked for on SQLite, then those of the rows once more, on PostgreSQL."""
     step("The tests, on SQLite")
     code = _pytest(home, installation_id, arguments, {})
     again = on_postgresql(arguments)

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sandbox.container import OPEN_FILES, TMP_MB, Kind, SandboxSpec
 from sandbox.engine import Engine, EngineError, SandboxMismatch, _mapped
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects, probe, running
-from sandbox.spec import OPEN_FILES, TMP_MB, Kind, SandboxSpec, probe_spec
+from sandbox.spec import probe_spec
 
 PROBE_SECONDS = 60
 INSIDE = ("python3", "-u", "/opt/mlops/probe_limits.py")

@@ -18,7 +18,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 from urllib3.exceptions import HTTPError
 
-from sandbox.spec import SandboxSpec
+from sandbox.container import SandboxSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -32,11 +32,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from sandbox.build_rules import BuildRules
+from sandbox.container import BUILDER_UID, Kind, Limits
 from sandbox.engine import Engine
 from sandbox.held_folders import held_folder, is_abandoned
 from sandbox.image.lock_file import pins_in
 from sandbox.images import base_of
-from sandbox.spec import BUILDER_UID, Kind, Limits, build_spec
+from sandbox.spec import build_spec
 
 BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
 # From 3.14 the default format of scikit-learn models refuses most tree ensembles.

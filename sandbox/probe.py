@@ -18,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox.container import SandboxSpec
 from sandbox.engine import Engine, EngineError
 from sandbox.firewall import Policy, Reachable
 from sandbox.network import Networks
-from sandbox.spec import SandboxSpec, probe_spec
+from sandbox.spec import probe_spec
 
 PROBE_SECONDS = 60
 PEER_SECONDS = 10

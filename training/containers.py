@@ -7,8 +7,9 @@ from pathlib import Path
 
 from django.conf import settings
 
+from sandbox.container import Limits, SandboxSpec
 from sandbox.environments import Environment
-from sandbox.spec import Limits, SandboxSpec, job_spec, waiting_spec
+from sandbox.spec import job_spec, waiting_spec
 from training.models import Attempt, Job
 from training.network_policy import docker_network, proxy_variables, resolvers
 from training.states import Network

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from sandbox import firewall
+from sandbox.container import NO_RESOLVER
 from sandbox.firewall import Policy
-from sandbox.spec import NO_RESOLVER
 from training.states import Network
 
 LOCAL_NAMES = ("localhost", "127.0.0.1")

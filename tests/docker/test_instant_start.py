@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from deploy.trial import wait_for
+from sandbox.container import Limits, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.output import began_at, printed_bytes
-from sandbox.spec import Limits, SandboxSpec, job_environment, waiting_spec
+from sandbox.spec import job_environment, waiting_spec
 from tests.docker.conforming import SCRIPTS
 from tests.fixtures.engine import LOG_BYTES, JobRunner
 

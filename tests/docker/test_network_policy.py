@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.container import NO_RESOLVER, Kind, Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy, install, read_allowed, remove
 from sandbox.network import Networks
 from sandbox.probe import Subjects, probe
-from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, server_spec
+from sandbox.spec import server_spec
 from tests.fixtures.engine import MLFLOW_PORT, JobRunner, said
 from tests.fixtures.strangers import METADATA, NAMED, PORT, PRIVATE, PUBLIC
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from sandbox.check import Row, _inspected, check
+from sandbox.container import NO_RESOLVER, Kind, Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects
-from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.spec import build_spec, job_spec, server_spec
 from tests.fixtures.engine import LOG_BYTES
 
 LIMITS = Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8)

@@ -8,16 +8,9 @@ from types import MappingProxyType
 
 import pytest
 
+from sandbox.container import Limits, SandboxSpec
 from sandbox.image import launcher
-from sandbox.spec import (
-    Limits,
-    SandboxSpec,
-    build_spec,
-    firewall_spec,
-    job_spec,
-    record_mb,
-    server_spec,
-)
+from sandbox.spec import build_spec, firewall_spec, job_spec, record_mb, server_spec
 
 LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
 

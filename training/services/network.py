@@ -17,12 +17,13 @@ from django.utils import timezone
 from django_q.tasks import async_task
 
 from sandbox import firewall
+from sandbox.container import Limits, SandboxSpec
 from sandbox.engine import Engine, EngineError, SandboxMismatch
 from sandbox.firewall import AddressInvalid, Policy, RulesNotInstalled
 from sandbox.holders import HOLDER_LABEL, me
 from sandbox.network import Networks, find_networks
 from sandbox.probe import Result, Subjects, probe
-from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.spec import build_spec, job_spec, server_spec
 from training.models import Attempt, EngineCapacity, SandboxProof
 from training.network_policy import docker_network, policy, resolvers
 from training.services.claim import LOCAL_ENGINE, note_short_of

@@ -19,9 +19,10 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from sandbox.container import SCRIPT_PATH, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment
-from sandbox.spec import SCRIPT_PATH, SandboxSpec, job_environment
+from sandbox.spec import job_environment
 from training import containers, engine_room
 from training.models import Attempt, EngineCapacity, Job, WaitingContainer
 from training.services import claim, rows

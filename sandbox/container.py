@@ -22,6 +22,8 @@ OOM_SCORE = 500
 # What the engine keeps of a container's output, twice: it begins a second file when one is full.
 ENGINE_LOG_MB = 50
 SCRIPT_PATH = "/job"
+# The limits that an engine changes while a container runs.
+CHANGEABLE = ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota", "PidsLimit")
 # Where a container asks for names that may ask nobody: the firewall refuses it at once.
 NO_RESOLVER = "169.254.0.53"
 # The engine's own resolver keeps the refusal to itself; 10 s for each name otherwise.
@@ -91,7 +93,7 @@ class SandboxSpec:
     """Everything about one container. Made by `sandbox/spec.py` only.
 
     `resolvers` are whom it asks for names; none: whom the engine's host asks. `takes_order`: its
-    input is open, to one writer, once.
+    input is open, to one writer, once. `gpu_devices` are named as the engine names them.
     """
 
     kind: Kind
@@ -107,6 +109,7 @@ class SandboxSpec:
     engine_log_mb: int = ENGINE_LOG_MB
     resolvers: tuple[str, ...] = ()
     takes_order: bool = False
+    gpu_devices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError for a network that is nobody's own: no rule of ours holds there."""
@@ -124,7 +127,7 @@ class SandboxSpec:
         that the engine can change.
         """
         body = replace(self, name="", labels=()).create_arguments()
-        for name in ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota"):
+        for name in CHANGEABLE:
             del body["HostConfig"][name]
         for mount in body["HostConfig"]["Mounts"]:
             if mount["Target"] == SCRIPT_PATH:
@@ -138,8 +141,7 @@ class SandboxSpec:
     def limits_update(self) -> dict[str, Any]:
         """What of the limits an engine changes while a container runs."""
         host_config = self._host_config()
-        wanted = ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota")
-        return {name: host_config[name] for name in wanted}
+        return {name: host_config[name] for name in CHANGEABLE}
 
     def create_arguments(self) -> dict[str, Any]:
         """The body of the Engine API's `POST /containers/create`."""
@@ -245,6 +247,7 @@ class SandboxSpec:
             "SecurityOpt": ["no-new-privileges"],
             "Privileged": False,
             "Devices": [],
+            "DeviceRequests": _device_requests(self.gpu_devices),
         }
 
     def _bounds(self) -> dict[str, Any]:
@@ -273,6 +276,15 @@ class SandboxSpec:
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
             "AutoRemove": False,
         }
+
+
+def _device_requests(devices: tuple[str, ...]) -> list[dict[str, Any]]:
+    """In the engine's words; a name such as `nvidia.com/gpu=0` is one of CDI's."""
+    if not devices:
+        return []
+    driver = "cdi" if all("=" in name for name in devices) else ""
+    request = {"Driver": driver, "Count": 0, "DeviceIDs": list(devices)}
+    return [{**request, "Capabilities": [] if driver else [["gpu"]], "Options": {}}]
 
 
 def _uid(user: str) -> int:

@@ -46,6 +46,7 @@ def job_spec(
     log_bytes: int,
     log_hard_bytes: int,
     labels: Mapping[str, str],
+    gpu_devices: Sequence[str] = (),
 ) -> SandboxSpec:
     """A container that runs one script once, under the launcher, which keeps its deadline.
 
@@ -78,6 +79,7 @@ def job_spec(
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
         resolvers=tuple(resolvers),
+        gpu_devices=tuple(gpu_devices),
     )
 
 

@@ -160,7 +160,7 @@ def _bench() -> Iterator[Bench]:
             root=folder / "store",
             engine=engine,
             image=image,
-            network=networks.jobs,
+            network=networks.builds,
             installation_id=name,
             build_seconds=600,
         )

@@ -86,6 +86,7 @@ JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
 JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
 OFFLINE_NETWORK = os.environ.get("MLOPS_OFFLINE_NETWORK", f"mlops-{INSTALLATION_ID}-offline")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
+BUILDS_NETWORK = os.environ.get("MLOPS_BUILDS_NETWORK", f"mlops-{INSTALLATION_ID}-builds")
 # Internal addresses that jobs with `internet` may reach, `10.1.2.0/24:5432`; whom they ask for
 # names (none: whom this host asks); a proxy on their way out.
 JOB_ALLOWED_ADDRESSES = os.environ.get("MLOPS_JOB_ALLOWED_ADDRESSES", "")

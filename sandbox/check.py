@@ -39,13 +39,12 @@ class Row:
 def check(
     engine: Engine,
     subjects: Subjects,
-    build: SandboxSpec,
     *,
     policy: Policy,
     networks: Networks,
 ) -> tuple[Row, ...]:
     """Everything, in the order of the table. Raises EngineError, EngineUnavailable."""
-    specs = {Kind.JOB: subjects.internet, Kind.BUILD: build, Kind.SERVER: subjects.server}
+    specs = {Kind.JOB: subjects.internet, Kind.BUILD: subjects.build, Kind.SERVER: subjects.server}
     info = _info(engine)
     rows = list(_engine_rows(info))
     for kind, spec in specs.items():

@@ -143,6 +143,7 @@ class EnvironmentStore:
         installation_id: str,
         build_seconds: int,
         rules: BuildRules | None = None,
+        before_build: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._engine = engine
@@ -151,6 +152,7 @@ class EnvironmentStore:
         self._installation_id = installation_id
         self._build_seconds = build_seconds
         self._rules = rules or BuildRules()
+        self._before_build = before_build
         self._base: str | None = None
 
     def find(self, requirements: Sequence[str]) -> Environment | None:
@@ -453,6 +455,7 @@ class EnvironmentStore:
         )
         text = bytearray()
         masked = _Masked(self._rules, output, text)
+        self._before_build()
         container = self._engine.create(spec)
         try:
             timed_out = self._follow(container, output=masked.take, stop=stop)

@@ -12,6 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from sandbox import seccomp
+
 RUNNER_UID = 10001
 BUILDER_UID = 10002
 CPU_PERIOD_MICROSECONDS = 100_000
@@ -43,6 +45,18 @@ class Kind(StrEnum):
 
 # Rights are of a kind, never of one container: no caller and no setting can ask for one.
 CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
+# What would open a container, and what no spec asks for: whoever set it, it is not there.
+NEVER_ASKED = (
+    *("Binds", "VolumesFrom", "GroupAdd", "Sysctls", "DeviceCgroupRules", "OomKillDisable"),
+    *("ExtraHosts", "Links", "CgroupParent"),
+)
+# What every engine hides of the kernel by itself, at the least.
+HIDDEN_PATHS: Mapping[str, tuple[str, ...]] = {
+    "MaskedPaths": ("/proc/kcore", "/proc/keys", "/proc/scsi", "/proc/timer_list", "/sys/firmware"),
+    "ReadonlyPaths": ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),
+}
+# Whose first process is the engine's own, which reaps; a script's is our launcher, which reaps too.
+HAVE_AN_INIT = frozenset({Kind.BUILD, Kind.SERVER})
 USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
 HOST_NETWORK = "host"
 SHARED_NETWORKS = frozenset({"", "default", "bridge", HOST_NETWORK})
@@ -181,10 +195,17 @@ class SandboxSpec:
         asked = {mount.target: mount.read_only for mount in self.mounts}
         return [
             *(
-                Compared(f"HostConfig.{name}", wanted, host_config.get(name))
+                _compared(name, wanted, host_config.get(name))
                 for name, wanted in self._host_config().items()
             ),
-            Compared("HostConfig.Binds", None, host_config.get("Binds")),
+            *(
+                Compared(f"HostConfig.{name}", None, host_config.get(name) or None)
+                for name in NEVER_ASKED
+            ),
+            *(
+                _at_least(f"HostConfig.{name}", paths, host_config.get(name))
+                for name, paths in HIDDEN_PATHS.items()
+            ),
             Compared("Config.User", self.user, config.get("User")),
             *(
                 Compared(f"Config.{name}", self.takes_order, bool(config.get(name)))
@@ -244,7 +265,7 @@ class SandboxSpec:
         return {
             "CapDrop": ["ALL"],
             "CapAdd": list(CAPABILITIES.get(self.kind, ())),
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": ["no-new-privileges", seccomp.OPTION],
             "Privileged": False,
             "Devices": [],
             "DeviceRequests": _device_requests(self.gpu_devices),
@@ -267,15 +288,27 @@ class SandboxSpec:
         }
 
     def _records(self) -> dict[str, Any]:
-        """What is kept of its output, and that nobody but us starts or removes it."""
+        """What is kept of its output, who reaps, and that nobody but us starts or removes it."""
         return {
             "LogConfig": {
                 "Type": "json-file",
                 "Config": {"max-size": f"{self.engine_log_mb}m", "max-file": "2"},
             },
             "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
+            "Init": self.kind in HAVE_AN_INIT,
             "AutoRemove": False,
         }
+
+
+def _at_least(name: str, wanted: tuple[str, ...], got: list[str] | None) -> Compared:
+    return Compared(name, list(wanted), [path for path in wanted if path in (got or [])])
+
+
+def _compared(name: str, wanted: Any, got: Any) -> Compared:
+    """Profiles by their names, which are equal when every letter of them is."""
+    if name == "SecurityOpt":
+        wanted, got = seccomp.told_shortly(wanted), seccomp.told_shortly(got)
+    return Compared(f"HostConfig.{name}", wanted, got)
 
 
 def _device_requests(devices: tuple[str, ...]) -> list[dict[str, Any]]:

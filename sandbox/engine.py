@@ -19,6 +19,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 from urllib3.exceptions import HTTPError
 
+from sandbox import seccomp
 from sandbox.container import SandboxSpec
 
 P = ParamSpec("P")
@@ -57,6 +58,7 @@ HARDENING_FIELDS = (
     "DeviceRequests",
     "Runtime",
     "RestartPolicy",
+    "Init",
     "LogConfig",
 )
 
@@ -339,6 +341,7 @@ class Engine:
 
 def _hardening(inspect: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
+    fields["SecurityOpt"] = seccomp.told_shortly(fields["SecurityOpt"])
     fields["User"] = inspect["Config"]["User"]
     # What the engine adds by itself where its host has it.
     fields["AppArmorProfile"] = inspect.get("AppArmorProfile", "")

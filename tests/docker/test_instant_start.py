@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.trial import wait_for
+from sandbox import seccomp
 from sandbox.container import Limits, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
@@ -210,7 +211,7 @@ def test_before_its_job_nothing_secret_is_in_it_and_it_is_as_locked_down(
     inspect = engine.api.inspect_container(waiting.id)
     host = inspect["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", seccomp.OPTION]
     assert host["ReadonlyRootfs"] is True
     assert host["NetworkMode"] == networks.jobs
     assert inspect["Config"]["User"] == "runner"

@@ -122,6 +122,20 @@ def test_what_has_other_limits_gets_them_in_a_waiting_container_only_where_that_
         assert containers.fits_waiting(Job(network="internet", **values)) is fits, asked
 
 
+def test_a_job_tells_how_it_was_locked_down_in_the_engines_own_words(api: Client, room):
+    limited()
+    attempt = claimed()
+    path = f"/mlops/training/jobs/{attempt.job_id}/sandbox"
+    assert api.get(path).json()["attempts"] == [{"attempt": 1, "readback": None}]
+    attempt.readback = {"CapDrop": ["ALL"], "PidsLimit": 64}
+    attempt.save()
+    assert api.get(path).json() == {
+        "job_id": str(attempt.job_id),
+        "attempts": [{"attempt": 1, "readback": {"CapDrop": ["ALL"], "PidsLimit": 64}}],
+    }
+    assert api.get("/mlops/training/jobs/none/sandbox").status_code == 404
+
+
 # -- GPUs ----------------------------------------------------------------------------------------
 def test_no_two_jobs_have_the_same_gpu(two_gpus):
     limited(gpus=1), limited(gpus=1)

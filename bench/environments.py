@@ -21,11 +21,12 @@ from pathlib import Path
 
 from bench.figures import Bar, Figure, table
 from deploy.testing import remove_installation
+from sandbox.container import SandboxSpec
 from sandbox.engine import Engine
 from sandbox.environments import BUILD_LIMITS, EnvironmentFailed, EnvironmentStore
 from sandbox.images import ensure_runner_image
 from sandbox.network import ensure_networks
-from sandbox.spec import SandboxSpec, build_spec
+from sandbox.spec import build_spec
 
 SETS = {
     "scikit-learn and pandas": ("scikit-learn", "pandas"),
@@ -159,7 +160,7 @@ def _bench() -> Iterator[Bench]:
             root=folder / "store",
             engine=engine,
             image=image,
-            network=networks.jobs,
+            network=networks.builds,
             installation_id=name,
             build_seconds=600,
         )

@@ -226,7 +226,7 @@ def _ensure_platform_packages(
         root=Path(os.environ.get("MLOPS_ENVIRONMENTS_DIR", home.folder("environments") / "store")),
         engine=engine,
         image=image,
-        network=networks.jobs,
+        network=networks.builds,
         installation_id=home.installation_id,
         build_seconds=BUILD_SECONDS,
         rules=rules,
@@ -429,6 +429,7 @@ class _Plan:
             "MLOPS_JOBS_GATEWAY": self.networks.jobs_gateway,
             "MLOPS_OFFLINE_NETWORK": self.networks.offline,
             "MLOPS_SERVERS_NETWORK": self.networks.servers,
+            "MLOPS_BUILDS_NETWORK": self.networks.builds,
             "MLFLOW_TRACKING_URI": self.mlflow_url,
             "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
         }

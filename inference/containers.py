@@ -17,9 +17,10 @@ from rest_framework.exceptions import APIException
 
 from inference.failures import StartFailed, unreachable
 from registry.mlflow_client import ModelRegistry, ModelVersion
+from sandbox.container import Limits
 from sandbox.engine import ContainerState, Engine
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
-from sandbox.spec import SERVER_PORT, Limits, server_spec
+from sandbox.spec import SERVER_PORT, server_spec
 
 log = logging.getLogger(__name__)
 

@@ -50,6 +50,7 @@ PASSING_REASONS = frozenset(
         "platform_incomplete",
         "host_failed",
         "package_index_unreachable",
+        "network_not_held",
     }
 )
 Status = ModelServer.Status
@@ -211,6 +212,7 @@ def _start_anew(
     environment = containers.environment_of(version, store=store, registry=registry)
     folder = model_files.model_folder(version, registry=registry)
     _make_room(server.pk)
+    _refuse_without_network_rules(server.pk)
     # A container of this name is removed next: it must not be one that somebody else has started.
     _write(server.pk, claim, phase="starting")
     running = containers.run(
@@ -246,6 +248,15 @@ def _start_anew(
         engine.remove(running.container_id)
         raise
     log.info("server.ready", extra={"server": server.pk, "address": address})
+
+
+def _refuse_without_network_rules(server_id: int) -> None:
+    """Raises StartFailed while nobody knows that the firewall holds what a server may reach."""
+    problem = engine_room.network_problem()
+    if problem:
+        log.error("server.network_not_held: %s", problem, extra={"server": server_id})
+        sentence = "The host's firewall does not hold what model servers may reach, so none starts."
+        raise StartFailed("network_not_held", sentence)
 
 
 def _version(server: ModelServer, registry: ModelRegistry) -> ModelVersion:

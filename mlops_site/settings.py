@@ -30,6 +30,17 @@ def _bound(name: str, default: float) -> float:
     return value
 
 
+def _maximum(name: str, *, default: float, usual: float) -> float:
+    """What a job may ask for at most: never less than what it gets without asking."""
+    value = float(os.environ.get(name, max(default, usual)))
+    if value < default:
+        usual_name = name.removesuffix("_MAX")
+        raise ImproperlyConfigured(
+            f"{name}={value:g}: choose a number that is not below {usual_name}, {default:g}."
+        )
+    return value
+
+
 def _one_of(name: str, choices: tuple[str, ...], default: str) -> str:
     value = os.environ.get(name, default)
     if value not in choices:
@@ -75,6 +86,7 @@ JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
 JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
 OFFLINE_NETWORK = os.environ.get("MLOPS_OFFLINE_NETWORK", f"mlops-{INSTALLATION_ID}-offline")
 SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
+BUILDS_NETWORK = os.environ.get("MLOPS_BUILDS_NETWORK", f"mlops-{INSTALLATION_ID}-builds")
 # Internal addresses that jobs with `internet` may reach, `10.1.2.0/24:5432`; whom they ask for
 # names (none: whom this host asks); a proxy on their way out.
 JOB_ALLOWED_ADDRESSES = os.environ.get("MLOPS_JOB_ALLOWED_ADDRESSES", "")
@@ -97,14 +109,22 @@ FEAST_REPO_DIR = Path(os.environ.get("MLOPS_FEAST_REPO", MLOPS_HOME / "feast"))
 # -- limits: default and maximum ----------------------------------------------------------------
 JOB_TIMEOUT_SECONDS = {"minimum": 60, "default": 300, "maximum": 3600}
 JOB_MEMORY_MB = int(_bound("MLOPS_JOB_MEMORY_MB", 2048))
+JOB_MEMORY_MB_MAX = int(_maximum("MLOPS_JOB_MEMORY_MB_MAX", default=JOB_MEMORY_MB, usual=16_384))
 JOB_CPUS = _bound("MLOPS_JOB_CPUS", 1.0)
+JOB_CPUS_MAX = _maximum("MLOPS_JOB_CPUS_MAX", default=JOB_CPUS, usual=8)
 JOB_PIDS = int(_bound("MLOPS_JOB_PIDS", 256))
+JOB_PIDS_MAX = int(_maximum("MLOPS_JOB_PIDS_MAX", default=JOB_PIDS, usual=1024))
+# What the engine has bounds these too; its GPUs are asked of it, unless they are named.
+JOB_GPUS = max(0, _int("MLOPS_JOB_GPUS", 0))
+JOB_GPUS_MAX = int(_maximum("MLOPS_JOB_GPUS_MAX", default=JOB_GPUS, usual=8))
+GPU_DEVICES = _list("MLOPS_GPU_DEVICES")
 # From the least to the most: none, internet.
 JOB_NETWORK = {
     "default": _one_of("MLOPS_JOB_NETWORK", ("none", "internet"), "internet"),
     "maximum": _one_of("MLOPS_JOB_NETWORK_MAX", ("none", "internet"), "internet"),
 }
 JOB_SCRATCH_MB = int(_bound("MLOPS_JOB_SCRATCH_MB", 1024))
+JOB_SCRATCH_MB_MAX = int(_maximum("MLOPS_JOB_SCRATCH_MB_MAX", default=JOB_SCRATCH_MB, usual=8192))
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
 JOB_LOG_HARD_BYTES = _int("MLOPS_JOB_LOG_HARD_BYTES", 1024 * 1024 * 1024)

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.utils import InvalidName, canonicalize_name
 
 MASK = "****"
+PYPI = "https://pypi.org/simple"
 # These hold addresses with passwords: the web process gets none of them.
 SECRET_SETTINGS = (
     "MLOPS_BUILD_UV_INDEX_URL",
@@ -48,6 +49,27 @@ class BuildRules:
         """For a build container, in the words of uv."""
         indexes = {"UV_DEFAULT_INDEX": self.index, "UV_INDEX": " ".join(self.extra_indexes)}
         return {name: value for name, value in {**indexes, **self.proxies}.items() if value}
+
+    def direct_indexes(self) -> list[str]:
+        """Those that a build connects to itself."""
+        return [index for index in self._indexes() if not self._proxy_of(index)]
+
+    def proxies_used(self) -> list[str]:
+        """Those that a build connects to, on the way to the other indexes."""
+        used = [proxy for index in self._indexes() if (proxy := self._proxy_of(index))]
+        return list(dict.fromkeys(used))
+
+    def _indexes(self) -> tuple[str, ...]:
+        return () if self.offline else (*self.extra_indexes, self.index or PYPI)
+
+    def _proxy_of(self, index: str) -> str:
+        """Empty when there is none between a build and this index."""
+        parts = urlsplit(index)
+        direct = [name.strip().lstrip("*.") for name in self.proxies.get("NO_PROXY", "").split(",")]
+        host = parts.hostname or ""
+        if any(name and f".{host}".endswith(f".{name}") for name in direct):
+            return ""
+        return self.proxies.get(f"{parts.scheme.upper()}_PROXY", "")
 
     def secrets(self) -> list[str]:
         """What must not be seen in a build's output, the longest first."""

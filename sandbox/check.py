@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sandbox.container import OPEN_FILES, TMP_MB, Kind, SandboxSpec
 from sandbox.engine import Engine, EngineError, SandboxMismatch, _mapped
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects, probe, running
-from sandbox.spec import OPEN_FILES, TMP_MB, Kind, SandboxSpec, probe_spec
+from sandbox.spec import probe_spec
 
 PROBE_SECONDS = 60
 INSIDE = ("python3", "-u", "/opt/mlops/probe_limits.py")
@@ -38,13 +39,12 @@ class Row:
 def check(
     engine: Engine,
     subjects: Subjects,
-    build: SandboxSpec,
     *,
     policy: Policy,
     networks: Networks,
 ) -> tuple[Row, ...]:
     """Everything, in the order of the table. Raises EngineError, EngineUnavailable."""
-    specs = {Kind.JOB: subjects.internet, Kind.BUILD: build, Kind.SERVER: subjects.server}
+    specs = {Kind.JOB: subjects.internet, Kind.BUILD: subjects.build, Kind.SERVER: subjects.server}
     info = _info(engine)
     rows = list(_engine_rows(info))
     for kind, spec in specs.items():

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 import socket
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,8 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 from urllib3.exceptions import HTTPError
 
-from sandbox.spec import SandboxSpec
+from sandbox import seccomp
+from sandbox.container import SandboxSpec
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,6 +30,8 @@ CALL_SECONDS = 60
 READ_BYTES = 65536
 MIB = 1024 * 1024
 NEVER = "0001-01-01"
+# Of its kinds of device, the vendors' own names for a GPU.
+CDI_GPU = re.compile(r"[a-z0-9.-]+/gpu=.+")
 BROKEN_OFF = (HTTPError, OSError, struct.error, json.JSONDecodeError)
 HARDENING_FIELDS = (
     "CapDrop",
@@ -51,8 +55,10 @@ HARDENING_FIELDS = (
     "Ulimits",
     "OomScoreAdj",
     "Devices",
+    "DeviceRequests",
     "Runtime",
     "RestartPolicy",
+    "Init",
     "LogConfig",
 )
 
@@ -99,10 +105,11 @@ class Usage:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Memory and processors of an engine's host."""
+    """Memory and processors of an engine's host, and its GPUs by the engine's names for them."""
 
     memory_mb: int
     cpus: int
+    gpus: tuple[str, ...] = ()
 
 
 def _mapped(call: Callable[P, R]) -> Callable[P, R]:
@@ -216,7 +223,9 @@ class Engine:
     def capacity(self) -> Capacity:
         """What the engine's host has in all."""
         info = self._api.info()
-        return Capacity(memory_mb=int(info["MemTotal"]) // MIB, cpus=int(info["NCPU"]))
+        return Capacity(
+            memory_mb=int(info["MemTotal"]) // MIB, cpus=int(info["NCPU"]), gpus=_gpus(info)
+        )
 
     @_mapped
     def events(self, labels: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
@@ -279,15 +288,14 @@ class Engine:
 
     @_mapped
     def change_limits(self, container_id: str, spec: SandboxSpec) -> None:
-        """Memory and processor time of a container that runs, to what the spec says."""
-        update = spec.limits_update()
-        self._api.update_container(
-            container_id,
-            mem_limit=update["Memory"],
-            memswap_limit=update["MemorySwap"],
-            cpu_period=update["CpuPeriod"],
-            cpu_quota=update["CpuQuota"],
-        )
+        """What can be changed of the limits of a container that runs, to what the spec says.
+
+        By the engine's own path: the SDK knows no way to change `PidsLimit`.
+        """
+        path = f"{self._api.base_url}/v{self._api.api_version}/containers/{container_id}/update"
+        answer = self._api.post(path, json=spec.limits_update(), timeout=CALL_SECONDS)
+        if not answer.ok:
+            raise EngineError(answer.text.strip())
 
     @_mapped
     def hand_in(
@@ -333,6 +341,7 @@ class Engine:
 
 def _hardening(inspect: Mapping[str, Any]) -> dict[str, Any]:
     fields = {name: inspect["HostConfig"].get(name) for name in HARDENING_FIELDS}
+    fields["SecurityOpt"] = seccomp.told_shortly(fields["SecurityOpt"])
     fields["User"] = inspect["Config"]["User"]
     # What the engine adds by itself where its host has it.
     fields["AppArmorProfile"] = inspect.get("AppArmorProfile", "")
@@ -400,6 +409,16 @@ def _state(inspect: Mapping[str, Any]) -> ContainerState:
         labels=inspect["Config"].get("Labels") or {},
         ip_address=addresses[0] if addresses else None,
     )
+
+
+def _gpus(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """Those that an engine names by itself: found by CDI (from Docker 28.3 on), or told to it as
+    `node-generic-resources`. CDI's `all` is every one of them once more."""
+    found = [entry.get("ID", "") for entry in info.get("DiscoveredDevices") or []]
+    named = [name for name in found if CDI_GPU.fullmatch(name) and not name.endswith("=all")]
+    resources = [entry.get("NamedResourceSpec") for entry in info.get("GenericResources") or []]
+    told = [entry["Value"] for entry in resources if entry and "GPU" in entry["Kind"].upper()]
+    return tuple(named or told)
 
 
 def _moment(text: str | None) -> datetime | None:

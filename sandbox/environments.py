@@ -32,11 +32,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from sandbox.build_rules import BuildRules
+from sandbox.container import BUILDER_UID, Kind, Limits
 from sandbox.engine import Engine
 from sandbox.held_folders import held_folder, is_abandoned
 from sandbox.image.lock_file import pins_in
 from sandbox.images import base_of
-from sandbox.spec import BUILDER_UID, Kind, Limits, build_spec
+from sandbox.spec import build_spec
 
 BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
 # From 3.14 the default format of scikit-learn models refuses most tree ensembles.
@@ -142,6 +143,7 @@ class EnvironmentStore:
         installation_id: str,
         build_seconds: int,
         rules: BuildRules | None = None,
+        before_build: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._engine = engine
@@ -150,6 +152,7 @@ class EnvironmentStore:
         self._installation_id = installation_id
         self._build_seconds = build_seconds
         self._rules = rules or BuildRules()
+        self._before_build = before_build
         self._base: str | None = None
 
     def find(self, requirements: Sequence[str]) -> Environment | None:
@@ -452,6 +455,7 @@ class EnvironmentStore:
         )
         text = bytearray()
         masked = _Masked(self._rules, output, text)
+        self._before_build()
         container = self._engine.create(spec)
         try:
             timed_out = self._follow(container, output=masked.take, stop=stop)

@@ -45,6 +45,14 @@ FORBIDDEN = (
     "240.0.0.0/4",
 )
 DNS_PORT = 53
+ANSWERS = "ct state established,related accept"
+REFUSE = "goto refuse"
+# No IPv6, nothing of the host under any of its addresses, and nothing that is not the internet.
+NOT_THE_INTERNET = (
+    "meta nfproto ipv6 goto refuse",
+    "fib daddr type != unicast goto refuse",
+    f"ip daddr {{ {', '.join(FORBIDDEN)} }} goto refuse",
+)
 RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
 BRIDGE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}")
 ALLOWED = re.compile(r"(?P<network>[0-9./]+):(?P<port>[0-9]{1,5})")
@@ -70,6 +78,15 @@ class Reachable:
 
 
 @dataclass(frozen=True)
+class BuildReach:
+    """What builds may reach: what is named, the internet by these ports, and who knows names."""
+
+    named: tuple[Reachable, ...] = ()
+    ports: tuple[int, ...] = ()
+    resolvers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Policy:
     """What the containers of one installation may reach.
 
@@ -80,6 +97,7 @@ class Policy:
     always: tuple[Reachable, ...]
     allowed: tuple[Reachable, ...] = ()
     resolvers: tuple[str, ...] = ()
+    builds: BuildReach = BuildReach()
 
 
 def read_allowed(text: str) -> tuple[Reachable, ...]:
@@ -101,6 +119,11 @@ def reachable_url(url: str) -> tuple[Reachable, ...]:
     return tuple(Reachable(IPv4(f"{address}/32"), port) for address in addresses)
 
 
+def is_internal(reachable: Reachable) -> bool:
+    """Whether it is in a range that is never the internet."""
+    return any(reachable.network.subnet_of(IPv4(each)) for each in FORBIDDEN)
+
+
 def host_resolvers(files: Iterable[Path] = RESOLV_CONF) -> tuple[str, ...]:
     """Whom the host asks for names, where a container can ask them too.
 
@@ -115,50 +138,29 @@ def host_resolvers(files: Iterable[Path] = RESOLV_CONF) -> tuple[str, ...]:
 
 def ruleset(policy: Policy, networks: Networks) -> str:
     """The whole table, in the words of `nft`. Raises AddressInvalid for a bridge's strange name."""
-    table = table_name(policy.installation_id)
-    bridges = [networks.jobs_bridge, networks.offline_bridge, networks.servers_bridge]
-    for bridge in bridges:
+    for bridge in networks.bridges:
         if not BRIDGE_NAME.fullmatch(bridge):
             raise AddressInvalid(f"{bridge!r} is no name for a bridge.")
-    ours = "{ " + ", ".join(f'"{bridge}"' for bridge in bridges) + " }"
-    always, allowed = _accepts(policy.always), _accepts(policy.allowed)
+    ours = "{ " + ", ".join(f'"{bridge}"' for bridge in networks.bridges) + " }"
     lines = [
-        f"table inet {table} {{",
-        "  chain input {",
-        "    type filter hook input priority -10; policy accept;",
-        *_jumps(networks),
-        "  }",
-        "  chain forward {",
-        "    type filter hook forward priority -10; policy accept;",
-        # Nobody begins to talk to a container; the host does, and that is no forwarding.
-        f"    oifname {ours} ct state != {{ established, related }} counter drop",
-        *_jumps(networks),
-        "  }",
-        "  chain jobs {",
-        "    ct state established,related accept",
-        *always,
-        *allowed,
-        *(
-            f"    ip daddr {address} {protocol} dport {DNS_PORT} accept"
-            for address in policy.resolvers
-            for protocol in ("udp", "tcp")
+        f"table inet {table_name(policy.installation_id)} {{",
+        *_chain(
+            "input",
+            "type filter hook input priority -10; policy accept;",
+            *_jumps(networks),
         ),
-        "    meta nfproto ipv6 goto refuse",
-        "    fib daddr type != unicast goto refuse",
-        f"    ip daddr {{ {', '.join(FORBIDDEN)} }} goto refuse",
-        "  }",
-        "  chain offline {",
-        "    ct state established,related accept",
-        *always,
-        "    goto refuse",
-        "  }",
-        "  chain servers {",
-        "    ct state established,related accept",
-        "    goto refuse",
-        "  }",
-        "  chain refuse {",
-        "    counter reject with icmpx type admin-prohibited",
-        "  }",
+        *_chain(
+            "forward",
+            "type filter hook forward priority -10; policy accept;",
+            # Nobody begins to talk to a container; the host does, and that is no forwarding.
+            f"oifname {ours} ct state != {{ established, related }} counter drop",
+            *_jumps(networks),
+        ),
+        *_chain("jobs", ANSWERS, *_for_jobs(policy)),
+        *_chain("offline", ANSWERS, *_accepts(policy.always), REFUSE),
+        *_chain("servers", ANSWERS, REFUSE),
+        *_chain("builds", ANSWERS, *_for_builds(policy), REFUSE),
+        *_chain("refuse", "counter reject with icmpx type admin-prohibited"),
         "}",
     ]
     return "\n".join(lines) + "\n"
@@ -205,14 +207,39 @@ def remove(engine: Engine, *, image: str, installation_id: str) -> None:
 def _jumps(networks: Networks) -> list[str]:
     """`input` has what is for the host, under any of its addresses; that needs no list of them."""
     return [
-        f'    iifname "{networks.jobs_bridge}" jump jobs',
-        f'    iifname "{networks.offline_bridge}" jump offline',
-        f'    iifname "{networks.servers_bridge}" jump servers',
+        f'iifname "{networks.jobs_bridge}" jump jobs',
+        f'iifname "{networks.offline_bridge}" jump offline',
+        f'iifname "{networks.servers_bridge}" jump servers',
+        f'iifname "{networks.builds_bridge}" jump builds',
     ]
 
 
 def _accepts(reachable: Sequence[Reachable]) -> list[str]:
-    return [f"    ip daddr {each.network} tcp dport {each.port} accept" for each in reachable]
+    return [f"ip daddr {each.network} tcp dport {each.port} accept" for each in reachable]
+
+
+def _asks(resolvers: Sequence[str]) -> list[str]:
+    return [
+        f"ip daddr {address} {protocol} dport {DNS_PORT} accept"
+        for address in resolvers
+        for protocol in ("udp", "tcp")
+    ]
+
+
+def _for_jobs(policy: Policy) -> list[str]:
+    opened = _accepts((*policy.always, *policy.allowed))
+    return [*opened, *_asks(policy.resolvers), *NOT_THE_INTERNET]
+
+
+def _for_builds(policy: Policy) -> list[str]:
+    reach = policy.builds
+    ports = ", ".join(str(port) for port in reach.ports)
+    internet = [*NOT_THE_INTERNET, f"tcp dport {{ {ports} }} accept"] if ports else []
+    return [*_accepts(reach.named), *_asks(reach.resolvers), *internet]
+
+
+def _chain(name: str, *rules: str) -> list[str]:
+    return [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
 
 
 def _nft(engine: Engine, *, image: str, installation_id: str, command: str, rules: str) -> str:

@@ -19,8 +19,8 @@ import requests
 import uv
 from docker.errors import APIError, ImageNotFound
 
+from sandbox.container import BUILDER_UID, RUNNER_UID
 from sandbox.engine import Engine, EngineError, _mapped
-from sandbox.spec import BUILDER_UID, RUNNER_UID
 
 REGISTRY_URL = "https://registry-1.docker.io/v2/"
 REGISTRY_SECONDS = 3

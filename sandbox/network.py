@@ -13,7 +13,8 @@ BRIDGE_OPTION = "com.docker.network.bridge.name"
 
 @dataclass(frozen=True)
 class Networks:
-    """`jobs` reaches the internet, `offline` MLflow only, `servers` nothing.
+    """`jobs` reaches the internet, `offline` MLflow only, `servers` nothing, `builds` the package
+    index.
 
     `jobs_gateway` is the host's address on the jobs network, where MLflow listens, `jobs_subnet`
     what it is part of. The bridges are the host's interfaces, by which the firewall knows them.
@@ -23,11 +24,17 @@ class Networks:
     jobs: str
     offline: str
     servers: str
+    builds: str
     jobs_gateway: str
     jobs_subnet: str
     jobs_bridge: str
     offline_bridge: str
     servers_bridge: str
+    builds_bridge: str
+
+    @property
+    def bridges(self) -> tuple[str, ...]:
+        return (self.jobs_bridge, self.offline_bridge, self.servers_bridge, self.builds_bridge)
 
 
 @dataclass(frozen=True)
@@ -64,19 +71,22 @@ def ensure_networks(
     A jobs network that is made again while the platform runs needs the addresses it had: MLflow
     listens at one of them. EngineError also when they belong to another network by now.
     """
-    jobs, offline, servers = _names(installation_id)
+    jobs, offline, servers, builds = _names(installation_id)
     pool = IPAMPool(subnet=jobs_subnet, gateway=jobs_gateway or None) if jobs_subnet else None
     return _networks(
         _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool),
         _ensure(engine, offline, installation_id=installation_id, internal=False),
         _ensure(engine, servers, installation_id=installation_id, internal=True),
+        _ensure(engine, builds, installation_id=installation_id, internal=False),
     )
 
 
 @_mapped
-def find_networks(engine: Engine, *, jobs: str, offline: str, servers: str) -> Networks:
+def find_networks(
+    engine: Engine, *, jobs: str, offline: str, servers: str, builds: str
+) -> Networks:
     """Those that are there, by their names. Raises EngineError for one that is missing."""
-    return _networks(_Made.of(engine, jobs), _Made.of(engine, offline), _Made.of(engine, servers))
+    return _networks(*(_Made.of(engine, name) for name in (jobs, offline, servers, builds)))
 
 
 @_mapped
@@ -99,23 +109,25 @@ def remove_networks(engine: Engine, installation_id: str) -> None:
                 raise
 
 
-def _networks(jobs: _Made, offline: _Made, servers: _Made) -> Networks:
+def _networks(jobs: _Made, offline: _Made, servers: _Made, builds: _Made) -> Networks:
     return Networks(
         jobs=jobs.name,
         offline=offline.name,
         servers=servers.name,
+        builds=builds.name,
         jobs_gateway=jobs.gateway,
         jobs_subnet=jobs.subnet,
         jobs_bridge=jobs.bridge,
         offline_bridge=offline.bridge,
         servers_bridge=servers.bridge,
+        builds_bridge=builds.bridge,
     )
 
 
-def _names(installation_id: str) -> tuple[str, str, str]:
-    """Jobs, offline, servers."""
+def _names(installation_id: str) -> tuple[str, str, str, str]:
+    """Jobs, offline, servers, builds."""
     prefix = f"mlops-{installation_id}"
-    return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers"
+    return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers", f"{prefix}-builds"
 
 
 def _ensure(

@@ -18,10 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandbox.container import SandboxSpec
 from sandbox.engine import Engine, EngineError
 from sandbox.firewall import Policy, Reachable
 from sandbox.network import Networks
-from sandbox.spec import SandboxSpec, probe_spec
+from sandbox.spec import probe_spec
 
 PROBE_SECONDS = 60
 PEER_SECONDS = 10
@@ -89,6 +90,7 @@ class Subjects:
     internet: SandboxSpec
     none: SandboxSpec
     server: SandboxSpec
+    build: SandboxSpec
 
 
 def probe(
@@ -104,6 +106,8 @@ def probe(
             ("internet", subjects.internet, [*own, *mlflow], strangers),
             ("none", subjects.none, [*own, *mlflow], strangers),
             ("server", subjects.server, [*own, *unreachable], strangers),
+            # An index need not be reached: one that is away is no reason to run no jobs.
+            ("build", subjects.build, [*own, *unreachable], _not_opened(policy, strangers)),
         )
         with ThreadPoolExecutor(max_workers=len(work)) as pool:
             results = pool.map(lambda each: _one_network(engine, *each), work)
@@ -252,6 +256,12 @@ def _allows(policy: Policy, each: Try) -> bool:
     address = ipaddress.ip_address(each.host)
     named: Iterable[Reachable] = (*policy.always, *policy.allowed)
     return any(address in opened.network and each.port == opened.port for opened in named)
+
+
+def _not_opened(policy: Policy, strangers: Iterable[Try]) -> list[Try]:
+    """Without what an index or a proxy of the operator's own is."""
+    named = {str(each.network.network_address) for each in policy.builds.named}
+    return [each for each in strangers if each.host not in named]
 
 
 def _first(reachable: Reachable) -> tuple[str, int]:

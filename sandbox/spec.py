@@ -1,261 +1,31 @@
-"""Describes a locked-down container once and for all; nothing outside this file sets a limit.
+"""Makes the spec of each kind of container; nothing outside this file sets a limit or a right."""
 
-A spec is frozen. It says what is asked of the engine (`create_arguments`) and compares that with
-what the engine made of it (`differences`), because an engine may accept an option and ignore it.
-"""
-
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-RUNNER_UID = 10001
-BUILDER_UID = 10002
+from sandbox.container import (
+    ENGINE_LOG_MB,
+    HOST_NETWORK,
+    NO_RESOLVER,
+    SCRIPT_PATH,
+    Kind,
+    Limits,
+    Mount,
+    SandboxSpec,
+)
+
 # Where the build container looks for wheels of the operator's own.
 WHEELS_INSIDE = "/wheels"
-CPU_PERIOD_MICROSECONDS = 100_000
-OPEN_FILES = 4096
-TMP_MB = 64
-# What the engine keeps of a container's output, twice: it begins a second file when one is full.
-ENGINE_LOG_MB = 50
 # Beside the output itself: the time and the marks around each line of the engine's record.
 RECORD_LINE_BYTES = 128
 SERVER_PORT = 8080
 # One plugin of MLflow, which is no part of the environment (`image/job_path`).
 JOB_PATH = "/opt/mlops/job_path"
-SCRIPT_PATH = "/job"
-# Where a container asks for names that may ask nobody: the firewall refuses it at once.
-NO_RESOLVER = "169.254.0.53"
-# The engine's own resolver keeps the refusal to itself; 10 s for each name otherwise.
-NO_WAIT_FOR_NAMES = ["timeout:1", "attempts:1"]
-
-
-class Kind(StrEnum):
-    """What a container is for; it is also its label `mlops.kind`."""
-
-    JOB = "job"
-    WAITING = "waiting"
-    BUILD = "build"
-    SERVER = "server"
-    # Writes the host's firewall rules; the only kind that runs our own words and nobody else's.
-    FIREWALL = "firewall"
-
-
 # What a probe is labelled with, whatever its sandbox: no job and no server of anybody's.
 PROBE = "probe"
-# Rights are of a kind, never of one container: no caller and no setting can ask for one.
-CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
-USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
-HOST_NETWORK = "host"
-SHARED_NETWORKS = frozenset({"", "default", "bridge", HOST_NETWORK})
-JOINED_NETWORK = "container:"
-ROOT = frozenset({"", "0", "root", "0:0"})
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A host folder or file seen inside the container."""
-
-    source: Path
-    target: str
-    read_only: bool = True
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a container may use. `memory_mb` holds for memory and swap together."""
-
-    memory_mb: int
-    cpus: float
-    pids: int
-    scratch_mb: int
-
-    def __post_init__(self) -> None:
-        """To an engine, 0 and less mean: without a bound. Raises ValueError."""
-        for name, value in vars(self).items():
-            if value <= 0:
-                raise ValueError(f"{name} must be more than 0, and is {value}.")
-
-
 FIREWALL_LIMITS = Limits(memory_mb=64, cpus=1.0, pids=16, scratch_mb=1)
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A field of a container as it was asked for, and as the engine says that it is."""
-
-    name: str
-    wanted: Any
-    got: Any
-
-    @property
-    def same(self) -> bool:
-        return bool(_plain(self.wanted) == _plain(self.got))
-
-
-@dataclass(frozen=True)
-class SandboxSpec:
-    """Everything about one container. Made by this file's functions only.
-
-    `resolvers` are whom it asks for names; none: whom the engine's host asks. `takes_order`: its
-    input is open, to one writer, once.
-    """
-
-    kind: Kind
-    name: str
-    image: str
-    command: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
-    user: str
-    mounts: tuple[Mount, ...]
-    network: str
-    limits: Limits
-    labels: tuple[tuple[str, str], ...]
-    engine_log_mb: int = ENGINE_LOG_MB
-    resolvers: tuple[str, ...] = ()
-    takes_order: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for a network that is nobody's own: no rule of ours holds there."""
-        shared = self.network in SHARED_NETWORKS or self.network.startswith(JOINED_NETWORK)
-        if shared and self.kind is not Kind.FIREWALL:
-            raise ValueError(f"A container cannot be on the network {self.network!r}.")
-        if self.user in ROOT and self.kind is not Kind.FIREWALL:
-            raise ValueError("A container cannot run as root.")
-
-    @property
-    def shape(self) -> str:
-        """A hash of all that cannot be changed later, but for what makes each container itself.
-
-        Two of one shape differ in their name, their labels, the folder of the script, and in limits
-        that the engine can change.
-        """
-        body = replace(self, name="", labels=()).create_arguments()
-        for name in ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota"):
-            del body["HostConfig"][name]
-        for mount in body["HostConfig"]["Mounts"]:
-            if mount["Target"] == SCRIPT_PATH:
-                del mount["Source"]
-        return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()[:32]
-
-    def with_limits(self, limits: Limits) -> "SandboxSpec":
-        """The same container after its limits were changed."""
-        return replace(self, limits=limits)
-
-    def limits_update(self) -> dict[str, Any]:
-        """What of the limits an engine changes while a container runs."""
-        host_config = self._host_config()
-        wanted = ("Memory", "MemorySwap", "CpuPeriod", "CpuQuota")
-        return {name: host_config[name] for name in wanted}
-
-    def create_arguments(self) -> dict[str, Any]:
-        """The body of the Engine API's `POST /containers/create`."""
-        return {
-            "Image": self.image,
-            "Cmd": list(self.command),
-            "Entrypoint": [],
-            "User": self.user,
-            "Env": [f"{name}={value}" for name, value in self.environment],
-            "WorkingDir": "/scratch",
-            "Labels": dict(self.labels),
-            "Tty": False,
-            "OpenStdin": self.takes_order,
-            "StdinOnce": self.takes_order,
-            "HostConfig": self._host_config(),
-        }
-
-    def differences(self, inspect: Mapping[str, Any]) -> list[str]:
-        """Where the engine's own account (`docker inspect`) departs from this spec.
-
-        Returns one sentence a difference, an empty list when the container is what was asked for.
-        """
-        return [
-            f"{field.name}: asked for {field.wanted!r}, got {field.got!r}"
-            for field in self.comparison(inspect)
-            if not field.same
-        ]
-
-    def comparison(self, inspect: Mapping[str, Any]) -> list[Compared]:
-        """Every field that was asked for, beside what the engine made of it."""
-        host_config, config = inspect.get("HostConfig", {}), inspect.get("Config", {})
-        mounts = {
-            entry["Destination"]: not entry.get("RW", True)
-            for entry in inspect.get("Mounts", [])
-            if entry.get("Type") != "tmpfs"
-        }
-        asked = {mount.target: mount.read_only for mount in self.mounts}
-        return [
-            *(
-                Compared(f"HostConfig.{name}", wanted, host_config.get(name))
-                for name, wanted in self._host_config().items()
-            ),
-            Compared("HostConfig.Binds", None, host_config.get("Binds")),
-            Compared("Config.User", self.user, config.get("User")),
-            *(
-                Compared(f"Config.{name}", self.takes_order, bool(config.get(name)))
-                for name in ("OpenStdin", "StdinOnce")
-            ),
-            Compared("Mounts (read-only by target)", asked, mounts),
-        ]
-
-    def _host_config(self) -> dict[str, Any]:
-        memory = self.limits.memory_mb * 1024 * 1024
-        uid = self.user.partition(":")[0]
-        return {
-            "Mounts": [
-                {
-                    "Type": "bind",
-                    "Source": str(mount.source),
-                    "Target": mount.target,
-                    "ReadOnly": mount.read_only,
-                }
-                for mount in self.mounts
-            ],
-            "NetworkMode": self.network,
-            "CapDrop": ["ALL"],
-            "CapAdd": list(CAPABILITIES.get(self.kind, ())),
-            "SecurityOpt": ["no-new-privileges"],
-            "ReadonlyRootfs": True,
-            "Privileged": False,
-            "Devices": [],
-            "PublishAllPorts": False,
-            "PortBindings": {},
-            "Dns": list(self.resolvers),
-            "DnsOptions": NO_WAIT_FOR_NAMES if self.resolvers == (NO_RESOLVER,) else [],
-            "PidMode": "",
-            "IpcMode": "private",
-            "UTSMode": "",
-            "CgroupnsMode": "private",
-            "UsernsMode": USER_NAMESPACES.get(self.kind, ""),
-            "Tmpfs": {
-                "/tmp": f"rw,noexec,nosuid,nodev,size={TMP_MB}m,mode=1777",  # noqa: S108
-                "/scratch": (
-                    f"rw,exec,nosuid,nodev,size={self.limits.scratch_mb}m,mode=0700,"
-                    f"uid={_uid(uid)},gid={_uid(uid)}"
-                ),
-            },
-            "Memory": memory,
-            "MemorySwap": memory,
-            # Not NanoCpus: a container made with it refuses a later `update` of its share.
-            "CpuPeriod": CPU_PERIOD_MICROSECONDS,
-            "CpuQuota": int(self.limits.cpus * CPU_PERIOD_MICROSECONDS),
-            "PidsLimit": self.limits.pids,
-            "Ulimits": [
-                {"Name": "core", "Soft": 0, "Hard": 0},
-                {"Name": "nofile", "Soft": OPEN_FILES, "Hard": OPEN_FILES},
-            ],
-            "OomScoreAdj": 500,
-            "LogConfig": {
-                "Type": "json-file",
-                "Config": {"max-size": f"{self.engine_log_mb}m", "max-file": "2"},
-            },
-            "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
-            "AutoRemove": False,
-        }
 
 
 def job_spec(
@@ -276,25 +46,19 @@ def job_spec(
     log_bytes: int,
     log_hard_bytes: int,
     labels: Mapping[str, str],
+    gpu_devices: Sequence[str] = (),
 ) -> SandboxSpec:
     """A container that runs one script once, under the launcher, which keeps its deadline.
 
     Of the output `log_bytes` are kept, half of them from its head and half from its tail; a script
     that prints more than `log_hard_bytes` is ended.
     """
-    command = (
-        "/env/bin/python",
-        "-u",
-        "/opt/mlops/launcher.py",
-        "--deadline-seconds",
-        str(deadline_seconds),
-        "--grace-seconds",
-        str(grace_seconds),
-        "--log-bytes",
-        str(log_bytes),
-        "--log-hard-bytes",
-        str(log_hard_bytes),
+    command = _launcher(
         f"{SCRIPT_PATH}/{script_name}",
+        deadline_seconds=deadline_seconds,
+        grace_seconds=grace_seconds,
+        log_bytes=log_bytes,
+        log_hard_bytes=log_hard_bytes,
     )
     mounts = _script_mounts(
         script=script_folder,
@@ -315,7 +79,15 @@ def job_spec(
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
         resolvers=tuple(resolvers),
+        gpu_devices=tuple(gpu_devices),
     )
+
+
+def _launcher(script: str, **options: int) -> tuple[str, ...]:
+    """`image/launcher.py` and its options, which are named as they are here."""
+    words = [("--" + name.replace("_", "-"), str(value)) for name, value in options.items()]
+    pairs = (word for pair in words for word in pair)
+    return ("/env/bin/python", "-u", "/opt/mlops/launcher.py", *pairs, script)
 
 
 def _script_mounts(
@@ -504,21 +276,3 @@ def _variables(variables: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def _labels(kind: Kind, labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted({**labels, "mlops.kind": str(kind)}.items()))
-
-
-def _uid(user: str) -> int:
-    named = {"runner": RUNNER_UID, "builder": BUILDER_UID}
-    return named[user] if user in named else int(user)
-
-
-def _plain(value: Any) -> Any:
-    """Engines answer an empty list, mapping or string with null, and sort ulimits as they like."""
-    if value in (None, [], {}, ""):
-        return None
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        return sorted((_without_nulls(item) for item in value), key=repr)
-    return value
-
-
-def _without_nulls(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: item[name] for name in sorted(item) if item[name] not in (None, False, {}, "")}

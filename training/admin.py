@@ -131,6 +131,9 @@ class JobAdmin(ReadOnlyAdmin):
                     "timeout_seconds",
                     "memory_mb",
                     "cpus",
+                    "pids",
+                    "scratch_mb",
+                    "gpus",
                     "network",
                 ],
             },
@@ -238,14 +241,23 @@ class AttemptAdmin(ReadOnlyAdmin):
 
 @admin.register(SandboxProof)
 class SandboxProofAdmin(ReadOnlyAdmin):
-    list_display = ["engine", "held", "checked_at", "rules_at"]
-    fields = ["engine", "held", "checked_at", "rules_at", "tried", "sandbox_checked_at", "checked"]
-    readonly_fields = ["held", "tried", "checked"]
+    list_display = ["engine", "held", "checked_at", "self_test", "sandbox_checked_at"]
+    fields = [
+        *("engine", "held", "checked_at", "rules_at", "tried"),
+        *("self_test", "sandbox_checked_at", "checked"),
+    ]
+    readonly_fields = ["held", "tried", "self_test", "checked"]
     show_full_result_count = False
 
     @admin.display(description="Held")
     def held(self, proof: SandboxProof) -> str:
         return proof.problem or "yes"
+
+    @admin.display(description="Self-test of this machine")
+    def self_test(self, proof: SandboxProof) -> str:
+        if proof.sandbox_checked_at is None:
+            return "never run: manage.py sandbox check"
+        return proof.sandbox_problem or "passed"
 
     @admin.display(description="What was tried from inside")
     def tried(self, proof: SandboxProof) -> SafeString | str:

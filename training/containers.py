@@ -7,10 +7,13 @@ from pathlib import Path
 
 from django.conf import settings
 
+from sandbox.container import Limits, SandboxSpec
 from sandbox.environments import Environment
-from sandbox.spec import Limits, SandboxSpec, job_spec, waiting_spec
+from sandbox.spec import job_spec, waiting_spec
+from training.limits import JobLimits
 from training.models import Attempt, Job
 from training.network_policy import docker_network, proxy_variables, resolvers
+from training.services import gpus
 from training.states import Network
 
 MLFLOW_RETRIES = 3
@@ -75,7 +78,24 @@ def make_waiting_folder(waiting_id: int) -> None:
 
 def limits_of(job: Job) -> Limits:
     """The ones that the job was accepted with."""
-    return _limits(memory_mb=job.memory_mb, cpus=job.cpus)
+    return _sandbox_limits(JobLimits.of(job))
+
+
+def fits_waiting(job: Job) -> bool:
+    """Whether a container that was made for the usual limits can become this job's.
+
+    With less memory or fewer processes than that, the imports would be the difference; they have
+    read how many threads they may have; and neither scratch nor GPUs can be changed later.
+    """
+    usual = _usual_limits()
+    return (
+        job.network == Network.INTERNET
+        and job.memory_mb >= usual.memory_mb
+        and job.pids >= usual.pids
+        and job.scratch_mb == usual.scratch_mb
+        and job.gpus == 0
+        and _threads(job.cpus) == _threads(usual.cpus)
+    )
 
 
 def waiting_spec_of(
@@ -96,7 +116,7 @@ def waiting_spec_of(
         },
         network=docker_network(Network.INTERNET),
         resolvers=resolvers(Network.INTERNET),
-        limits=_limits(memory_mb=settings.JOB_MEMORY_MB, cpus=settings.JOB_CPUS),
+        limits=_usual_limits(),
         seconds_max=settings.JOB_TIMEOUT_SECONDS["maximum"] + settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
         labels={
@@ -132,6 +152,7 @@ def spec_of(
         log_bytes=settings.JOB_LOG_MAX_BYTES,
         log_hard_bytes=settings.JOB_LOG_HARD_BYTES,
         labels=job_labels(attempt),
+        gpu_devices=gpus.devices_of(attempt) if job.gpus else (),
     )
 
 
@@ -159,12 +180,22 @@ def job_variables(
     }
 
 
-def _limits(*, memory_mb: int, cpus: float) -> Limits:
+def _usual_limits() -> Limits:
+    """Of a job that asks for nothing."""
     return Limits(
-        memory_mb=memory_mb,
-        cpus=cpus,
+        memory_mb=settings.JOB_MEMORY_MB,
+        cpus=settings.JOB_CPUS,
         pids=settings.JOB_PIDS,
         scratch_mb=settings.JOB_SCRATCH_MB,
+    )
+
+
+def _sandbox_limits(limits: JobLimits) -> Limits:
+    return Limits(
+        memory_mb=limits.memory_mb,
+        cpus=limits.cpus,
+        pids=limits.pids,
+        scratch_mb=limits.scratch_mb,
     )
 
 

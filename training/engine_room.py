@@ -9,6 +9,7 @@ from django.conf import settings
 
 from sandbox.engine import Engine
 from sandbox.environments import EnvironmentStore
+from training.services import network
 
 
 @cache
@@ -24,8 +25,13 @@ def environments() -> EnvironmentStore:
         root=settings.ENVIRONMENTS_DIR,
         engine=engine(),
         image=settings.RUNNER_IMAGE,
-        network=settings.JOBS_NETWORK,
+        network=settings.BUILDS_NETWORK,
         installation_id=settings.INSTALLATION_ID,
         build_seconds=settings.ENVIRONMENT_BUILD_SECONDS,
         rules=settings.BUILD_RULES,
+        before_build=_before_build,
     )
+
+
+def _before_build() -> None:
+    network.ensure_for_builds(engine())

@@ -12,10 +12,11 @@ from django.conf import settings
 from django.utils import timezone
 
 from registry.mlflow_client import RegistryRefused, model_registry
+from sandbox.container import Kind
 from sandbox.engine import Engine
 from sandbox.holders import HOLDER_LABEL, is_gone
 from sandbox.network import ensure_networks, missing_networks
-from sandbox.spec import PROBE, Kind
+from sandbox.spec import PROBE
 from training import containers, engine_room
 from training.models import Attempt
 from training.services import network

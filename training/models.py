@@ -27,6 +27,10 @@ class Job(models.Model):
     timeout_seconds = models.PositiveIntegerField()
     memory_mb = models.PositiveIntegerField()
     cpus = models.FloatField()
+    # The defaults are what jobs had that were accepted before they could ask for others.
+    pids = models.PositiveIntegerField(default=256)
+    scratch_mb = models.PositiveIntegerField(default=1024)
+    gpus = models.PositiveSmallIntegerField(default=0)
     network = models.CharField(max_length=20, choices=Network, default=Network.INTERNET)
     owner = models.CharField(max_length=150, blank=True, default="")
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.NORMAL)
@@ -274,6 +278,27 @@ class EngineCapacity(models.Model):
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.memory_mb} MiB, {self.cpus} CPUs"
+
+
+class Gpu(models.Model):
+    """A GPU of an engine's host, and the attempt that has it to itself, or had it last.
+
+    One row each, so that no two attempts can have the same. It is free when its attempt is over: by
+    then the container is gone.
+    """
+
+    engine = models.CharField(max_length=60)
+    device = models.CharField(max_length=120)
+    attempt = models.ForeignKey(
+        Attempt, on_delete=models.SET_NULL, null=True, blank=True, related_name="gpus"
+    )
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [models.UniqueConstraint(fields=["engine", "device"], name="gpu_once")]
+
+    def __str__(self) -> str:
+        return f"{self.device} of {self.engine}"
 
 
 class SandboxProof(models.Model):

@@ -1,4 +1,4 @@
-"""What jobs may reach, from the settings: for the firewall, and for a container's own sandbox."""
+"""What jobs and builds may reach, from the settings: for the firewall, and for the sandboxes."""
 
 from functools import cache
 from urllib.parse import urlsplit
@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from sandbox import firewall
+from sandbox.build_reach import reach_of
+from sandbox.container import NO_RESOLVER
 from sandbox.firewall import Policy
-from sandbox.spec import NO_RESOLVER
 from training.states import Network
 
 LOCAL_NAMES = ("localhost", "127.0.0.1")
@@ -21,6 +22,7 @@ def policy() -> Policy:
         always=firewall.reachable_url(settings.MLFLOW_TRACKING_URI),
         allowed=(*firewall.read_allowed(settings.JOB_ALLOWED_ADDRESSES), *proxy),
         resolvers=resolvers(Network.INTERNET),
+        builds=reach_of(settings.BUILD_RULES, resolvers=_host_resolvers()),
     )
 
 

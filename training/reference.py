@@ -1,13 +1,14 @@
 """What the platform publishes of its own rules: every reason of an end, and every limit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from django.conf import settings
 
 from training.api import submission
 from training.api.requirements_check import MAX_CHARACTERS
-from training.models import Attempt, EngineCapacity, Job
+from training.limits import JobLimits, job_bounds
+from training.models import Attempt, EngineCapacity, Gpu, Job
 from training.services.claim import LOCAL_ENGINE, room_left
 from training.services.submit import jobs_alive
 from training.states import ENDINGS, Ending, Reason
@@ -59,7 +60,7 @@ def reasons_table() -> str:
 def limits_now(*, owner: str) -> Limits:
     """Every limit, and how much of each is used; of caps for each client, by this one."""
     room = room_left()
-    example = Job(memory_mb=settings.JOB_MEMORY_MB, cpus=settings.JOB_CPUS)
+    example = Job(**asdict(JobLimits.default(job_bounds())))
     return Limits(
         job=_job_limits(),
         upload=_upload_limits(),
@@ -88,10 +89,10 @@ def _job_limits() -> tuple[Limit, ...]:
             maximum=timeout["maximum"],
             minimum=timeout["minimum"],
         ),
-        _fixed("memory", "MiB", settings.JOB_MEMORY_MB),
-        _fixed("cpus", "CPUs", settings.JOB_CPUS),
-        _fixed("pids", "processes and threads", settings.JOB_PIDS),
-        _fixed("scratch", "MiB", settings.JOB_SCRATCH_MB),
+        *(
+            Limit(name, bound.unit, bound.default, bound.maximum, bound.minimum)
+            for name, bound in job_bounds().items()
+        ),
         _fixed("grace", "seconds", settings.JOB_GRACE_SECONDS),
         _fixed("log_kept", "bytes", settings.JOB_LOG_MAX_BYTES),
         _fixed("log_printed", "bytes", settings.JOB_LOG_HARD_BYTES),
@@ -134,8 +135,10 @@ def _engine_limits() -> tuple[Limit, ...]:
         return ()
     room = room_left()
     memory = measured.memory_mb - settings.RESERVED_MEMORY_MB
+    gpus = Gpu.objects.filter(engine=LOCAL_ENGINE).count()
     away = room.short_of == "engine"
     return (
         _at_most("jobs_memory", "MiB", memory, None if away else memory - room.memory_mb),
         _at_most("jobs_cpus", "CPUs", measured.cpus, None if away else measured.cpus - room.cpus),
+        _at_most("jobs_gpus", "GPUs", gpus, None if away else gpus - room.gpus),
     )

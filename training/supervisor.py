@@ -124,6 +124,7 @@ class JobSupervisor:
         except EngineUnavailable:
             claim.note_short_of("engine")
             raise
+        observe.note_gpus(settings.GPU_DEVICES or capacity.gpus)
         if waiting.is_short(_free_memory_mb()):
             waiting.give_up_all(self._engine)
         # What waits for jobs, a job may have.

@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 # What a place in the queue is told from, and what is told of every job.
-COLUMNS = ("revision", "status", "priority", "created_at", "memory_mb", "cpus", "not_before")
+COLUMNS = (
+    *("revision", "status", "priority", "created_at", "not_before"),
+    *("memory_mb", "cpus", "gpus"),
+)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy.trial import wait_for
+from sandbox import seccomp
 from sandbox.engine import Engine, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.output import printed_bytes
@@ -58,7 +59,7 @@ def test_the_engine_reports_every_hardening_field_of_a_live_job(engine: Engine, 
     assert inspect["Config"]["User"] == "runner"
     assert host["CapDrop"] == ["ALL"]
     assert not host["CapAdd"]
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", seccomp.OPTION]
     assert host["ReadonlyRootfs"] is True
     assert host["Privileged"] is False
     assert host["Memory"] == host["MemorySwap"] == 256 * 1024 * 1024

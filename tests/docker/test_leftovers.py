@@ -11,10 +11,11 @@ import pytest
 from urllib3.exceptions import ProtocolError
 
 from sandbox import held_folders, holders
+from sandbox.container import Limits
 from sandbox.engine import Engine, EngineError, EngineUnavailable, _guarded_stream
 from sandbox.environments import BUILD_LABEL, EnvironmentStore
 from sandbox.network import Networks, ensure_networks, missing_networks, remove_networks
-from sandbox.spec import Limits, build_spec, probe_spec
+from sandbox.spec import build_spec, probe_spec
 from training.leftovers import Leftovers
 
 # Makes a build's folder as a worker does, and is then killed with it.

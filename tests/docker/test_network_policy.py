@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.container import NO_RESOLVER, Kind, Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
-from sandbox.firewall import Policy, install, read_allowed, remove
+from sandbox.firewall import BuildReach, Policy, install, read_allowed, remove
 from sandbox.network import Networks
-from sandbox.probe import Subjects, probe
-from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, server_spec
+from sandbox.probe import Subjects, probe, running
+from sandbox.spec import build_spec, probe_spec, server_spec
 from tests.fixtures.engine import MLFLOW_PORT, JobRunner, said
 from tests.fixtures.strangers import METADATA, NAMED, PORT, PRIVATE, PUBLIC
 
@@ -91,6 +92,20 @@ def _server(image: str, networks: Networks, installation_id: str, empty: Path) -
     )
 
 
+def _build(image: str, networks: Networks, installation_id: str, empty: Path) -> SandboxSpec:
+    return build_spec(
+        name=f"mlops-{installation_id}-probe-build",
+        image=image,
+        command=(),
+        store_folder=empty,
+        user="builder",
+        variables={},
+        network=networks.builds,
+        limits=Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8),
+        labels={"mlops.installation": installation_id},
+    )
+
+
 @pytest.fixture
 def subjects(
     jobs: JobRunner,
@@ -117,6 +132,7 @@ def subjects(
         internet=job(networks.jobs, ()),
         none=job(networks.offline, (NO_RESOLVER,)),
         server=_server(runner_image, networks, installation_id, empty),
+        build=_build(runner_image, networks, installation_id, empty),
     )
 
 
@@ -166,6 +182,48 @@ def test_an_address_that_the_operator_names_is_reached_at_its_port_and_no_other(
     assert not {"connected", "ConnectionRefusedError"} & {*found[1:], *offline}
 
 
+def test_a_build_reaches_the_index_by_its_port_and_what_the_operator_named_and_nothing_else(
+    engine: Engine,
+    strangers,
+    mlflow,
+    runner_image: str,
+    networks: Networks,
+    policy: Policy,
+    installation_id: str,
+    tmp_path: Path,
+):
+    """The private index that is opened to builds is not opened to jobs."""
+    named = read_allowed(f"{NAMED}/32:{PORT}")
+    install(
+        engine,
+        image=runner_image,
+        policy=replace(policy, builds=BuildReach(named=named, ports=(PORT,))),
+        networks=networks,
+    )
+    targets = [
+        (PUBLIC, PORT),
+        (NAMED, PORT),
+        (PUBLIC, PORT + 1),
+        (NAMED, PORT + 1),
+        (PRIVATE, PORT),
+        (METADATA, PORT),
+        (networks.jobs_gateway, MLFLOW_PORT),
+        (networks.jobs_gateway, 22),
+    ]
+    build = probe_spec(
+        _build(runner_image, networks, installation_id, tmp_path),
+        command=("python3", "-c", TRY.format(targets=json.dumps(targets))),
+    )
+    try:
+        with running(engine, build) as container:
+            assert engine.wait(container, timeout_seconds=60) == 0
+            found = json.loads(engine.read_logs(container).splitlines()[-1])
+    finally:
+        install(engine, image=runner_image, policy=policy, networks=networks)
+    assert found[:2] == ["connected", "connected"]
+    assert not {"connected", "ConnectionRefusedError"} & set(found[2:])
+
+
 def test_names_are_found_with_internet_only(
     jobs, plain_environment, environments, firewall, networks, tmp_path
 ):
@@ -200,7 +258,7 @@ def test_the_probe_finds_the_policy_in_force(
 ):
     results = probe(engine, subjects, policy=firewall, networks=networks)
     assert [result.sentence for result in results if not result.passed] == []
-    assert {result.network for result in results} == {"internet", "none", "server", "any"}
+    assert {result.network for result in results} == {"internet", "none", "server", "build", "any"}
 
 
 def test_the_probe_finds_missing_rules_and_sends_nothing_past_the_host_then(

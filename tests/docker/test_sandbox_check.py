@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from sandbox.check import Row, _inspected, check
+from sandbox.container import NO_RESOLVER, Kind, Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects
-from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.spec import build_spec, job_spec, server_spec
 from tests.fixtures.engine import LOG_BYTES
 
 LIMITS = Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8)
@@ -60,11 +61,11 @@ def subjects(empty: Path, runner_image: str, networks: Networks, installation_id
             limits=LIMITS,
             labels=labels,
         ),
+        build=_build(empty, runner_image, networks, installation_id),
     )
 
 
-@pytest.fixture(scope="module")
-def build(empty: Path, runner_image: str, networks: Networks, installation_id: str) -> SandboxSpec:
+def _build(empty: Path, runner_image: str, networks: Networks, installation_id: str) -> SandboxSpec:
     return build_spec(
         name=f"mlops-{installation_id}-check-build",
         image=runner_image,
@@ -72,7 +73,7 @@ def build(empty: Path, runner_image: str, networks: Networks, installation_id: s
         store_folder=empty,
         user="builder",
         variables={},
-        network=networks.jobs,
+        network=networks.builds,
         limits=LIMITS,
         labels={"mlops.installation": installation_id},
     )
@@ -80,9 +81,9 @@ def build(empty: Path, runner_image: str, networks: Networks, installation_id: s
 
 @pytest.fixture(scope="module")
 def rows(
-    engine: Engine, subjects: Subjects, build: SandboxSpec, firewall: Policy, networks: Networks
+    engine: Engine, subjects: Subjects, firewall: Policy, networks: Networks
 ) -> tuple[Row, ...]:
-    return check(engine, subjects, build, policy=firewall, networks=networks)
+    return check(engine, subjects, policy=firewall, networks=networks)
 
 
 def test_everything_is_as_it_must_be_on_this_machine(rows: tuple[Row, ...]):
@@ -94,7 +95,8 @@ def test_every_kind_is_looked_at_from_outside_and_from_inside(rows: tuple[Row, .
         seen = {row.what for row in rows if row.subject == kind}
         assert {"HostConfig.CapDrop", "HostConfig.Tmpfs", "Config.User"} <= seen
         assert {"capabilities", "seccomp", "processes", "scratch_mb", "more memory"} <= seen
-    assert {"network internet", "network none", "network server"} <= {row.subject for row in rows}
+    networks = {f"network {name}" for name in ("internet", "none", "server", "build")}
+    assert networks <= {row.subject for row in rows}
 
 
 def test_nothing_of_the_check_stays(rows, engine: Engine, installation_id: str):

@@ -10,6 +10,7 @@ import requests
 
 from deploy.accounts import CHECKOUT
 from deploy.trial import Platform, wait_for
+from sandbox import seccomp
 from sandbox.engine import Engine
 
 WAITS = "import threading\nprint('up')\nthreading.Event().wait()\n"
@@ -83,7 +84,7 @@ def test_a_running_job_shows_its_output_so_far_and_its_container_is_locked_down(
     host = engine.api.inspect_container(container)["HostConfig"]
     assert host["CapDrop"] == ["ALL"]
     assert host["ReadonlyRootfs"] is True
-    assert host["SecurityOpt"] == ["no-new-privileges"]
+    assert host["SecurityOpt"] == ["no-new-privileges", seccomp.OPTION]
     assert host["Memory"] == host["MemorySwap"]
     platform.post(f"/mlops/training/jobs/{job_id}/cancel", None)
     assert platform.ended(job_id)["status"] == "cancelled"

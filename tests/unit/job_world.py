@@ -25,6 +25,7 @@ from sandbox.environments import BuildStopped, Environment, EnvironmentFailed
 from training import supervisor as supervising
 from training import tasks
 from training.api.submission import Submission
+from training.limits import JobLimits, job_bounds
 from training.models import Attempt, EngineCapacity, Job, SandboxProof
 from training.services import claim, finish, launch, observe, rows, submit, waiting
 from training.services.cancel import cancel
@@ -432,6 +433,7 @@ class World:
             "timeout": 300,
             "tags": (),
             "network": Network.INTERNET,
+            "limits": JobLimits.default(job_bounds()),
             "priority": Priority.NORMAL,
             **changed,
         }

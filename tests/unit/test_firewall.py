@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.build_reach import reach_of
+from sandbox.build_rules import rules_from
 from sandbox.firewall import (
+    NOT_THE_INTERNET,
     AddressInvalid,
+    BuildReach,
     Policy,
     host_resolvers,
     reachable_url,
@@ -20,11 +24,13 @@ NETWORKS = Networks(
     jobs="jobs",
     offline="offline",
     servers="servers",
+    builds="builds",
     jobs_gateway="172.30.0.1",
     jobs_subnet="172.30.0.0/16",
     jobs_bridge="br-jobs",
     offline_bridge="br-offline",
     servers_bridge="br-servers",
+    builds_bridge="br-builds",
 )
 POLICY = Policy(
     installation_id="abc-1",
@@ -64,6 +70,64 @@ def test_a_job_without_network_gets_neither_names_nor_what_the_operator_opened()
 def test_a_model_server_only_answers():
     servers = chain(ruleset(POLICY, NETWORKS), "servers")
     assert servers == ["ct state established,related accept", "goto refuse"]
+
+
+def builds_with(variables: dict[str, str]) -> list[str]:
+    reach = reach_of(rules_from(variables), resolvers=("10.0.0.53",))
+    return chain(ruleset(replace(POLICY, builds=reach), NETWORKS), "builds")
+
+
+def test_a_build_reaches_the_internet_by_the_port_of_its_index_and_no_mlflow():
+    public = "http://192.0.2.7:8443/simple"
+    assert builds_with({"MLOPS_BUILD_UV_DEFAULT_INDEX": public}) == [
+        "ct state established,related accept",
+        "ip daddr 10.0.0.53 udp dport 53 accept",
+        "ip daddr 10.0.0.53 tcp dport 53 accept",
+        *NOT_THE_INTERNET,
+        "tcp dport { 8443 } accept",
+        "goto refuse",
+    ]
+
+
+def test_an_internal_index_is_all_that_a_build_reaches_and_no_job_reaches_it():
+    index = {"MLOPS_BUILD_UV_DEFAULT_INDEX": "https://user:secret@10.1.2.3:8081/simple"}
+    assert builds_with(index)[1] == "ip daddr 10.1.2.3/32 tcp dport 8081 accept"
+    assert builds_with(index)[2:] == [
+        "ip daddr 10.0.0.53 udp dport 53 accept",
+        "ip daddr 10.0.0.53 tcp dport 53 accept",
+        "goto refuse",
+    ]
+    reach = reach_of(rules_from(index), resolvers=())
+    rules = ruleset(replace(POLICY, builds=reach), NETWORKS)
+    assert "10.1.2.3" not in "".join(chain(rules, "jobs") + chain(rules, "offline"))
+
+
+def test_behind_a_proxy_a_build_reaches_the_proxy_and_what_needs_none():
+    rules = builds_with(
+        {
+            "MLOPS_BUILD_HTTPS_PROXY": "http://192.0.2.8:3128",
+            "MLOPS_BUILD_NO_PROXY": "localhost, 10.1.2.3",
+            "MLOPS_BUILD_EXTRA_INDEXES": "https://10.1.2.3/simple",
+        }
+    )
+    assert rules[1:3] == [
+        "ip daddr 192.0.2.8/32 tcp dport 3128 accept",
+        "ip daddr 10.1.2.3/32 tcp dport 443 accept",
+    ]
+    assert not any(rule.startswith("tcp dport") for rule in rules)
+
+
+def test_an_offline_build_reaches_nothing(tmp_path: Path):
+    offline = {"MLOPS_BUILD_OFFLINE": "1", "MLOPS_BUILD_WHEELS": str(tmp_path)}
+    assert builds_with(offline) == ["ct state established,related accept", "goto refuse"]
+
+
+def test_an_index_whose_name_is_not_found_stops_no_job():
+    reach = reach_of(
+        rules_from({"MLOPS_BUILD_UV_DEFAULT_INDEX": "https://no-such-name.invalid/simple"}),
+        resolvers=(),
+    )
+    assert reach == BuildReach(ports=(443,))
 
 
 @pytest.mark.parametrize(

@@ -20,11 +20,13 @@ NETWORKS = Networks(
     jobs="jobs",
     offline="offline",
     servers="servers",
+    builds="builds",
     jobs_gateway="172.30.0.1",
     jobs_subnet="172.30.0.0/16",
     jobs_bridge="br-jobs",
     offline_bridge="br-offline",
     servers_bridge="br-servers",
+    builds_bridge="br-builds",
 )
 HELD = Result("internet", "cloud metadata", "169.254.169.254:80", must_reach=False, got="rejected")
 OPEN = Result("none", "the host", "172.30.0.1:1", must_reach=False, got="refused")

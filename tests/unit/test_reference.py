@@ -41,6 +41,7 @@ def test_limits_say_how_much_is_used(api: Client, room, settings):
         "running_jobs": 1,
         "jobs_memory": settings.JOB_MEMORY_MB,
         "jobs_cpus": 1.0,
+        "jobs_gpus": 0,
     }
     assert limits["platform"]["jobs_memory"]["maximum"] == 16_000 - settings.RESERVED_MEMORY_MB
     assert limits["waiting_for"] is None

@@ -1,23 +1,19 @@
 """What every container is made with, and how an engine that ignores a part of it is found out."""
 
 import copy
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
+from sandbox import seccomp
+from sandbox.container import HIDDEN_PATHS, NEVER_ASKED, Kind, Limits, Mount, SandboxSpec
 from sandbox.image import launcher
-from sandbox.spec import (
-    Limits,
-    SandboxSpec,
-    build_spec,
-    firewall_spec,
-    job_spec,
-    record_mb,
-    server_spec,
-)
+from sandbox.spec import build_spec, firewall_spec, job_spec, record_mb, server_spec, waiting_spec
 
 LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
 
@@ -77,11 +73,35 @@ def test_what_a_job_has_on_its_path_is_ours_to_say():
     assert "PYTHONPATH" not in dict(a_server().environment) | dict(a_build().environment)
 
 
+def a_waiting() -> SandboxSpec:
+    return waiting_spec(
+        name="waiting",
+        image="image",
+        script_folder=Path("/host/job"),
+        environment_folder=Path("/host/env"),
+        platform_folder=Path("/host/platform"),
+        data_folder=Path("/host/data"),
+        variables={},
+        network="jobs",
+        resolvers=[],
+        limits=LIMITS,
+        seconds_max=3600,
+        log_bytes=1024,
+        labels={},
+    )
+
+
+KINDS = [a_job, a_waiting, a_build, a_server]
+
+
 def honest_inspect(spec: SandboxSpec) -> dict:
     asked = copy.deepcopy(spec.create_arguments())
     return {
-        "HostConfig": asked["HostConfig"],
-        "Config": {"User": asked["User"]},
+        "HostConfig": {
+            **asked["HostConfig"],
+            **{name: list(paths) for name, paths in HIDDEN_PATHS.items()},
+        },
+        "Config": {name: asked[name] for name in ("User", "OpenStdin", "StdinOnce")},
         "Mounts": [
             {"Type": "bind", "Destination": mount.target, "RW": not mount.read_only}
             for mount in spec.mounts
@@ -89,11 +109,11 @@ def honest_inspect(spec: SandboxSpec) -> dict:
     }
 
 
-@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+@pytest.mark.parametrize("make", KINDS)
 def test_every_kind_of_container_is_locked_down_in_the_same_way(make):
     host_config = make().create_arguments()["HostConfig"]
     assert host_config["CapDrop"] == ["ALL"]
-    assert host_config["SecurityOpt"] == ["no-new-privileges"]
+    assert host_config["SecurityOpt"] == ["no-new-privileges", seccomp.OPTION]
     assert host_config["ReadonlyRootfs"] is True
     assert host_config["Privileged"] is False
     assert host_config["Memory"] == host_config["MemorySwap"] == 512 * 1024 * 1024
@@ -103,12 +123,12 @@ def test_every_kind_of_container_is_locked_down_in_the_same_way(make):
 
 
 def test_a_job_and_a_server_can_write_to_nothing_of_the_host():
-    for spec in (a_job(), a_server()):
+    for spec in (a_job(), a_waiting(), a_server()):
         assert all(mount.read_only for mount in spec.mounts)
 
 
 def test_no_container_ever_sees_the_docker_socket():
-    for spec in (a_job(), a_build(), a_server()):
+    for spec in (make() for make in KINDS):
         assert not any("docker.sock" in str(mount.source) for mount in spec.mounts)
 
 
@@ -117,28 +137,74 @@ def test_a_users_variable_cannot_take_the_place_of_ours():
 
 
 def test_an_engine_that_did_as_asked_shows_no_difference():
-    for spec in (a_job(), a_build(), a_server()):
+    for spec in (make() for make in KINDS):
         assert spec.differences(honest_inspect(spec)) == []
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("CapDrop", None),
-        ("SecurityOpt", None),
-        ("ReadonlyRootfs", False),
-        ("Privileged", True),
-        ("MemorySwap", -1),
-        ("PidsLimit", None),
-        ("NetworkMode", "host"),
-        ("IpcMode", "host"),
-        ("PidMode", "host"),
-    ],
-)
-def test_every_field_that_the_engine_dropped_is_named(field, value):
-    inspect = honest_inspect(a_job())
-    inspect["HostConfig"][field] = value
-    assert [line for line in a_job().differences(inspect) if field in line]
+def other(value: Any) -> Any:
+    """The same field as an engine might have it that does as it likes."""
+    match value:
+        case bool():
+            return not value
+        case int():
+            return value + 1
+        case str():
+            return value + "x"
+        case list():
+            return [*value, "x"]
+        case dict():
+            return {**value, "x": "y"}
+    raise AssertionError(f"A field of a spec is {value!r}.")
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_field_that_the_engine_changed_or_dropped_is_named(make):
+    spec = make()
+    for field, value in spec.create_arguments()["HostConfig"].items():
+        changed, dropped = honest_inspect(spec), honest_inspect(spec)
+        changed["HostConfig"][field] = other(value)
+        assert [line for line in spec.differences(changed) if field in line], field
+        del dropped["HostConfig"][field]
+        named = [line for line in spec.differences(dropped) if field in line]
+        assert named or value in ([], {}, ""), field
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_what_no_spec_asks_for_is_found_where_somebody_set_it(make):
+    spec = make()
+    for field in NEVER_ASKED:
+        inspect = honest_inspect(spec)
+        inspect["HostConfig"][field] = ["x"]
+        assert [line for line in spec.differences(inspect) if field in line], field
+    for field in HIDDEN_PATHS:
+        inspect = honest_inspect(spec)
+        inspect["HostConfig"][field] = inspect["HostConfig"][field][1:]
+        assert [line for line in spec.differences(inspect) if field in line], field
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_every_field_of_a_spec_is_part_of_what_is_asked_for_or_of_the_shape(make):
+    """A field that is added to the spec and forgotten in the body would be found here."""
+    spec = make()
+    others: dict[str, Any] = {
+        "kind": Kind.FIREWALL,
+        "limits": replace(LIMITS, pids=65),
+        "user": "builder" if spec.user == "runner" else "runner",
+        "mounts": (*spec.mounts, Mount(Path("/host/more"), "/more")),
+        "network": "another",
+        "takes_order": not spec.takes_order,
+        "engine_log_mb": spec.engine_log_mb + 1,
+    }
+    for field in fields(spec):
+        if field.name == "name":
+            continue
+        value = getattr(spec, field.name)
+        changed = others.get(field.name, (*value, "x") if isinstance(value, tuple) else f"{value}x")
+        if field.name in ("environment", "labels"):
+            changed = (*value, ("x", "y"))
+        made = replace(spec, **{field.name: changed}).create_arguments()
+        # The one kind with a right of its own is told by it.
+        assert made != spec.create_arguments(), field.name
 
 
 def test_a_mount_that_became_writable_or_was_added_is_named():
@@ -171,7 +237,7 @@ def test_the_engine_never_drops_what_the_launcher_sends(log_bytes: int):
 
 
 @pytest.mark.parametrize("network", ["", "default", "bridge", "host", "container:other"])
-@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+@pytest.mark.parametrize("make", KINDS)
 def test_no_container_is_on_a_network_that_is_not_the_installations_own(make, network: str):
     with pytest.raises(ValueError, match="cannot be on the network"):
         replace(make(), network=network)
@@ -196,20 +262,67 @@ def test_only_the_firewall_has_a_right_and_it_has_one():
     assert host_config["CapAdd"] == ["NET_ADMIN"]
     assert host_config["CapDrop"] == ["ALL"]
     assert host_config["ReadonlyRootfs"] is True
-    assert host_config["SecurityOpt"] == ["no-new-privileges"]
+    assert host_config["SecurityOpt"] == ["no-new-privileges", seccomp.OPTION]
     assert host_config["Mounts"] == []
-    for make in (a_job, a_build, a_server):
+    for make in KINDS:
         assert make().create_arguments()["HostConfig"]["CapAdd"] == []
 
 
-@pytest.mark.parametrize("make", [a_job, a_build, a_server])
+@pytest.mark.parametrize("make", KINDS)
 def test_every_kind_has_namespaces_a_log_and_files_of_its_own(make):
     host_config = make().create_arguments()["HostConfig"]
     assert host_config["IpcMode"] == host_config["CgroupnsMode"] == "private"
     assert host_config["PidMode"] == host_config["UTSMode"] == host_config["UsernsMode"] == ""
     assert host_config["OomScoreAdj"] == 500
-    assert host_config["LogConfig"]["Config"] == {"max-size": "50m", "max-file": "2"}
+    assert host_config["LogConfig"]["Config"]["max-file"] == "2"
     limits = {each["Name"]: each["Hard"] for each in host_config["Ulimits"]}
     assert limits == {"core": 0, "nofile": 4096}
     assert "noexec" in host_config["Tmpfs"]["/tmp"]
     assert all("size=" in options for options in host_config["Tmpfs"].values())
+
+
+@pytest.mark.parametrize("make", [a_build, a_server])
+def test_what_has_no_launcher_of_ours_has_the_engines_init_that_reaps(make):
+    assert make().create_arguments()["HostConfig"]["Init"] is True
+
+
+def test_a_scripts_first_process_is_our_launcher():
+    for make in (a_job, a_waiting):
+        assert make().create_arguments()["HostConfig"]["Init"] is False
+
+
+# -- system calls --------------------------------------------------------------------------------
+def allowed_calls() -> set[str]:
+    rules = json.loads(seccomp.PROFILE)["syscalls"]
+    allowed = (rule["names"] for rule in rules if rule["action"] == "SCMP_ACT_ALLOW")
+    return {name for names in allowed for name in names}
+
+
+def test_a_call_that_nobody_named_is_refused():
+    read = json.loads(seccomp.PROFILE)
+    assert read["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert not any(arch["subArchitectures"] for arch in read["archMap"])
+    assert not allowed_calls() & {
+        *(
+            "io_uring_setup",
+            "io_uring_enter",
+            "io_uring_register",
+            "io_setup",
+            "bpf",
+            "userfaultfd",
+        ),
+        *("perf_event_open", "keyctl", "add_key", "request_key", "ptrace", "process_vm_readv"),
+        *("process_vm_writev", "pidfd_getfd", "kcmp", "unshare", "setns", "mount", "umount2"),
+        *("move_mount", "fsopen", "fsmount", "open_tree", "pivot_root", "chroot", "clone3"),
+        *("open_by_handle_at", "name_to_handle_at", "init_module", "finit_module", "kexec_load"),
+        *("reboot", "swapon", "iopl", "ioperm", "modify_ldt", "vmsplice", "fanotify_init"),
+        *("syslog", "acct", "quotactl", "settimeofday", "clock_settime", "sethostname"),
+    }
+
+
+def test_another_profile_is_found_and_told_in_a_line():
+    inspect = honest_inspect(a_job())
+    inspect["HostConfig"]["SecurityOpt"] = ["no-new-privileges", 'seccomp={"defaultAction":"x"}']
+    (line,) = a_job().differences(inspect)
+    assert "seccomp=another:" in line
+    assert len(line) < 250

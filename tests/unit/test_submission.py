@@ -17,6 +17,7 @@ from training.api.submission import (
     UploadRejected,
     parse_upload,
 )
+from training.limits import Bound, JobLimits
 
 CONTRACT_SCRIPT = (Path(__file__).parents[1] / "fixtures" / "contract_train.py").read_text()
 LIMITS = UploadLimits(
@@ -24,6 +25,13 @@ LIMITS = UploadLimits(
     allow_urls=False,
     timeout={"minimum": 60, "default": 300, "maximum": 3600},
     network={"default": "internet", "maximum": "internet"},
+    job={
+        "memory_mb": Bound(64, 2048, 4096, unit="MiB"),
+        "cpus": Bound(0.1, 1.0, 4, whole=False, unit="CPUs"),
+        "pids": Bound(16, 256, 1024, unit="processes and threads"),
+        "scratch_mb": Bound(1, 1024, 2048, unit="MiB"),
+        "gpus": Bound(0, 0, 2, unit="GPUs"),
+    },
 )
 BOUNDARY = "----the-boundary-of-the-test"
 scripts = st.text(
@@ -355,3 +363,48 @@ def test_nobody_gets_more_network_than_the_operator_allows():
     body = json.dumps(a_body(network="internet")).encode()
     with pytest.raises(UploadRejected, match="internet is more than jobs may have here"):
         parse_upload(body, "application/json", limits=strict)
+
+
+def test_a_job_may_ask_for_each_of_its_limits():
+    assert read(a_body()).limits == JobLimits(2048, 1.0, 256, 1024, 0)
+    asked = {"memory_mb": 512, "cpus": 0.5, "pids": 32, "scratch_mb": 64, "gpus": 2}
+    assert read(a_body(**asked)).limits == JobLimits(**asked)
+    assert read_form(*((name, str(value)) for name, value in asked.items())).limits == JobLimits(
+        **asked
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "detail"),
+    [
+        ("memory_mb", 63, "63 is below 64."),
+        ("memory_mb", 4097, "4097 is above 4096."),
+        ("memory_mb", "2 GB", "This field must be a whole number."),
+        ("pids", 20.5, "This field must be a whole number."),
+        ("pids", True, "This field must be a whole number."),
+        ("scratch_mb", -1, "-1 is below 1."),
+        ("cpus", "two", "This field must be a number."),
+        ("cpus", 0, "0 is below 0.1."),
+        ("cpus", 1e400, "This field must be a number."),
+        ("gpus", 3, "3 is above 2."),
+    ],
+)
+def test_a_limit_out_of_its_bounds_is_named_with_them(field, value, detail):
+    with pytest.raises(UploadRejected) as refused:
+        read(a_body(**{field: value}))
+    (error,) = refused.value.errors
+    assert (error["field"], error["detail"]) == (field, detail)
+    bound = LIMITS.job[field]
+    assert f"from {bound.minimum:g} to {bound.maximum:g}" in error["hint"]
+
+
+def test_a_gpu_where_there_is_none_is_refused_at_once():
+    none = replace(LIMITS, job={**LIMITS.job, "gpus": Bound(0, 0, 0, unit="GPUs")})
+    with pytest.raises(UploadRejected) as refused:
+        parse_upload(json.dumps(a_body(gpus=1)).encode(), "application/json", limits=none)
+    (error,) = refused.value.errors
+    assert error == {
+        "field": "gpus",
+        "detail": "There is no GPU here that jobs may have.",
+        "hint": "Leave gpus out.",
+    }

@@ -213,7 +213,7 @@ def test_switched_off_there_are_none(world: World, settings):
 
 def test_those_of_another_shape_image_or_time_are_given_up(world: World, settings):
     for change in (
-        lambda: setattr(settings, "JOB_PIDS", settings.JOB_PIDS + 1),
+        lambda: setattr(settings, "JOB_SCRATCH_MB", settings.JOB_SCRATCH_MB + 1),
         lambda: setattr(settings, "JOBS_NETWORK", "another"),
         lambda: setattr(world.engine, "image", "another"),
         lambda: WaitingContainer.objects.update(created_at=timezone.now() - waiting.AGE_MAX * 2),

@@ -8,6 +8,7 @@ from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
 from training.api.submission import UploadLimits
+from training.limits import job_bounds
 from training.models import Job
 from training.services.submit import Client
 
@@ -49,5 +50,6 @@ def upload_limits() -> UploadLimits:
         allow_urls=settings.ALLOW_URL_REQUIREMENTS,
         timeout=settings.JOB_TIMEOUT_SECONDS,
         network=settings.JOB_NETWORK,
+        job=job_bounds(),
         packages=settings.BUILD_RULES,
     )

@@ -67,6 +67,11 @@ JOB_EXAMPLE = {
     "timeout": 600,
     "tags": {"version": "1.0"},
     "network": "internet",
+    "memory_mb": 2048,
+    "cpus": 1.0,
+    "pids": 256,
+    "scratch_mb": 1024,
+    "gpus": 0,
     "rerun_of": None,
     "reruns": [],
     "attempts": [

@@ -116,7 +116,14 @@ LIMITS_EXAMPLE = {
             "maximum": 3600,
             "used": None,
             "unit": "seconds",
-        }
+        },
+        "memory_mb": {
+            "default": 2048,
+            "minimum": 64,
+            "maximum": 16384,
+            "used": None,
+            "unit": "MiB",
+        },
     },
     "upload": {
         "script": {

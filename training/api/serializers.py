@@ -1,5 +1,6 @@
 """What the API says of jobs: the contract's fields, and the ones that we add beside them."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ from rest_framework import serializers
 
 from training import logs
 from training.facts import JobFacts, facts_of
+from training.limits import JobLimits
 from training.models import Attempt, Job
 from training.services.claim import Waiting
 from training.states import Network, Phase, Priority, Reason, Status
@@ -19,6 +21,7 @@ WAITING_FOR = (
     "mlflow",
     "network",
     "cpus",
+    "gpus",
     "slots",
     "builders",
     "turn",
@@ -32,7 +35,21 @@ def utc(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-class UploadSerializer(serializers.Serializer):
+class LimitFieldsSerializer(serializers.Serializer):
+    """What a job may use; `GET /mlops/training/limits` has each with default and maximum."""
+
+    memory_mb = serializers.IntegerField(
+        required=False, help_text="MiB of memory, `/scratch` and swap included."
+    )
+    cpus = serializers.FloatField(required=False, help_text="CPUs; parts of one count too.")
+    pids = serializers.IntegerField(required=False, help_text="Processes and threads.")
+    scratch_mb = serializers.IntegerField(required=False, help_text="MiB of `/scratch`.")
+    gpus = serializers.IntegerField(
+        required=False, help_text="GPUs, which no other job has meanwhile."
+    )
+
+
+class UploadSerializer(LimitFieldsSerializer):
     """Documents the request; `submission.parse_upload` reads it, and names what is wrong."""
 
     script_name = serializers.CharField(
@@ -114,7 +131,7 @@ class JobAcceptedSerializer(serializers.Serializer):
     created_at = serializers.DateTimeField(help_text="When the job was accepted, UTC.")
 
 
-class EditsSerializer(serializers.Serializer):
+class EditsSerializer(LimitFieldsSerializer):
     """Documents what a rerun may change; `submission.parse_edits` reads it."""
 
     requirements = serializers.ListField(
@@ -229,9 +246,9 @@ class JobRowSerializer(JobAcceptedSerializer):
         allow_null=True,
         help_text=(
             "Why a queued job is not taken: the engine is away, disk, memory or MLflow is short, "
-            "the firewall does not hold what jobs may reach (`network`), no CPUs or slots are "
-            "free, all builders are busy, others have their turn, or it is tried again later. "
-            "Null: it is being taken."
+            "the firewall does not hold what jobs may reach (`network`), no CPUs, GPUs or "
+            "slots are free, all builders are busy, others have their turn, or it is tried again "
+            "later. Null: it is being taken."
         ),
     )
     requirements = serializers.ListField(child=serializers.CharField(), help_text="As asked for.")
@@ -240,6 +257,11 @@ class JobRowSerializer(JobAcceptedSerializer):
     network = serializers.ChoiceField(
         choices=Network.choices, help_text="What the script may reach beside MLflow."
     )
+    memory_mb = serializers.IntegerField(help_text="MiB of memory that it may use.")
+    cpus = serializers.FloatField(help_text="CPUs that it may use.")
+    pids = serializers.IntegerField(help_text="Processes and threads that it may have.")
+    scratch_mb = serializers.IntegerField(help_text="MiB of its `/scratch`.")
+    gpus = serializers.IntegerField(help_text="GPUs that it has to itself while it runs.")
     rerun_of = serializers.CharField(allow_null=True, help_text="The job that this one runs again.")
     reruns = serializers.ListField(
         child=serializers.CharField(), help_text="The jobs that run this one again."
@@ -298,6 +320,7 @@ def row_document(job: Job, facts: JobFacts) -> dict[str, Any]:
         "timeout": job.timeout_seconds,
         "tags": job.tags,
         "network": job.network,
+        **asdict(JobLimits.of(job)),
         "rerun_of": str(job.rerun_of_id) if job.rerun_of_id else None,
         "reruns": [str(job_id) for job_id in facts.reruns],
         "attempts": [_attempt_document(attempt) for attempt in facts.attempts],

@@ -9,11 +9,12 @@ import binascii
 import difflib
 import io
 import json
+import math
 import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any
@@ -30,8 +31,10 @@ from registry.names import experiment_name_problem, model_name_problem
 from sandbox.build_rules import BuildRules
 from training.api.pasted import PasteUnreadable, looks_pasted, read_pasted
 from training.api.requirements_check import requirement_problem
+from training.limits import Bound, JobLimits
 from training.states import Network, Priority
 
+LIMIT_FIELDS = tuple(field.name for field in fields(JobLimits))
 JSON_FIELDS = frozenset(
     {
         "script_name",
@@ -45,10 +48,13 @@ JSON_FIELDS = frozenset(
         "tags",
         "priority",
         "network",
+        *LIMIT_FIELDS,
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
-EDITABLE_FIELDS = frozenset({"environment_vars", "requirements", "timeout", "tags", "network"})
+EDITABLE_FIELDS = frozenset(
+    {"environment_vars", "requirements", "timeout", "tags", "network", *LIMIT_FIELDS}
+)
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.py")
 SCRIPT_NAME_MAX = 100
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -75,6 +81,8 @@ UNKNOWN_FIELDS_NAMED = 20
 ERRORS_TOLD = 5
 FIELD_NAME_SHOWN = 80
 WHOLE_NUMBER = re.compile(r"\s*[0-9]{1,9}\s*")
+DECIMAL_NUMBER = re.compile(r"\s*[0-9]{1,9}\.[0-9]{1,9}\s*")
+NUMBERS = ("timeout", *LIMIT_FIELDS)
 # `int` refuses thousands of digits with an error that looks like broken JSON.
 INTEGER_DIGITS = 18
 FORM_HINT = (
@@ -88,12 +96,13 @@ PASTED_WARNING = "script_content was not valid JSON; it was taken raw, exactly a
 @dataclass(frozen=True)
 class UploadLimits:
     """What the operator allows. `timeout` has `minimum`, `default` and `maximum` in seconds,
-    `network` has `default` and `maximum`."""
+    `network` has `default` and `maximum`, `job` a bound for each field of `JobLimits`."""
 
     script_max_bytes: int
     allow_urls: bool
     timeout: Mapping[str, int]
     network: Mapping[str, str]
+    job: Mapping[str, Bound]
     packages: BuildRules = BuildRules()
 
 
@@ -110,6 +119,7 @@ class Submission:
     timeout: int
     tags: tuple[tuple[str, str], ...]
     network: Network
+    limits: JobLimits
     priority: Priority = Priority.NORMAL
     warnings: tuple[str, ...] = ()
 
@@ -123,6 +133,7 @@ class Edits:
     timeout: int | None = None
     tags: tuple[tuple[str, str], ...] | None = None
     network: Network | None = None
+    limits: Mapping[str, float] | None = None
 
 
 class UploadRejected(APIException):
@@ -170,7 +181,7 @@ def parse_edits(
     """From the body of a rerun, a JSON merge patch (RFC 7396), to what it changes.
 
     `variables` and `tags` are those of the job that runs again: names that are sent are set, null
-    removes one, all others stay. Requirements and timeout are replaced. Checked like an upload.
+    removes one, all others stay. All else is replaced. Checked like an upload.
     Raises UploadRejected with all that is wrong.
     """
     fields = _edit_fields(body, content_type)
@@ -187,6 +198,7 @@ def parse_edits(
         timeout=check.timeout() if "timeout" in fields else None,
         tags=check.tags() if "tags" in fields else None,
         network=check.network() if "network" in fields else None,
+        limits=check.limits([name for name in LIMIT_FIELDS if name in fields]) or None,
     )
     check.raise_if_any()
     return edits
@@ -292,8 +304,7 @@ def _form_fields(body: bytes, content_type: str) -> dict[str, Any]:
             fields[name] = _form_pairs(values.getlist(name))
     if "requirements" in values:
         fields["requirements"] = _form_list(values.getlist("requirements"))
-    if WHOLE_NUMBER.fullmatch(str(fields.get("timeout", ""))):
-        fields["timeout"] = int(str(fields["timeout"]))
+    fields |= {name: _form_number(fields[name]) for name in NUMBERS if name in fields}
     script = files.get("script")
     if isinstance(script, UploadedFile):
         fields["script"] = script.read()
@@ -321,6 +332,13 @@ def _refuse_misplaced(values: QueryDict, files: MultiValueDict) -> None:
     if errors:
         names = ", ".join(error["field"] for error in errors)
         raise UploadRejected(f"Not taken as a file: {names}.", errors=errors, hint=FORM_HINT)
+
+
+def _form_number(text: Any) -> Any:
+    """What is no number stays as it is: the check says what is wrong with it."""
+    if WHOLE_NUMBER.fullmatch(str(text)):
+        return int(text)
+    return float(text) if DECIMAL_NUMBER.fullmatch(str(text)) else text
 
 
 def _form_list(values: list[Any]) -> Any:
@@ -379,6 +397,7 @@ def _checked(
         timeout=check.timeout(),
         tags=check.tags(),
         network=check.network(),
+        limits=JobLimits(**check.limits(LIMIT_FIELDS)),
         priority=check.priority(),
         warnings=warnings,
     )
@@ -550,6 +569,28 @@ class _Check:
             return Network(value)
         return Network.NONE
 
+    def limits(self, names: Iterable[str]) -> dict[str, Any]:
+        """The value of each of these limits, or its default."""
+        return {name: self._limit(name, self._limits.job[name]) for name in names}
+
+    def _limit(self, field: str, bound: Bound) -> Any:
+        value = self._fields.get(field)
+        kind = "whole number" if bound.whole else "number"
+        hint = f"Send a {kind} of {bound.unit} from {bound.minimum:g} to {bound.maximum:g}."
+        if value is None:
+            return bound.default
+        if not _is_number(value, whole=bound.whole):
+            self._wrong(field, f"This field must be a {kind}.", hint)
+        elif field == "gpus" and value > 0 and bound.maximum == 0:
+            self._wrong(field, "There is no GPU here that jobs may have.", "Leave gpus out.")
+        elif not bound.minimum <= value <= bound.maximum:
+            below = value < bound.minimum
+            limit = bound.minimum if below else bound.maximum
+            self._wrong(field, f"{value:g} is {'below' if below else 'above'} {limit:g}.", hint)
+        else:
+            return value
+        return bound.default
+
     def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
         """A mapping of text to text; what is not becomes a problem and an empty mapping."""
         value = self._fields.get(field)
@@ -599,6 +640,13 @@ class _Check:
 
     def _wrong(self, field: str, detail: str, hint: str) -> None:
         self._errors.append({"field": field, "detail": detail, "hint": hint})
+
+
+def _is_number(value: object, *, whole: bool) -> bool:
+    """Not true, not infinity, and not what JSON cannot say."""
+    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+        return False
+    return math.isfinite(value)
 
 
 def _is_plain_path(name: str) -> bool:

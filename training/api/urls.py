@@ -2,7 +2,7 @@
 
 from django.urls import re_path
 
-from training.api import follow, list_view, reference_views, validate_view, views
+from training.api import follow, list_view, reference_views, sandbox_view, validate_view, views
 
 JOB = r"^jobs/(?P<job_id>[^/]+)"
 
@@ -20,6 +20,7 @@ urlpatterns = [
     re_path(
         JOB + r"/environment/pylock\.toml/?$", views.PylockView.as_view(), name="environment_pylock"
     ),
+    re_path(JOB + r"/sandbox/?$", sandbox_view.SandboxView.as_view(), name="sandbox"),
     re_path(JOB + r"/logs/?$", follow.LogsView.as_view(), name="logs"),
     re_path(JOB + r"/events/?$", follow.EventsView.as_view(), name="events"),
 ]

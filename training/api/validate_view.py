@@ -1,5 +1,6 @@
 """`POST /mlops/training/validate`: what would become of an upload, without making a job."""
 
+from dataclasses import asdict
 from typing import Any
 
 from django.conf import settings
@@ -15,6 +16,7 @@ from training.api.client import AnyBodyParser, client_of, upload_limits
 from training.api.examples import INVALID_EXAMPLE, UPLOAD_EXAMPLE
 from training.api.serializers import WAITING_FOR, UploadFormSerializer, UploadSerializer
 from training.api.submission import parse_upload
+from training.limits import JobLimits
 from training.models import Job, Resolution
 from training.script_check import TooBusy
 from training.services.validate import Finding, Severity, Validation, validate
@@ -66,6 +68,9 @@ class JobLimitsSerializer(serializers.Serializer):
     timeout_seconds = serializers.IntegerField(help_text="How long the script may run.")
     memory_mb = serializers.IntegerField(help_text="Its memory, scratch included.")
     cpus = serializers.FloatField(help_text="Its CPUs.")
+    pids = serializers.IntegerField(help_text="Its processes and threads.")
+    scratch_mb = serializers.IntegerField(help_text="The size of its `/scratch`.")
+    gpus = serializers.IntegerField(help_text="The GPUs that it would have to itself.")
     network = serializers.ChoiceField(
         choices=Network.choices, help_text="What it may reach beside MLflow."
     )
@@ -106,6 +111,9 @@ VALID_EXAMPLE = {
         "timeout_seconds": 300,
         "memory_mb": 2048,
         "cpus": 1.0,
+        "pids": 256,
+        "scratch_mb": 1024,
+        "gpus": 0,
         "network": "internet",
         "attempts": 3,
     },
@@ -215,8 +223,7 @@ def _resolution_document(resolution: Resolution | None) -> dict[str, Any]:
 def _limits_document(job: Job) -> dict[str, Any]:
     return {
         "timeout_seconds": job.timeout_seconds,
-        "memory_mb": job.memory_mb,
-        "cpus": job.cpus,
+        **asdict(JobLimits.of(job)),
         "network": str(job.network),
         "attempts": settings.JOB_MAX_ATTEMPTS,
     }

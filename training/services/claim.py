@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Min, Q, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum
 from django.utils import timezone
 from django_q.tasks import async_task
 
 from sandbox import holders
 from training.models import Attempt, EngineCapacity, Job, QueueTurn, Resolution
-from training.services import rows
+from training.services import gpus, rows
 from training.states import Phase, Status
 
 LAUNCH_TASK = "training.tasks.launch"
@@ -34,15 +34,19 @@ class Room:
     jobs: int
     running: int = 0
     short_of: str = ""
+    gpus: int = 0
 
     def fits(self, job: Job) -> bool:
-        """One job alone always fits: on a small host it would wait for ever otherwise."""
+        """One job alone always fits, but for GPUs: on a small host it would wait for ever."""
         return not self.why_not(job)
 
     def why_not(self, job: Job) -> str:
-        """What the job waits for: what the platform is short of, `memory`, `cpus` or `slots`."""
+        """What the job waits for: what the platform is short of, `memory`, `cpus`, `gpus` or
+        `slots`."""
         if self.short_of:
             return self.short_of
+        if job.gpus > self.gpus:
+            return "gpus"
         if self.running == 0:
             return ""
         if self.jobs <= 0:
@@ -76,6 +80,7 @@ def room_left(engine: str = LOCAL_ENGINE) -> Room:
         jobs=jobs - used["jobs"],
         running=used["jobs"],
         short_of=measured.short_of,
+        gpus=gpus.free_devices(engine),
     )
 
 
@@ -93,11 +98,21 @@ def note_short_of(what: str, engine: str = LOCAL_ENGINE) -> None:
 
 
 def next_in_line() -> Job | None:
-    """The job that is to be taken next, whether there is room for it or not."""
+    """The job that is to be taken next, whether there is room for it or not.
+
+    What waits for a GPU holds up nobody who needs none.
+    """
     now = timezone.now()
     due = Job.objects.filter(status=Status.QUEUED).filter(
         Q(not_before=None) | Q(not_before__lte=now)
     )
+    first = _first_of(due)
+    if first is None or first.gpus == 0 or first.gpus <= gpus.free_devices(LOCAL_ENGINE):
+        return first
+    return _first_of(due.filter(gpus=0)) or first
+
+
+def _first_of(due: QuerySet[Job]) -> Job | None:
     heads = list(
         due.values("priority", "owner").annotate(first=Min("created_at")).order_by("-priority")
     )
@@ -144,6 +159,7 @@ def claim_next() -> Attempt | None:
             lease_expires_at=now + timedelta(seconds=rows.LEASE_SECONDS),
             created_at=now,
         )
+        gpus.take(attempt)
         QueueTurn.objects.update_or_create(owner=job.owner, defaults={"taken_at": now})
         rows.record(job, "claimed", f"by {holders.me()}", actor=rows.WORKER, attempt=attempt)
     return attempt

@@ -21,8 +21,8 @@ from registry.mlflow_client import (
     model_registry,
 )
 from sandbox import holders
+from sandbox.container import Kind
 from sandbox.engine import ContainerState, EngineUnavailable
-from sandbox.spec import Kind
 from training import containers, engine_room, logs
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, Job, LogChunk

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from registry.job_tokens import new_token
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
+from sandbox.container import Kind
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import (
     BuildStopped,
@@ -18,7 +19,6 @@ from sandbox.environments import (
     EnvironmentStore,
 )
 from sandbox.output import began_at
-from sandbox.spec import Kind
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
 from training.script_check import TooBusy, read_script

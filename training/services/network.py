@@ -17,12 +17,13 @@ from django.utils import timezone
 from django_q.tasks import async_task
 
 from sandbox import firewall
-from sandbox.engine import Engine, EngineError, SandboxMismatch
+from sandbox.container import Limits, SandboxSpec
+from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.firewall import AddressInvalid, Policy, RulesNotInstalled
 from sandbox.holders import HOLDER_LABEL, me
 from sandbox.network import Networks, find_networks
 from sandbox.probe import Result, Subjects, probe
-from sandbox.spec import Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.spec import build_spec, job_spec, server_spec
 from training.models import Attempt, EngineCapacity, SandboxProof
 from training.network_policy import docker_network, policy, resolvers
 from training.services.claim import LOCAL_ENGINE, note_short_of
@@ -75,6 +76,31 @@ def ensure_kept(engine: Engine) -> None:
     if short_of():
         note_short_of(NETWORK)
         raise NetworkNotHeld(problem())
+    ensure_rules(engine)
+
+
+def problem_of_servers(engine: Engine) -> str:
+    """Before the start of a model server, as before a job's; empty when it may start."""
+    try:
+        ensure_kept(engine)
+    except NetworkNotHeld as error:
+        return str(error)
+    return ""
+
+
+def ensure_for_builds(engine: Engine) -> None:
+    """Before a build: the rules are there; it runs nobody's code, so that it need not be proved.
+
+    Raises EngineUnavailable: the same build may be allowed later.
+    """
+    try:
+        ensure_rules(engine)
+    except NetworkNotHeld as error:
+        raise EngineUnavailable(f"The network is not held: {error}") from error
+
+
+def ensure_rules(engine: Engine) -> None:
+    """Writes them unless that was lately. Raises as `keep` does."""
     oldest = timezone.now() - timedelta(seconds=RULES_FRESH_SECONDS)
     if not SandboxProof.objects.filter(engine=LOCAL_ENGINE, rules_at__gte=oldest).exists():
         keep(engine)
@@ -152,6 +178,7 @@ def networks(engine: Engine) -> Networks:
         jobs=settings.JOBS_NETWORK,
         offline=settings.OFFLINE_NETWORK,
         servers=settings.SERVERS_NETWORK,
+        builds=settings.BUILDS_NETWORK,
     )
 
 
@@ -168,7 +195,7 @@ def write_rules(engine: Engine, wanted: Policy, bridges: Networks) -> None:
 
 
 def subjects() -> Subjects:
-    """A container of each network, as jobs and model servers are; nothing of anybody is in them."""
+    """A container of each network, as it is made for work; nothing of anybody is in them."""
     empty = _empty_folder()
     return Subjects(
         internet=_job(Network.INTERNET, empty),
@@ -184,19 +211,19 @@ def subjects() -> Subjects:
             limits=PROBE_LIMITS,
             labels=_labels(),
         ),
+        build=_build(empty),
     )
 
 
-def build_subject() -> SandboxSpec:
-    """A container as builds are."""
+def _build(empty: Path) -> SandboxSpec:
     return build_spec(
         name=f"mlops-{settings.INSTALLATION_ID}-probe-build",
         image=settings.RUNNER_IMAGE,
         command=(),
-        store_folder=_empty_folder(),
+        store_folder=empty,
         user="builder",
         variables={},
-        network=settings.JOBS_NETWORK,
+        network=settings.BUILDS_NETWORK,
         limits=PROBE_LIMITS,
         labels=_labels(),
     )

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import os
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.conf import settings
@@ -16,7 +17,7 @@ from sandbox import holders
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from training import containers, engine_room, logs
 from training.models import Attempt, EngineCapacity, SupervisorLease, WaitingContainer
-from training.services import rows, waiting
+from training.services import claim, gpus, rows, waiting
 from training.services.finish import (
     ask_to_finish,
     clean_up,
@@ -98,6 +99,11 @@ def note_room(room: EngineCapacity) -> None:
         if not field.primary_key
     }
     EngineCapacity.objects.update_or_create(engine=room.engine, defaults=values)
+
+
+def note_gpus(devices: Sequence[str]) -> None:
+    """Which GPUs the engine's host has now."""
+    gpus.note_devices(claim.LOCAL_ENGINE, devices)
 
 
 def renew_leases(attempt_ids: list[int]) -> None:

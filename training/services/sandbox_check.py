@@ -18,9 +18,7 @@ def check_sandbox(engine: Engine) -> tuple[Row, ...]:
     """
     wanted, networks = policy(), network.networks(engine)
     network.write_rules(engine, wanted, networks)
-    rows = check(
-        engine, network.subjects(), network.build_subject(), policy=wanted, networks=networks
-    )
+    rows = check(engine, network.subjects(), policy=wanted, networks=networks)
     failed = [row for row in rows if not row.passed]
     network.note(
         sandbox_checked_at=timezone.now(),

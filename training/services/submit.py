@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -14,6 +15,7 @@ from rest_framework.exceptions import APIException
 
 from training.api.submission import Edits, Submission
 from training.doorbell import SUPERVISOR_BELL
+from training.limits import JobLimits, job_bounds
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import one_at_a_time, room_left
@@ -109,9 +111,13 @@ def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
         timeout=job.timeout_seconds,
         tags=tuple(job.tags.items()),
         network=Network(job.network).at_most(Network(settings.JOB_NETWORK["maximum"])),
+        limits=JobLimits.of(job).within(job_bounds()),
         priority=Priority(job.priority),
     )
     changed = {name: value for name, value in vars(edits).items() if value is not None}
+    if edits.limits is not None:
+        limits: dict[str, Any] = {**edits.limits}
+        changed["limits"] = replace(first.limits, **limits)
     return _accept(replace(first, **changed), client=client, rerun_of=job)
 
 
@@ -185,8 +191,7 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             environment=dict(submission.environment),
             tags=dict(submission.tags),
             timeout_seconds=submission.timeout,
-            memory_mb=settings.JOB_MEMORY_MB,
-            cpus=settings.JOB_CPUS,
+            **asdict(submission.limits),
             network=submission.network,
             owner=client.owner,
             priority=submission.priority,

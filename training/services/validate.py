@@ -6,10 +6,9 @@ The only thing that it may leave is what its requirements resolve to (`resolve`)
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-from django.conf import settings
 from django.utils import timezone
 
 from sandbox.environments import whole_set
@@ -211,8 +210,7 @@ def _job_that_would_be(submission: Submission, *, owner: str) -> Job:
         owner=owner,
         priority=submission.priority,
         timeout_seconds=submission.timeout,
-        memory_mb=settings.JOB_MEMORY_MB,
-        cpus=settings.JOB_CPUS,
+        **asdict(submission.limits),
         network=submission.network,
         created_at=timezone.now(),
     )

@@ -19,13 +19,14 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from sandbox.container import SCRIPT_PATH, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment
-from sandbox.spec import SCRIPT_PATH, SandboxSpec, job_environment
+from sandbox.spec import job_environment
 from training import containers, engine_room
 from training.models import Attempt, EngineCapacity, Job, WaitingContainer
 from training.services import claim, rows
-from training.states import Network, Phase, Status
+from training.states import Phase, Status
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +69,7 @@ def start_in_waiting(
 
 def _take(attempt: Attempt, environment: Environment) -> WaitingContainer | None:
     """The oldest that is ready; its row names the attempt from here on."""
-    job = attempt.job
-    if settings.WAITING_CONTAINERS == 0 or job.network != Network.INTERNET:
-        return None
-    if job.memory_mb < settings.JOB_MEMORY_MB:
-        # With less memory than it was made for, the imports would be the difference.
+    if settings.WAITING_CONTAINERS == 0 or not containers.fits_waiting(attempt.job):
         return None
     ready = _of_environment(environment).filter(state=State.READY)
     for candidate in ready.order_by("created_at"):

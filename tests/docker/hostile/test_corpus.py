@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.container import SandboxSpec
 from sandbox.engine import ContainerState, Engine, EngineUnavailable
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.output import printed
-from sandbox.spec import SandboxSpec
 from tests.fixtures.engine import JobRunner, said
 from tests.fixtures.strangers import STRANGERS, Strangers
 

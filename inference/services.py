@@ -28,7 +28,7 @@ from inference.models import ModelServer
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
 from sandbox import holders
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
-from sandbox.environments import EnvironmentFailed, EnvironmentStore
+from sandbox.environments import EnvironmentFailed
 
 log = logging.getLogger(__name__)
 
@@ -179,11 +179,11 @@ def _start(server_id: int, claim: uuid.UUID) -> None:
     """Raises StartFailed and ClaimLost; every error of the other rooms becomes a StartFailed."""
     server = ModelServer.objects.get(pk=server_id)
     try:
-        engine, store = engine_room.engine(), engine_room.environments()
+        engine = engine_room.engine()
         if _still_there(server, engine):
             _write(server_id, claim, status=Status.READY, phase="")
             return
-        _start_anew(server, claim, engine=engine, store=store, registry=model_registry())
+        _start_anew(server, claim, engine=engine, registry=model_registry())
     except SandboxMismatch as error:
         log.exception("server.sandbox_mismatch", extra={"server": server_id})
         sentence = "The container was not as locked down as it must be, so it was not started."
@@ -201,14 +201,15 @@ def _start_anew(
     claim: uuid.UUID,
     *,
     engine: Engine,
-    store: EnvironmentStore,
     registry: ModelRegistry,
 ) -> None:
     _write(server.pk, claim, phase="preparing")
     version = _version(server, registry)
     # From here on the files of this source are this server's: nobody clears them away.
     _write(server.pk, claim, source=version.source)
-    environment = containers.environment_of(version, store=store, registry=registry)
+    stores = engine_room.every_store()
+    environment = containers.environment_of(version, stores=stores, registry=registry)
+    store = engine_room.environments(environment.image)
     folder = model_files.model_folder(version, registry=registry)
     _make_room(server.pk)
     # A container of this name is removed next: it must not be one that somebody else has started.

@@ -29,7 +29,7 @@ from sandbox.environment_failures import (
     denied,
 )
 from sandbox.held_folders import is_abandoned
-from sandbox.image.lock_file import pins_in
+from sandbox.image.lock_file import has_hashes, pins_in
 from sandbox.requirement_sets import (
     BASELINE_NAMES,
     PLATFORM,
@@ -64,13 +64,15 @@ IN_USE_SECONDS = 60.0
 class Environment:
     """A finished environment: its key, its folder on this host, and its lock in both its forms.
 
-    `lock` is a requirements file with hashes, `pylock` what PEP 751 says.
+    `lock` is a requirements file with hashes, `pylock` what PEP 751 says, `image` the runner image
+    whose Python it is for.
     """
 
     key: str
     path: Path
     lock: str
     pylock: str = ""
+    image: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,11 @@ class EnvironmentLock:
 
 
 class EnvironmentStore:
-    """The environments of one installation on one engine's host."""
+    """The environments of one installation on one engine's host, for the Python of one image.
+
+    Several of them, one for each image, share one root: a key tells which of them it is for, since
+    it is made of the lock and the image's base.
+    """
 
     def __init__(
         self,
@@ -126,13 +132,23 @@ class EnvironmentStore:
         return self.get(key) if key is not None else None
 
     def get(self, key: str) -> Environment | None:
-        """By its key; None when this host does not have it. It counts as used now."""
+        """By its key; None when this host does not have it, or it is for another Python.
+
+        It counts as used now.
+        """
         try:
             lock, pylock = self._folders.lock_files(key)
         except FileNotFoundError:
             return None
+        if not self.fits(key, lock):
+            return None
         self._folders.touch(key)
-        return Environment(key=key, path=self._folders.environment(key), lock=lock, pylock=pylock)
+        path, image = self._folders.environment(key), self._containers.image
+        return Environment(key=key, path=path, lock=lock, pylock=pylock, image=image)
+
+    def fits(self, key: str, lock: str) -> bool:
+        """Whether an environment of this key and lock is for the Python of this store."""
+        return self._key(lock) == key
 
     def lock_files(self, key: str) -> tuple[str, str]:
         """The lock of an environment that is there, in both its forms.
@@ -161,7 +177,9 @@ class EnvironmentStore:
         wanted = stop or threading.Event()
         with self._folders.locked(self._set_hash(requirements), stop=wanted):
             found = self.find(requirements)
-            return found or self._build(requirements, output=output, stop=wanted)
+            return found or self._build(
+                requirements, output=output, stop=wanted, asked_for=requirements
+            )
 
     def resolve(
         self,
@@ -179,7 +197,8 @@ class EnvironmentStore:
         if found is not None:
             return EnvironmentLock(key=found.key, lock=found.lock, installed=True)
         with self._folders.build_folder() as building:
-            self._hand_in_requirements(requirements, building)
+            self._refuse_what_is_not_allowed(requirements)
+            _hand_in_requirements(requirements, building)
             self._run_step("resolve", building, output=output, stop=stop or threading.Event())
             lock = (building / "lock.txt").read_text()
         key = self._key(lock)
@@ -198,19 +217,32 @@ class EnvironmentStore:
     ) -> Environment | None:
         """The environment, built again from its lock where it is lost: the same files, by hash.
 
-        `lock` is for a host whose store never had it. None when nobody knows its lock. Raises
-        EnvironmentFailed and BuildStopped.
+        `lock` is for a host whose store never had it. None when nobody knows its lock, or it is for
+        another base or without hashes (`build_alike` makes one like it). Raises EnvironmentFailed
+        and BuildStopped.
         """
         wanted = stop or threading.Event()
         with self._folders.locked(f"restore-{key}", stop=wanted):
             found = self.get(key)
             if found is not None:
                 return found
+            known = self._folders.kept_files(key).get("lock.txt") or lock
+            if not self.fits(key, known) or not has_hashes(known):
+                return None
             if not self._folders.kept_files(key):
-                if self._key(lock) != key:
-                    return None
                 self._folders.keep(key, {"lock.txt": lock, "pylock.toml": ""})
             return self._restore(key, output=output, stop=wanted)
+
+    def build_alike(
+        self, lock: str, *, output: Output, stop: threading.Event | None = None
+    ) -> Environment:
+        """The same versions under another key, where `lock` has no hashes or was made on another
+        base. Raises EnvironmentFailed and BuildStopped."""
+        wanted = stop or threading.Event()
+        pins = pins_in(lock)
+        with self._folders.locked(self._set_hash(pins), stop=wanted):
+            found = self.find(pins)
+            return found or self._build(pins, output=output, stop=wanted, asked_for=())
 
     def rebuild(
         self, key: str, *, output: Output, stop: threading.Event | None = None
@@ -221,7 +253,8 @@ class EnvironmentStore:
         """
         wanted = stop or threading.Event()
         with self._folders.locked(f"restore-{key}", stop=wanted):
-            if not self._folders.kept_files(key):
+            known = self._folders.kept_files(key).get("lock.txt", "")
+            if not self.fits(key, known) or not has_hashes(known):
                 return None
             if not self.remove(key):
                 raise EnvironmentInUse(key)
@@ -299,14 +332,20 @@ class EnvironmentStore:
 
     # -- helpers -----------------------------------------------------------------------------------
     def _build(
-        self, requirements: Sequence[str], *, output: Output, stop: threading.Event
+        self,
+        requirements: Sequence[str],
+        *,
+        output: Output,
+        stop: threading.Event,
+        asked_for: Sequence[str],
     ) -> Environment:
         started = time.monotonic()
         count = len(requirements)
         noun = "requirement" if count == 1 else "requirements"
         output(f"Resolving {count} {noun}\n".encode())
         with self._folders.build_folder() as building:
-            self._hand_in_requirements(requirements, building)
+            self._refuse_what_is_not_allowed(asked_for)
+            _hand_in_requirements(requirements, building)
             self._run_step("build", building, output=output, stop=stop)
             key = self._key((building / "lock.txt").read_text())
             if (building / "environment").is_dir():
@@ -337,16 +376,13 @@ class EnvironmentStore:
         output(f"Environment {key} ready in {seconds:.1f} s\n".encode())
         return environment
 
-    def _hand_in_requirements(self, requirements: Sequence[str], building: Path) -> None:
-        """Raises EnvironmentFailed for one that the operator does not allow."""
+    def _refuse_what_is_not_allowed(self, requirements: Sequence[str]) -> None:
+        """Raises EnvironmentFailed for one that the operator does not allow to be asked for."""
         for requirement in requirements:
             name = normalised(requirement).name
             refusal = self._rules.refusal_of(name)
             if refusal and (name in self._rules.denied or name not in BASELINE_NAMES):
                 raise denied(refusal, name)
-        wanted, constraints = with_baseline(requirements)
-        hand_in(building / "requirements.in", *wanted)
-        hand_in(building / "constraints.in", *constraints)
 
     def _run_step(
         self, step: str, building: Path, *, output: Output, stop: threading.Event
@@ -371,6 +407,12 @@ class EnvironmentStore:
         if self._base is None:
             self._base = self._containers.base()
         return self._base
+
+
+def _hand_in_requirements(requirements: Sequence[str], building: Path) -> None:
+    wanted, constraints = with_baseline(requirements)
+    hand_in(building / "requirements.in", *wanted)
+    hand_in(building / "constraints.in", *constraints)
 
 
 def _hash(text: str) -> str:

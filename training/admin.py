@@ -132,6 +132,7 @@ class JobAdmin(ReadOnlyAdmin):
                     "memory_mb",
                     "cpus",
                     "network",
+                    "python_version",
                 ],
             },
         ),

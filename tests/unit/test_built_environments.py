@@ -48,6 +48,12 @@ class FakeStore:
     def lock_files(self, key: str) -> tuple[str, str]:
         return LOCK, 'lock-version = "1.0"\n'
 
+    def fits(self, key: str, lock: str) -> bool:
+        return True
+
+    def restore(self, key: str, *, output: Any, lock: str = "") -> Environment | None:
+        return None
+
     def remove(self, key: str) -> bool:
         return key not in self.mounted and self.there.pop(key, None) is not None
 
@@ -88,7 +94,7 @@ class Models:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch, db: Any) -> Iterator[FakeStore]:
     fake = FakeStore()
-    monkeypatch.setattr(environments.engine_room, "environments", lambda: fake)
+    monkeypatch.setattr(environments.engine_room, "environments", lambda *_: fake)
     monkeypatch.setattr(environments, "model_registry", lambda: fake.models)
     yield fake
 

@@ -51,7 +51,12 @@ def test_no_setting_changes_what_a_container_may(tmp_path: Path):
         "MLOPS_JOB_NETWORK_MAX": "none",
         "MLOPS_LOG_LEVEL": "INFO",
     }
-    words |= {"MLOPS_JOBS_NETWORK": "n", "MLOPS_OFFLINE_NETWORK": "n", "MLOPS_JOB_PROXY": ""}
+    words |= {
+        "MLOPS_JOBS_NETWORK": "n",
+        "MLOPS_OFFLINE_NETWORK": "n",
+        "MLOPS_JOB_PROXY": "",
+        "MLOPS_PYTHON_IMAGES": "3.11=n",
+    }
     assert "CapDrop" in job_under(tmp_path)
     assert job_under(tmp_path, **words) == job_under(tmp_path)
 

@@ -50,4 +50,5 @@ def upload_limits() -> UploadLimits:
         timeout=settings.JOB_TIMEOUT_SECONDS,
         network=settings.JOB_NETWORK,
         packages=settings.BUILD_RULES,
+        pythons=settings.PYTHON_VERSIONS,
     )

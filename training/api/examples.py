@@ -67,6 +67,7 @@ JOB_EXAMPLE = {
     "timeout": 600,
     "tags": {"version": "1.0"},
     "network": "internet",
+    "python_version": "3.11",
     "rerun_of": None,
     "reruns": [],
     "attempts": [

@@ -90,6 +90,13 @@ class UploadSerializer(serializers.Serializer):
             "What the script may reach beside MLflow: `internet` (no private address), or `none`."
         ),
     )
+    python_version = serializers.CharField(
+        required=False,
+        help_text=(
+            "The Python of the script and its packages, such as `3.11`: one of those that "
+            "GET /mlops/training/limits lists; the first of them where nothing is asked for."
+        ),
+    )
 
 
 class UploadFormSerializer(UploadSerializer):
@@ -138,6 +145,9 @@ class EditsSerializer(serializers.Serializer):
     )
     network = serializers.ChoiceField(
         choices=Network.choices, required=False, help_text="What the script may reach."
+    )
+    python_version = serializers.CharField(
+        required=False, help_text="One of those that GET /mlops/training/limits lists."
     )
 
 
@@ -240,6 +250,9 @@ class JobRowSerializer(JobAcceptedSerializer):
     network = serializers.ChoiceField(
         choices=Network.choices, help_text="What the script may reach beside MLflow."
     )
+    python_version = serializers.CharField(
+        allow_null=True, help_text="Null for jobs of before there was a choice."
+    )
     rerun_of = serializers.CharField(allow_null=True, help_text="The job that this one runs again.")
     reruns = serializers.ListField(
         child=serializers.CharField(), help_text="The jobs that run this one again."
@@ -298,6 +311,7 @@ def row_document(job: Job, facts: JobFacts) -> dict[str, Any]:
         "timeout": job.timeout_seconds,
         "tags": job.tags,
         "network": job.network,
+        "python_version": job.python_version or None,
         "rerun_of": str(job.rerun_of_id) if job.rerun_of_id else None,
         "reruns": [str(job_id) for job_id in facts.reruns],
         "attempts": [_attempt_document(attempt) for attempt in facts.attempts],

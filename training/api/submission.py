@@ -12,7 +12,7 @@ import json
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -45,10 +45,13 @@ JSON_FIELDS = frozenset(
         "tags",
         "priority",
         "network",
+        "python_version",
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
-EDITABLE_FIELDS = frozenset({"environment_vars", "requirements", "timeout", "tags", "network"})
+EDITABLE_FIELDS = frozenset(
+    {"environment_vars", "requirements", "timeout", "tags", "network", "python_version"}
+)
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.py")
 SCRIPT_NAME_MAX = 100
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -88,13 +91,14 @@ PASTED_WARNING = "script_content was not valid JSON; it was taken raw, exactly a
 @dataclass(frozen=True)
 class UploadLimits:
     """What the operator allows. `timeout` has `minimum`, `default` and `maximum` in seconds,
-    `network` has `default` and `maximum`."""
+    `network` has `default` and `maximum`; of `pythons` the first is the default."""
 
     script_max_bytes: int
     allow_urls: bool
     timeout: Mapping[str, int]
     network: Mapping[str, str]
     packages: BuildRules = BuildRules()
+    pythons: tuple[str, ...] = ("3.11",)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ class Submission:
     tags: tuple[tuple[str, str], ...]
     network: Network
     priority: Priority = Priority.NORMAL
+    python_version: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -123,6 +128,7 @@ class Edits:
     timeout: int | None = None
     tags: tuple[tuple[str, str], ...] | None = None
     network: Network | None = None
+    python_version: str | None = None
 
 
 class UploadRejected(APIException):
@@ -187,6 +193,7 @@ def parse_edits(
         timeout=check.timeout() if "timeout" in fields else None,
         tags=check.tags() if "tags" in fields else None,
         network=check.network() if "network" in fields else None,
+        python_version=check.python_version() if "python_version" in fields else None,
     )
     check.raise_if_any()
     return edits
@@ -380,6 +387,7 @@ def _checked(
         tags=check.tags(),
         network=check.network(),
         priority=check.priority(),
+        python_version=check.python_version(),
         warnings=warnings,
     )
     check.raise_if_any()
@@ -550,6 +558,16 @@ class _Check:
             return Network(value)
         return Network.NONE
 
+    def python_version(self) -> str:
+        offered = self._limits.pythons
+        value = self._fields.get("python_version")
+        if value is None:
+            return offered[0]
+        problem = python_problem(value, offered=offered)
+        if problem is not None:
+            self._errors += problem.errors
+        return str(value)
+
     def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
         """A mapping of text to text; what is not becomes a problem and an empty mapping."""
         value = self._fields.get(field)
@@ -599,6 +617,18 @@ class _Check:
 
     def _wrong(self, field: str, detail: str, hint: str) -> None:
         self._errors.append({"field": field, "detail": detail, "hint": hint})
+
+
+def python_problem(value: Any, *, offered: Sequence[str]) -> UploadRejected | None:
+    """Why nobody can have this Python; None when it is one of those that are offered."""
+    if value in offered:
+        return None
+    hint = f"Send {' or '.join(offered)} as text; GET /mlops/training/limits lists them."
+    told = f"Python {value[:FIELD_NAME_SHOWN]} is not offered." if isinstance(value, str) else ""
+    detail = told or "This field must be text."
+    error = {"field": "python_version", "detail": detail, "hint": hint}
+    sentence = f"The request is not valid. python_version: {detail}"
+    return UploadRejected(sentence, errors=[error], hint=hint)
 
 
 def _is_plain_path(name: str) -> bool:

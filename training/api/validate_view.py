@@ -69,6 +69,7 @@ class JobLimitsSerializer(serializers.Serializer):
     network = serializers.ChoiceField(
         choices=Network.choices, help_text="What it may reach beside MLflow."
     )
+    python_version = serializers.CharField(help_text="Its Python.")
     attempts = serializers.IntegerField(help_text="How often it is tried when we fail.")
 
 
@@ -107,6 +108,7 @@ VALID_EXAMPLE = {
         "memory_mb": 2048,
         "cpus": 1.0,
         "network": "internet",
+        "python_version": "3.11",
         "attempts": 3,
     },
     "queue": {"position": 1, "waiting_for": None},
@@ -218,5 +220,6 @@ def _limits_document(job: Job) -> dict[str, Any]:
         "memory_mb": job.memory_mb,
         "cpus": job.cpus,
         "network": str(job.network),
+        "python_version": job.python_version,
         "attempts": settings.JOB_MAX_ATTEMPTS,
     }

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from itertools import chain
 
 from django.conf import settings
 from django.db.models import Count, F, Q
@@ -32,6 +33,7 @@ from sandbox.image.lock_file import pins_in
 from training import engine_room
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, BuiltEnvironment, Job
+from training.python_versions import version_of
 from training.services.claim import builders_busy
 from training.states import Phase, Status
 
@@ -49,6 +51,10 @@ LOW_MARK = 0.9
 MB = 1_000_000
 BATCH = 500
 WATCH_SECONDS = 1.0
+NOT_ITS_BASE = (
+    "It has no hashes, or was made on a base image that is not in use any more. A job with the "
+    "same requirements, or the model that needs it, gets one with the same versions."
+)
 State = BuiltEnvironment.State
 Asked = BuiltEnvironment.Asked
 Needers = Callable[[], Mapping[str, Sequence[str]]]
@@ -187,16 +193,17 @@ def note_used(environment: Environment, *, new_jobs: int) -> None:
     known = BuiltEnvironment.objects.filter(pk=environment.key)
     changed = known.update(last_used_at=now, jobs=F("jobs") + new_jobs, state=State.READY)
     if not changed:
-        _make_row(environment.key, lock=environment.lock, pylock=environment.pylock, at=now)
+        _make_row_of(environment, at=now)
         known.update(last_used_at=now, jobs=F("jobs") + new_jobs)
 
 
 def note_built(environment: Environment, *, build_log: str, seconds: float) -> None:
     """A build ended well."""
     now = timezone.now()
-    _make_row(environment.key, lock=environment.lock, pylock=environment.pylock, at=now)
+    _make_row_of(environment, at=now)
     BuiltEnvironment.objects.filter(pk=environment.key).update(
         state=State.READY,
+        python_version=version_of(environment.image),
         built_at=now,
         build_log=build_log[-BUILD_LOG_CHARACTERS:],
         build_seconds=round(seconds, 1),
@@ -209,11 +216,10 @@ def change(key: str) -> None:
     environment = BuiltEnvironment.objects.filter(pk=key).exclude(asked="").first()
     if environment is None:
         return
-    store = engine_room.environments()
     if environment.asked == Asked.DELETE:
-        _delete(environment, store)
+        _delete(environment, engine_room.environments())
     else:
-        _rebuild(environment, store)
+        _rebuild(environment)
 
 
 def lock_of(key: str) -> str:
@@ -244,12 +250,12 @@ def _delete(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
         _granted(environment, state=State.GONE, size_bytes=0)
 
 
-def _rebuild(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
+def _rebuild(environment: BuiltEnvironment) -> None:
     rows = BuiltEnvironment.objects.filter(pk=environment.pk)
     rows.update(state=State.BUILDING, error="")
     output, started = bytearray(), time.monotonic()
     try:
-        built = store.rebuild(environment.key, output=output.extend)
+        built = _built_again(environment, output=output.extend)
     except EnvironmentInUse:
         rows.update(state=State.READY)
         return
@@ -260,9 +266,7 @@ def _rebuild(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
         _granted(environment, state=State.FAILED, error="The container engine failed.")
     else:
         if built is None:
-            built = store.restore(environment.key, output=output.extend, lock=environment.lock)
-        if built is None:
-            _granted(environment, state=State.GONE, error="Its lock does not fit this host.")
+            _granted(environment, state=State.GONE, error=NOT_ITS_BASE)
             return
         seconds = time.monotonic() - started
         note_built(built, build_log=output.decode(errors="replace"), seconds=seconds)
@@ -270,13 +274,37 @@ def _rebuild(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
     rows.update(build_log=output.decode(errors="replace")[-BUILD_LOG_CHARACTERS:])
 
 
+def _built_again(
+    environment: BuiltEnvironment, *, output: Callable[[bytes], None]
+) -> Environment | None:
+    """By the store of its Python; None when no base image that is offered is the one it had.
+
+    Raises EnvironmentInUse, EnvironmentFailed, EngineError, EngineUnavailable.
+    """
+    key, stores = environment.key, engine_room.every_store()
+    rebuilt = (store.rebuild(key, output=output) for store in stores)
+    restored = (store.restore(key, output=output, lock=environment.lock) for store in stores)
+    return next((built for built in chain(rebuilt, restored) if built is not None), None)
+
+
 def _granted(environment: BuiltEnvironment, **values: str | int) -> None:
     rows = BuiltEnvironment.objects.filter(pk=environment.pk)
     rows.update(asked="", asked_at=None, queued_at=None, **values)
 
 
-def _make_row(key: str, *, lock: str, pylock: str, at: datetime) -> None:
+def _make_row_of(environment: Environment, *, at: datetime) -> None:
+    _make_row(
+        environment.key,
+        lock=environment.lock,
+        pylock=environment.pylock,
+        python_version=version_of(environment.image),
+        at=at,
+    )
+
+
+def _make_row(key: str, *, lock: str, pylock: str, python_version: str, at: datetime) -> None:
     made = {"lock": lock, "pylock": pylock, "packages": len(pins_in(lock))}
+    made["python_version"] = python_version
     BuiltEnvironment.objects.get_or_create(
         pk=key, defaults={**made, "created_at": at, "built_at": at}
     )
@@ -353,7 +381,8 @@ def _look(store: EnvironmentStore) -> None:
         if key not in known:
             # Not `get`: to be looked at is not to be used.
             lock, pylock = store.lock_files(key)
-            _make_row(key, lock=lock, pylock=pylock, at=_moment(one.built_at))
+            at, python = _moment(one.built_at), _python_of(key, lock)
+            _make_row(key, lock=lock, pylock=pylock, python_version=python, at=at)
         rows = BuiltEnvironment.objects.filter(pk=key)
         rows.update(size_bytes=one.size_bytes)
         used = _moment(one.used_at)
@@ -361,6 +390,13 @@ def _look(store: EnvironmentStore) -> None:
         rows.filter(state=State.GONE).update(state=State.READY)
     gone = BuiltEnvironment.objects.filter(state=State.READY).exclude(key__in=there)
     gone.update(state=State.GONE, size_bytes=0)
+
+
+def _python_of(key: str, lock: str) -> str:
+    """Of an environment that is there; empty when no base image of today is the one it had."""
+    images = settings.PYTHON_IMAGES.items()
+    fits = (python for python, image in images if engine_room.environments(image).fits(key, lock))
+    return next(fits, "")
 
 
 def _moment(seconds: float) -> datetime:

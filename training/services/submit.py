@@ -12,9 +12,10 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
-from training.api.submission import Edits, Submission
+from training.api.submission import Edits, Submission, python_problem
 from training.doorbell import SUPERVISOR_BELL
 from training.models import IdempotencyKey, Job, JobTerm
+from training.python_versions import default_python
 from training.services import rows
 from training.services.claim import one_at_a_time, room_left
 from training.states import Network, Priority, Status
@@ -97,7 +98,7 @@ def submit(submission: Submission, *, client: Client) -> Accepted:
 def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
     """The same script once more, as a job of its own.
 
-    Raises TooManyJobs, NoSpace, KeyInFlight, KeyReused.
+    Raises UploadRejected, TooManyJobs, NoSpace, KeyInFlight, KeyReused.
     """
     first = Submission(
         script_name=job.script_name,
@@ -110,9 +111,14 @@ def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
         tags=tuple(job.tags.items()),
         network=Network(job.network).at_most(Network(settings.JOB_NETWORK["maximum"])),
         priority=Priority(job.priority),
+        python_version=job.python_version or default_python(),
     )
     changed = {name: value for name, value in vars(edits).items() if value is not None}
-    return _accept(replace(first, **changed), client=client, rerun_of=job)
+    again = replace(first, **changed)
+    problem = python_problem(again.python_version, offered=settings.PYTHON_VERSIONS)
+    if problem is not None:
+        raise problem
+    return _accept(again, client=client, rerun_of=job)
 
 
 def forget_old_keys() -> int:
@@ -188,6 +194,7 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             memory_mb=settings.JOB_MEMORY_MB,
             cpus=settings.JOB_CPUS,
             network=submission.network,
+            python_version=submission.python_version,
             owner=client.owner,
             priority=submission.priority,
             rerun_of=rerun_of,

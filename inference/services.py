@@ -127,6 +127,15 @@ def environments_in_use() -> dict[str, list[str]]:
     return found
 
 
+def environments_served() -> dict[str, list[tuple[str, str]]]:
+    """In which environment each version was served last, as name and version."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    rows = ModelServer.objects.exclude(environment_key="").order_by()
+    for key, name, version in rows.values_list("environment_key", "model_name", "version"):
+        found.setdefault(key, []).append((name, version))
+    return found
+
+
 def stop(server_id: int) -> bool:
     """Asks for a stop; whether there was anything to stop. The next request starts it again."""
     with transaction.atomic():
@@ -207,13 +216,15 @@ def _start_anew(
     version = _version(server, registry)
     # From here on the files of this source are this server's: nobody clears them away.
     _write(server.pk, claim, source=version.source)
+    # Before the environment is looked for: a download takes longer than one that is found is held.
+    folder = model_files.model_folder(version, registry=registry)
+    _make_room(server.pk)
     stores = engine_room.every_store()
     environment = containers.environment_of(version, stores=stores, registry=registry)
     store = engine_room.environments(environment.image)
-    folder = model_files.model_folder(version, registry=registry)
-    _make_room(server.pk)
-    # A container of this name is removed next: it must not be one that somebody else has started.
-    _write(server.pk, claim, phase="starting")
+    # From here on nobody deletes the environment. A container of this name is removed next: it must
+    # not be one that somebody else has started.
+    _write(server.pk, claim, phase="starting", environment_key=environment.key)
     running = containers.run(
         server_id=server.pk, engine=engine, store=store, environment=environment, folder=folder
     )
@@ -223,7 +234,6 @@ def _start_anew(
             claim,
             container_id=running.container_id,
             token=running.token,
-            environment_key=environment.key,
         )
         address = containers.wait_until_ready(
             running,

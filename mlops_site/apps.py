@@ -18,6 +18,7 @@ class SiteConfig(AppConfig):
         from training.services import environments  # noqa: PLC0415
 
         environments.also_needed_by(services.environments_in_use)
+        environments.also_kept_for(services.environments_served)
         containers.find_locks_with(environments.lock_of)
         # Their pages unpickle what tasks returned, offer to add tasks, and cannot read the queue:
         # it is signed with a key that the web process does not have.

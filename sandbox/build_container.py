@@ -13,13 +13,14 @@ from sandbox.build_rules import BuildRules
 from sandbox.engine import Engine
 from sandbox.environment_failures import BuildStopped, EnvironmentFailed, failure_of
 from sandbox.images import base_of
-from sandbox.spec import BUILDER_UID, Limits, build_spec
+from sandbox.spec import BUILDER_UID, Limits, SandboxSpec, build_spec
 
 BUILD_LIMITS = Limits(memory_mb=2048, cpus=2.0, pids=256, scratch_mb=512)
 # Between the end of a container's output and its own.
 END_SECONDS = 30
 WATCH_SECONDS = 0.5
 BUILD_LABEL = "mlops.build"
+NO_NETWORK = "none"
 Output = Callable[[bytes], None]
 
 
@@ -40,10 +41,17 @@ class BuildContainers:
         return base_of(self.engine, self.image)
 
     def run(
-        self, step: str, building: Path, *, base: str, output: Output, stop: threading.Event
+        self,
+        step: str,
+        building: Path,
+        *,
+        base: str,
+        cache: str,
+        output: Output,
+        stop: threading.Event,
     ) -> None:
         """Raises EnvironmentFailed, and BuildStopped when `stop` is set meanwhile."""
-        hand_in(building / "order.json", self._order(base))
+        hand_in(building / "order.json", self._order(base, cache))
         command = ["python3", "-u", "/opt/mlops/build_environment.py", step]
         command.append(f"/store/building/{building.name}")
         spec = build_spec(
@@ -56,8 +64,40 @@ class BuildContainers:
             variables=self.rules.variables(),
             network=self.network,
             limits=BUILD_LIMITS,
-            labels={"mlops.installation": self.installation_id, BUILD_LABEL: building.name},
+            labels=self._labels(building),
         )
+        code, told = self._run(spec, output=output, stop=stop)
+        if code != 0:
+            about = _about(building / "failure.json")
+            raise failure_of(code, told, about, max_mb=self.rules.max_mb)
+
+    def run_source(
+        self, building: Path, folder: Path, *, output: Output, stop: threading.Event
+    ) -> int | None:
+        """The exit code of a build of `folder/source.tar.gz`, whose code may be hostile.
+
+        So it gets no network, no password, no cache and nothing of the store but this folder.
+        """
+        spec = build_spec(
+            name=f"mlops-{self.installation_id}-build-{building.name}-source",
+            image=self.image,
+            command=["python3", "-u", "/opt/mlops/build_wheel.py"],
+            store_folder=folder,
+            user=_builder(),
+            variables={},
+            network=NO_NETWORK,
+            limits=BUILD_LIMITS,
+            labels=self._labels(building),
+        )
+        return self._run(spec, output=output, stop=stop)[0]
+
+    def _labels(self, building: Path) -> dict[str, str]:
+        return {"mlops.installation": self.installation_id, BUILD_LABEL: building.name}
+
+    def _run(
+        self, spec: SandboxSpec, *, output: Output, stop: threading.Event
+    ) -> tuple[int | None, str]:
+        """Exit code and output of one container. Raises EnvironmentFailed, BuildStopped."""
         masked = _Masked(self.rules, output)
         container = self.engine.create(spec)
         try:
@@ -74,14 +114,12 @@ class BuildContainers:
                 detail=f"Installing the requirements took longer than {self.seconds} s.",
                 hint="Ask for fewer or smaller packages, or try again when the index is faster.",
             )
-        code = state.exit_code if state else None
-        if code != 0:
-            about = _about(building / "failure.json")
-            raise failure_of(code, masked.text, about, max_mb=self.rules.max_mb)
+        return state.exit_code if state else None, masked.text
 
-    def _order(self, base: str) -> str:
+    def _order(self, base: str, cache: str) -> str:
         values = {
             "base": base,
+            "cache": cache,
             "max_mb": self.rules.max_mb,
             "denied": sorted(self.rules.denied),
             "offline": self.rules.offline,

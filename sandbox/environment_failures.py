@@ -4,7 +4,7 @@ uv tells its reasons apart by text only, so this is the one place that reads wha
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from packaging.version import InvalidVersion, Version
@@ -18,15 +18,25 @@ DETAIL_CHARACTERS = 1500
 class EnvironmentFailed(Exception):
     """The requirements cannot be installed; `reason` is a code, `detail` one sentence.
 
-    `package` is the one that it is about, where it is about one.
+    `package` is the one that it is about, where it is about one, and `sources` the files of its
+    that would have to be built.
     """
 
-    def __init__(self, *, reason: str, detail: str, hint: str, package: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        reason: str,
+        detail: str,
+        hint: str,
+        package: str = "",
+        sources: Sequence[str] = (),
+    ) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
         self.hint = hint
         self.package = package
+        self.sources = tuple(sources)
 
 
 class BuildStopped(Exception):
@@ -79,7 +89,8 @@ def _uv_failure(text: str, package: str, about: Mapping[str, Any]) -> Environmen
         return EnvironmentFailed(
             reason="package_index_unreachable",
             detail="The package index cannot be reached from the build container.",
-            hint="Check the network, proxy and certificate settings of the platform, then retry.",
+            hint="This is not your script's fault: it is tried again. If that does not help, the "
+            "operator has to check network, proxy and certificates of the builds.",
         )
     if any(mark in lowered for mark in ("401 unauthorized", "403 forbidden")):
         return EnvironmentFailed(
@@ -98,6 +109,7 @@ def _uv_failure(text: str, package: str, about: Mapping[str, Any]) -> Environmen
             detail=_tail(told),
             hint=_versions_hint(package, about),
             package=package,
+            sources=[str(name) for name in about.get("sources", [])],
         )
     if "no solution found" in lowered:
         return EnvironmentFailed(
@@ -127,10 +139,20 @@ def _versions_hint(package: str, about: Mapping[str, Any]) -> str:
     if versions:
         shown = ", ".join(str(version) for version in versions[:VERSIONS_SHOWN])
         more = f" and {len(versions) - VERSIONS_SHOWN} older" if versions[VERSIONS_SHOWN:] else ""
-        return f"For this Python {package} comes in {shown}{more}."
+        return f"For {_python(about)} {package} comes in {shown}{more}."
     if about.get("only_sources"):
         return f"{package} comes as source only; packages with a wheel for this Python install."
+    others = [f"3.{minor}" for minor in about.get("pythons", [])]
+    if others:
+        return (
+            f"{package} has wheels for Python {', '.join(others)}, and none for {_python(about)}. "
+            "Ask for another python_version, if it is offered."
+        )
     return "Check name and version; only packages with a wheel for this Python install."
+
+
+def _python(about: Mapping[str, Any]) -> str:
+    return f"Python {about['python']}" if about.get("python") else "this Python"
 
 
 def _readable(versions: Iterable[object]) -> Iterator[Version]:

@@ -21,6 +21,7 @@ from sandbox.build_container import (
     unheard,
 )
 from sandbox.build_rules import BuildRules
+from sandbox.build_steps import BuildSteps
 from sandbox.engine import Engine
 from sandbox.environment_failures import (
     BuildStopped,
@@ -38,7 +39,15 @@ from sandbox.requirement_sets import (
     with_baseline,
 )
 from sandbox.spec import Kind
-from sandbox.store_folders import LOCK_FILES, Stored, StoreFolders, move_into_place
+from sandbox.store_folders import (
+    CACHE,
+    CACHES,
+    LOCK_FILES,
+    SOURCE_CACHE,
+    Stored,
+    StoreFolders,
+    move_into_place,
+)
 
 __all__ = [
     "BASELINE_NAMES",
@@ -114,16 +123,18 @@ class EnvironmentStore:
         self._engine = engine
         self._installation_id = installation_id
         self._rules = rules or BuildRules()
-        self._containers = BuildContainers(
-            engine=engine,
-            image=image,
-            network=network,
-            installation_id=installation_id,
-            root=root,
-            seconds=build_seconds,
-            rules=self._rules,
+        self._image = image
+        self._steps = BuildSteps(
+            BuildContainers(
+                engine=engine,
+                image=image,
+                network=network,
+                installation_id=installation_id,
+                root=root,
+                seconds=build_seconds,
+                rules=self._rules,
+            )
         )
-        self._base: str | None = None
 
     # -- what is there -----------------------------------------------------------------------------
     def find(self, requirements: Sequence[str]) -> Environment | None:
@@ -143,7 +154,10 @@ class EnvironmentStore:
         if not self.fits(key, lock):
             return None
         self._folders.touch(key)
-        path, image = self._folders.environment(key), self._containers.image
+        path, image = self._folders.environment(key), self._image
+        if not path.is_dir():
+            # Between the look and the touch: from the touch on nobody takes it away.
+            return None
         return Environment(key=key, path=path, lock=lock, pylock=pylock, image=image)
 
     def fits(self, key: str, lock: str) -> bool:
@@ -199,7 +213,9 @@ class EnvironmentStore:
         with self._folders.build_folder() as building:
             self._refuse_what_is_not_allowed(requirements)
             _hand_in_requirements(requirements, building)
-            self._run_step("resolve", building, output=output, stop=stop or threading.Event())
+            self._steps.run_for(
+                "resolve", requirements, building, output=output, stop=stop or threading.Event()
+            )
             lock = (building / "lock.txt").read_text()
         key = self._key(lock)
         installed = self.get(key) is not None
@@ -289,7 +305,7 @@ class EnvironmentStore:
                 return final
             with self._folders.build_folder() as building:
                 hand_in(building / "requirements.in", *PLATFORM)
-                self._run_step("platform", building, output=output, stop=stop)
+                self._steps.run("platform", building, output=output, stop=stop)
                 move_into_place(building / "environment", final)
         return final
 
@@ -302,10 +318,10 @@ class EnvironmentStore:
         folder = self._folders.environment(key)
         if not key or "/" in key or not folder.is_dir():
             return True
-        if time.time() - self._folders.used_at(key) < IN_USE_SECONDS or self._is_mounted(folder):
+        used_at = self._folders.used_at(key)
+        if time.time() - used_at < IN_USE_SECONDS or self._is_mounted(folder):
             return False
-        self._folders.set_aside(key)
-        return True
+        return self._folders.remove(key, unless_used_since=used_at)
 
     def cache_bytes(self) -> int:
         """What the cache holds that no environment shares."""
@@ -314,7 +330,10 @@ class EnvironmentStore:
     def prune_cache(self) -> None:
         """What can be downloaded again goes. Raises EnvironmentFailed."""
         with self._folders.build_folder() as building:
-            self._run_step("prune", building, output=unheard, stop=threading.Event())
+            for cache in CACHES:
+                self._steps.run(
+                    "prune", building, cache=cache, output=unheard, stop=threading.Event()
+                )
 
     def remove_abandoned(self) -> list[str]:
         """Removes the containers and folders of builds whose process died; returns their names.
@@ -346,7 +365,7 @@ class EnvironmentStore:
         with self._folders.build_folder() as building:
             self._refuse_what_is_not_allowed(asked_for)
             _hand_in_requirements(requirements, building)
-            self._run_step("build", building, output=output, stop=stop)
+            self._steps.run_for("build", requirements, building, output=output, stop=stop)
             key = self._key((building / "lock.txt").read_text())
             if (building / "environment").is_dir():
                 self._folders.publish(building, key)
@@ -360,7 +379,9 @@ class EnvironmentStore:
         with self._folders.build_folder() as building:
             for name in LOCK_FILES:
                 hand_in(building / name, *kept.get(name, "").splitlines())
-            self._run_step("install", building, output=output, stop=stop)
+            built_here = self._folders.hand_out_wheels(key, building)
+            cache = SOURCE_CACHE if built_here else CACHE
+            self._steps.run("install", building, cache=cache, output=output, stop=stop)
             self._folders.publish(building, key)
         return self._ready(key, started, output=output)
 
@@ -384,29 +405,19 @@ class EnvironmentStore:
             if refusal and (name in self._rules.denied or name not in BASELINE_NAMES):
                 raise denied(refusal, name)
 
-    def _run_step(
-        self, step: str, building: Path, *, output: Output, stop: threading.Event
-    ) -> None:
-        self._containers.run(step, building, base=self._image_base(), output=output, stop=stop)
-
     def _is_mounted(self, folder: Path) -> bool:
         mounted = self._engine.mounted_folders({"mlops.installation": self._installation_id})
         return folder.resolve() in {path.resolve() for path in mounted}
 
     def _set_hash(self, requirements: Sequence[str]) -> str:
         wanted, constraints = with_baseline(requirements)
-        return _hash("\n".join([LAYOUT, self._image_base(), *sorted(wanted), "--", *constraints]))
+        return _hash("\n".join([LAYOUT, self._steps.base, *sorted(wanted), "--", *constraints]))
 
     def _key(self, lock: str) -> str:
-        return _hash(f"{self._image_base()}\n{lock}")
+        return _hash(f"{self._steps.base}\n{lock}")
 
     def _platform_path(self) -> Path:
-        return self._folders.platform(_hash("\n".join([self._image_base(), *PLATFORM])))
-
-    def _image_base(self) -> str:
-        if self._base is None:
-            self._base = self._containers.base()
-        return self._base
+        return self._folders.platform(_hash("\n".join([self._steps.base, *PLATFORM])))
 
 
 def _hand_in_requirements(requirements: Sequence[str], building: Path) -> None:

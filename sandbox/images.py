@@ -3,6 +3,7 @@
 One for each base that the operator names, and each base has another Python.
 """
 
+import contextlib
 import hashlib
 import io
 import os
@@ -14,7 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import uv
-from docker.errors import ImageNotFound
+from docker.errors import APIError, ImageNotFound
 
 from sandbox.base_images import BaseImage, ImageFailed, base_is_present, base_names, ensure_base
 from sandbox.engine import Engine, EngineError, _mapped
@@ -113,12 +114,12 @@ def ensure_runner_image(
 
 @_mapped
 def remove_runner_image(engine: Engine, installation_id: str) -> None:
-    """Removes the tags; layers that another installation uses stay."""
+    """Removes those of every base, and what they were before; shared layers stay."""
     labels = {"label": f"{INSTALLATION_LABEL}={installation_id}"}
-    ours = {tag for image in engine.api.images(filters=labels) for tag in image["RepoTags"] or []}
-    for tag in {*ours, runner_image_tag(installation_id)}:
+    ours = [image["Id"] for image in engine.api.images(filters=labels)]
+    for name in (*ours, runner_image_tag(installation_id)):
         try:
-            engine.api.remove_image(tag, force=True)
+            engine.api.remove_image(name, force=True)
         except ImageNotFound:
             continue
 
@@ -137,6 +138,7 @@ def _ensure_image(
     python = _label(engine, tag, PYTHON_LABEL)
     if python is None or _label(engine, tag, CONTENT_LABEL) != content:
         report(f"Making the runner image from {base}")
+        before = _id_of(engine, tag)
         python = _python_of(engine, base)
         labels = {
             CONTENT_LABEL: content,
@@ -146,6 +148,7 @@ def _ensure_image(
             INSTALLATION_LABEL: installation_id,
         }
         _build(engine, tag=tag, base=base.tag, files=files, labels=labels)
+        _remove_if_nameless(engine, before)
     return ImageInfo(tag=tag, id=_image_id(engine, tag), base=str(base), python=python)
 
 
@@ -153,6 +156,8 @@ def _python_of(engine: Engine, base: BaseImage) -> str:
     """Such as `3.11`. Raises ImageFailed."""
     dockerfile = ASK_PYTHON.format(base=base.tag)
     said = _built(engine, _context(dockerfile, {}), f"{base} has no Python 3", nocache=True)
+    for layer in re.findall(r"^Successfully built (\w+)$", said, re.MULTILINE):
+        engine.api.remove_image(layer, force=True)
     found = re.search(rf"^{SAYS_PYTHON} (\d+) (\d+)$", said, re.MULTILINE)
     version = (int(found[1]), int(found[2])) if found else (0, 0)
     if version < PYTHON_MIN:
@@ -247,11 +252,27 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int) -> None
     archive.addfile(entry, io.BytesIO(content))
 
 
-def _image_id(engine: Engine, tag: str) -> str:
+def _remove_if_nameless(engine: Engine, image_id: str | None) -> None:
+    """What a tag was before; while a container has it, the engine keeps it."""
+    if image_id is None:
+        return
+    with contextlib.suppress(ImageNotFound, APIError):
+        if not engine.api.inspect_image(image_id)["RepoTags"]:
+            engine.api.remove_image(image_id)
+
+
+def _id_of(engine: Engine, tag: str) -> str | None:
     try:
         return str(engine.api.inspect_image(tag)["Id"])
-    except ImageNotFound as error:
-        raise EngineError(f"The image {tag} is missing.") from error
+    except ImageNotFound:
+        return None
+
+
+def _image_id(engine: Engine, tag: str) -> str:
+    found = _id_of(engine, tag)
+    if found is None:
+        raise EngineError(f"The image {tag} is missing.")
+    return found
 
 
 def _label(engine: Engine, tag: str, name: str) -> str | None:

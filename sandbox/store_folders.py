@@ -3,6 +3,7 @@
 Layout below the root, which is one bind mount of the build container:
 
     cache/              uv's cache, hard-linked into the environments
+    source-cache/       the same for environments with a package that was built from its source
     envs/<key>/         a finished environment; `lock.txt` and `pylock.toml` in it say what it holds
     kept/<key>/         the same two files and its size; they stay when the environment goes
     used/<key>          its time is when the environment was last asked for
@@ -15,7 +16,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -28,9 +28,12 @@ from sandbox.environment_failures import BuildStopped
 from sandbox.held_folders import held_folder, is_abandoned
 
 STORE_FOLDERS = (
-    *("cache", "envs", "building", "kept", "used"),
+    *("cache", "source-cache", "envs", "building", "kept", "used"),
     *("resolved", "platform", "locks"),
 )
+# No environment of wheels only is linked with the second.
+CACHES = CACHE, SOURCE_CACHE = "cache", "source-cache"
+BUILT_WHEELS = "wheels"
 LOCK_FILES = ("lock.txt", "pylock.toml")
 LOCK_SECONDS = 0.2
 RESOLUTION_SECONDS = 7 * 24 * 3600
@@ -67,7 +70,7 @@ class StoreFolders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         # The builder passes through; an operator who hides the store does so one folder above.
         self.root.chmod(0o711)
-        for name in ("cache", "building"):
+        for name in (*CACHES, "building"):
             give_to_builder(self.root / name)
 
     @contextlib.contextmanager
@@ -133,6 +136,14 @@ class StoreFolders:
         texts = {name: path.read_text() for name, path in found.items() if path.is_file()}
         return texts if texts.get("lock.txt") else {}
 
+    def hand_out_wheels(self, key: str, building: Path) -> bool:
+        """Whether the environment has packages that were built here; their wheels are copied."""
+        kept = self.root / "kept" / key / BUILT_WHEELS
+        if not kept.is_dir():
+            return False
+        shutil.copytree(kept, building / BUILT_WHEELS)
+        return True
+
     def keep(self, key: str, texts: Mapping[str, str]) -> None:
         """The files of an environment that outlive it, each in one step."""
         folder = self.root / "kept" / key
@@ -147,15 +158,26 @@ class StoreFolders:
         made = building / "environment"
         texts = {name: (building / name).read_text() for name in LOCK_FILES}
         self.keep(key, {**texts, "size": str(_size(made))})
+        if (building / BUILT_WHEELS).is_dir():
+            # No index has them: without them it could not be built again.
+            kept = self.root / "kept" / key / BUILT_WHEELS
+            shutil.copytree(building / BUILT_WHEELS, kept, dirs_exist_ok=True)
         for name, text in texts.items():
             (made / name).write_text(text)
         move_into_place(made, self.environment(key))
 
-    def set_aside(self, key: str) -> None:
-        """Out of sight in one step, then removed."""
-        aside = Path(tempfile.mkdtemp(dir=self.building)) / key
-        self.environment(key).rename(aside)
-        shutil.rmtree(aside.parent, ignore_errors=True)
+    def remove(self, key: str, *, unless_used_since: float) -> bool:
+        """Out of sight in one step, then removed; back where somebody asked for it meanwhile.
+
+        Whoever asks touches first and looks then, so that one of the two sees the other.
+        """
+        with held_folder(self.building) as folder:
+            aside = folder / key
+            self.environment(key).rename(aside)
+            if self.used_at(key) == unless_used_since:
+                return True
+            aside.rename(self.environment(key))
+            return False
 
     def touch(self, key: str) -> None:
         """It counts as used now."""
@@ -190,7 +212,8 @@ class StoreFolders:
         """What the cache holds that no environment shares."""
         files = (
             Path(folder, name).lstat()
-            for folder, _, names in os.walk(self.root / "cache")
+            for cache in CACHES
+            for folder, _, names in os.walk(self.root / cache)
             for name in names
         )
         return sum(file.st_size for file in files if file.st_nlink == 1)

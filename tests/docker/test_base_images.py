@@ -84,7 +84,7 @@ def registry(engine: Engine, tmp_path: Path) -> Iterator[Registry]:
         for image in engine.api.images():
             for name in [*(image["RepoTags"] or []), *(image["RepoDigests"] or [])]:
                 if name.startswith(registry.name):
-                    engine.api.remove_image(name, noprune=True)
+                    registry.forget(name.removeprefix(registry.name))
 
 
 def _wait_until_it_answers(port: int) -> None:
@@ -122,18 +122,22 @@ def made(engine: Engine) -> Iterator[Maker]:
         engine.api.inspect_image(f"mlops-runner:{maker.installation_id}")
 
 
-def _changed(engine: Engine, base: str) -> str:
-    """The same once more, with another id."""
+@pytest.fixture
+def changed(engine: Engine) -> Iterator[str]:
+    """The usual base once more, with another id."""
+    base = ensure_base(engine, report=print).tag
     changes = [f"LABEL made={secrets.token_hex(4)}"]
     container = engine.api.create_container(base, ["true"])
     try:
-        return str(engine.api.commit(container["Id"], changes=changes)["Id"])
+        made = str(engine.api.commit(container["Id"], changes=changes)["Id"])
     finally:
         engine.api.remove_container(container["Id"])
+    yield made
+    engine.api.remove_image(made, force=True)
 
 
 def test_a_base_is_pulled_by_tag_and_by_digest_and_again_only_when_it_is_too_old(
-    engine: Engine, registry: Registry, made: Maker
+    engine: Engine, changed: str, registry: Registry, made: Maker
 ):
     base = ensure_base(engine, report=print).tag
     digest = registry.push(base, "1")
@@ -146,7 +150,6 @@ def test_a_base_is_pulled_by_tag_and_by_digest_and_again_only_when_it_is_too_old
     assert (again.id, made.told) == (first.id, [])
 
     # The tag moves: what is young enough stays, what is too old is pulled.
-    changed = _changed(engine, base)
     assert registry.push(changed, "1") != digest
     engine.api.tag(base, registry.name, "1")
     (kept,) = made(tagged, days=1)
@@ -169,7 +172,6 @@ def test_a_base_is_pulled_by_tag_and_by_digest_and_again_only_when_it_is_too_old
     assert made.told[1].endswith("The one that is there is used")
     with pytest.raises(ImageFailed, match="base:3 cannot be pulled"):
         made(f"{registry.name}:3")
-    engine.api.remove_image(changed, force=True)
 
 
 def test_two_bases_with_one_python_are_refused(engine: Engine, made: Maker):

@@ -132,6 +132,12 @@ def test_versions_are_told_newest_first_and_not_by_the_dozen():
     assert hint.endswith("and 4 older.")
 
 
+def test_wheels_for_another_python_are_told_where_there_are_none_for_this_one():
+    about = {"package": "x", "python": "3.13", "versions": [], "pythons": ["9", "11"]}
+    hint = failure_of(2, "Because x==1 has no usable wheels", about).hint
+    assert hint.startswith("x has wheels for Python 3.9, 3.11, and none for Python 3.13.")
+
+
 @pytest.mark.parametrize(
     ("asked", "meant"),
     [("sklearn", "scikit-learn"), ("scikit-lern", "scikit-learn"), ("PIL", "Pillow")]

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import chain
@@ -58,7 +58,10 @@ NOT_ITS_BASE = (
 State = BuiltEnvironment.State
 Asked = BuiltEnvironment.Asked
 Needers = Callable[[], Mapping[str, Sequence[str]]]
+# By the key of an environment, name and version of each model.
+Served = Callable[[], Mapping[str, Sequence[tuple[str, str]]]]
 _others: list[Needers] = []
+_served: list[Served] = []
 
 
 class EnvironmentNotFound(NotFound):
@@ -96,6 +99,11 @@ class EnvironmentUnknown(APIException):
 def also_needed_by(needers: Needers) -> None:
     """Another room says who uses which environment now, by its key."""
     _others.append(needers)
+
+
+def also_kept_for(served: Served) -> None:
+    """Another room says which models had which environment, whoever registered them."""
+    _served.append(served)
 
 
 # -- for the web process ---------------------------------------------------------------------------
@@ -238,7 +246,7 @@ def _delete(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
     While MLflow does not answer, the wish waits.
     """
     try:
-        _note_models(model_registry().jobs_with_models())
+        _note_models(model_registry())
     except RegistryUnavailable:
         return
     environment.refresh_from_db()
@@ -252,6 +260,9 @@ def _delete(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
 
 def _rebuild(environment: BuiltEnvironment) -> None:
     rows = BuiltEnvironment.objects.filter(pk=environment.pk)
+    if in_use(environment.key):
+        # Somebody began since it was asked for: the wish waits.
+        return
     rows.update(state=State.BUILDING, error="")
     output, started = bytearray(), time.monotonic()
     try:
@@ -321,7 +332,7 @@ def keep_house(registry: ModelRegistry) -> None:
     _look(store)
     _count_jobs()
     try:
-        _note_models(registry.jobs_with_models())
+        _note_models(registry)
     except RegistryUnavailable:
         log.warning("environments.not_evicted: MLflow does not answer")
         return
@@ -411,10 +422,17 @@ def _count_jobs() -> None:
             BuiltEnvironment.objects.filter(pk=row.pk).update(jobs=counts.get(row.key, 0))
 
 
-def _note_models(job_ids: Iterable[str]) -> None:
-    """Which environment the registered models were made in, by the jobs that made them."""
+def _note_models(registry: ModelRegistry) -> None:
+    """Which environment the registered models were made in, by the jobs that made them; of those
+    that no job made, the one that served them. Raises RegistryUnavailable.
+    """
     needed: dict[str, set[str]] = defaultdict(set)
-    for some in _batches(sorted(filter(_is_uuid, job_ids))):
+    registered = registry.registered_versions()
+    for served in _served:
+        for key, versions in served().items():
+            there = registered.intersection(versions)
+            needed[key] |= {f"model {name} version {version}" for name, version in there}
+    for some in _batches(sorted(filter(_is_uuid, registry.jobs_with_models()))):
         jobs = Job.objects.filter(pk__in=some).exclude(environment_key="").order_by()
         columns = ("environment_key", "model_name", "model_version")
         for key, name, version in jobs.values_list(*columns):

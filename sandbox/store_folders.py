@@ -3,7 +3,8 @@
 Layout below the root, which is one bind mount of the build container:
 
     cache/              uv's cache, hard-linked into the environments
-    source-cache/       the same for environments with a package that was built from its source
+    cache-bytecode/     the bytecode of what is in it, hard-linked too
+    source-cache…/      the same for environments with a package that was built from its source
     envs/<key>/         a finished environment; `lock.txt` and `pylock.toml` in it say what it holds
     kept/<key>/         the same two files and its size; they stay when the environment goes
     used/<key>          its time is when the environment was last asked for
@@ -27,13 +28,20 @@ from sandbox.build_container import give_to_builder
 from sandbox.environment_failures import BuildStopped
 from sandbox.held_folders import held_folder, is_abandoned
 
-STORE_FOLDERS = (
-    *("cache", "source-cache", "envs", "building", "kept", "used"),
-    *("resolved", "platform", "locks"),
-)
 # No environment of wheels only is linked with the second.
 CACHES = CACHE, SOURCE_CACHE = "cache", "source-cache"
+CACHE_FOLDERS = (*CACHES, *(f"{cache}-bytecode" for cache in CACHES))
 BUILT_WHEELS = "wheels"
+STORE_FOLDERS = (
+    *CACHE_FOLDERS,
+    "envs",
+    "building",
+    "kept",
+    "used",
+    "resolved",
+    "platform",
+    "locks",
+)
 LOCK_FILES = ("lock.txt", "pylock.toml")
 LOCK_SECONDS = 0.2
 RESOLUTION_SECONDS = 7 * 24 * 3600
@@ -70,7 +78,7 @@ class StoreFolders:
             (self.root / name).mkdir(parents=True, exist_ok=True)
         # The builder passes through; an operator who hides the store does so one folder above.
         self.root.chmod(0o711)
-        for name in (*CACHES, "building"):
+        for name in (*CACHE_FOLDERS, "building"):
             give_to_builder(self.root / name)
 
     @contextlib.contextmanager
@@ -212,7 +220,7 @@ class StoreFolders:
         """What the cache holds that no environment shares."""
         files = (
             Path(folder, name).lstat()
-            for cache in CACHES
+            for cache in CACHE_FOLDERS
             for folder, _, names in os.walk(self.root / cache)
             for name in names
         )

@@ -9,16 +9,15 @@ import argparse
 import contextlib
 import json
 import os
-import py_compile
 import subprocess
 import sys
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import bytecode
 import fetch_source
 import index_pages
 import lock_file
@@ -54,6 +53,10 @@ class Order:
     @property
     def common(self) -> list[str]:
         return [*QUIET, "--cache-dir", str(STORE / self.cache)]
+
+    @property
+    def bytecode(self) -> Path:
+        return STORE / f"{self.cache}-bytecode"
 
     @property
     def sources(self) -> list[str]:
@@ -149,7 +152,7 @@ def install_lock(folder: Path, order: Order) -> None:
         if _run_within(command, environment, max_mb=order.max_mb):
             raise Refused(INSTALL_FAILED)
     print("Compiling", flush=True)
-    _compile(environment / "lib", shown_as="/env/lib")
+    _compile(environment / "lib", order, shown_as="/env/lib")
 
 
 def install_platform(folder: Path, order: Order) -> None:
@@ -160,13 +163,14 @@ def install_platform(folder: Path, order: Order) -> None:
     command += ["--requirements", str(folder / "requirements.in")]
     if subprocess.run(command).returncode:
         raise Refused(INSTALL_FAILED)
-    _compile(target, shown_as="/platform")
+    _compile(target, order, shown_as="/platform")
 
 
 def prune(folder: Path, order: Order) -> None:
     """Removes from uv's cache what can be downloaded again; environments keep their own links."""
     if subprocess.run([UV, "cache", "prune", *order.common, "--ci"]).returncode:
         raise Refused(INSTALL_FAILED)
+    bytecode.forget_unused(order.bytecode)
 
 
 def fetch(folder: Path, order: Order) -> None:
@@ -225,41 +229,11 @@ def _files(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
                 yield entry
 
 
-def _compile(folder: Path, *, shown_as: str) -> None:
-    """Bytecode now, or every job pays for it: the folder is mounted read-only.
-
-    By processes of this one, which imports nothing of the environment: its `.pth` files would run
-    code of its packages here. Each takes every so many-th file, the largest first, since handing
-    them out one by one costs a quarter of the time (`bench/environments.py`). Files that are not
-    valid for this Python (templates, test data) are no failure: their import is.
-    """
-    sources = [entry for entry in _files(folder) if entry.name.endswith(".py")]
-    sources.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_size, reverse=True)
-    paths = [entry.path for entry in sources]
-    count = len(os.sched_getaffinity(0))
-    children = [_forked(paths[start::count], folder, shown_as) for start in range(count)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(codes):
+def _compile(folder: Path, order: Order, *, shown_as: str) -> None:
+    """Bytecode now, or every job pays for it: the folder is mounted read-only."""
+    paths = [entry.path for entry in _files(folder) if entry.name.endswith(".py")]
+    if not bytecode.compile_all(paths, folder, shown_as=shown_as, kept=order.bytecode):
         raise Refused(COMPILE_FAILED)
-
-
-def _forked(paths: Sequence[str], folder: Path, shown_as: str) -> int:
-    """The id of a process that compiles these; it ends with 1 when the disk takes no more."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    # Packages' own warnings (an escape that is none) are nobody's business here.
-    warnings.simplefilter("ignore")
-    try:
-        for path in paths:
-            with contextlib.suppress(py_compile.PyCompileError, ValueError, RecursionError):
-                py_compile.compile(path, dfile=shown_as + path[len(str(folder)) :], doraise=True)
-        code = 0
-    except OSError as error:
-        print(f"Compiling failed: {error}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(code)
 
 
 if __name__ == "__main__":

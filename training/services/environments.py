@@ -395,6 +395,9 @@ def _look(store: EnvironmentStore) -> None:
             at, python = _moment(one.built_at), _python_of(key, lock)
             _make_row(key, lock=lock, pylock=pylock, python_version=python, at=at)
         rows = BuiltEnvironment.objects.filter(pk=key)
+        if rows.filter(python_version="").exists():
+            # Of before there was a choice, or of a base image that is offered again.
+            rows.update(python_version=_python_of(key, store.lock_files(key)[0]))
         rows.update(size_bytes=one.size_bytes)
         used = _moment(one.used_at)
         rows.filter(Q(last_used_at=None) | Q(last_used_at__lt=used)).update(last_used_at=used)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from deploy import accounts as accounts_of
@@ -26,7 +27,9 @@ from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 from sandbox.images import (
     ImageFailed,
-    ensure_runner_image,
+    ImageInfo,
+    base_names,
+    ensure_runner_images,
     has_runner_image,
     runner_image_tag,
 )
@@ -37,6 +40,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOOPBACK_HOSTS = "localhost,127.0.0.1,[::1]"
 WATCH_SECONDS = 0.5
 BUILD_SECONDS = 900
+# Debian and the official images mend their holes within this time.
+BASE_MAX_AGE_DAYS = "30"
 STOP_JOBS_SECONDS = 60
 # What every process may know of the operator's shell: words, certificates, our own settings.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -161,8 +166,9 @@ def _start(
     plan = _Plan(home, address, accounts, networks, backing=choices.backing, mlflow_port=port)
     # First, since it takes longest to start and needs nothing of the rest.
     manager.start(plan.mlflow())
-    image = ensure_runner_image(engine, installation_id=home.installation_id, report=step)
-    _ensure_platform_packages(home, engine, image.tag, networks, choices.rules)
+    plan.images = _runner_images(engine, home)
+    for image in plan.images:
+        _ensure_platform_packages(home, engine, image.tag, networks, choices.rules)
     password = _prepare_rows(plan)
     started.plan = plan
     _prepare_features(plan)
@@ -217,6 +223,20 @@ def _stop_jobs(plan: "_Plan") -> None:
         return
     if said:
         step(said)
+
+
+def _runner_images(engine: Engine, home: Home) -> tuple[ImageInfo, ...]:
+    """One for each Python that jobs may ask for. Raises ImageFailed, Stop."""
+    days = os.environ.get("MLOPS_BASE_MAX_AGE_DAYS") or BASE_MAX_AGE_DAYS
+    if not days.isascii() or not days.isdigit():
+        raise Stop("MLOPS_BASE_MAX_AGE_DAYS must be a whole number of days; 0: never too old.")
+    return ensure_runner_images(
+        engine,
+        installation_id=home.installation_id,
+        bases=base_names(os.environ.get("MLOPS_BASE_IMAGES", "")),
+        max_age=timedelta(days=int(days)) if int(days) else None,
+        report=step,
+    )
 
 
 def _ensure_platform_packages(
@@ -331,6 +351,7 @@ class _Plan:
         mlflow_port: int,
     ) -> None:
         self.backing = backing
+        self.images: tuple[ImageInfo, ...] = ()
         self.home = home
         self.address = address
         self.accounts = accounts
@@ -424,6 +445,7 @@ class _Plan:
             "MLOPS_HOME": str(self.home.root),
             "PORT": str(self.address.port),
             "MLOPS_INSTALLATION_ID": self.home.installation_id,
+            "MLOPS_PYTHON_IMAGES": ",".join(f"{one.python}={one.tag}" for one in self.images),
             "MLOPS_JOBS_NETWORK": self.networks.jobs,
             "MLOPS_JOBS_SUBNET": self.networks.jobs_subnet,
             "MLOPS_JOBS_GATEWAY": self.networks.jobs_gateway,

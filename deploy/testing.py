@@ -32,7 +32,7 @@ UNIT_TESTS = "tests/unit"
 BACKING = ("DATABASE_URL", "REDIS_URL")
 # Pytest's word for it, such as when -k chooses none of the unit tests.
 NO_TESTS = 5
-TEST_TOOLS = {"curl": "curl", "ip": "iproute2"}
+TEST_TOOLS = {"curl": "curl", "ip": "iproute2", "docker-registry": "docker-registry"}
 
 
 def test() -> int:

@@ -7,7 +7,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,19 +46,46 @@ class Running:
 
 
 def environment_of(
-    version: ModelVersion, *, store: EnvironmentStore, registry: ModelRegistry
+    version: ModelVersion, *, stores: Sequence[EnvironmentStore], registry: ModelRegistry
 ) -> Environment:
     """The one that the job used, built again from its lock where it is lost; for a model that was
-    registered by hand, what its run names."""
-    known = store.get(version.tags.get("mlops.environment", ""))
-    if version.tags.get("mlops.environment") and known is not None:
-        return known
+    registered by hand, what its run names. There is one store for each Python, the default first.
+    """
     key = version.tags.get("mlops.environment", "")
     try:
-        restored = store.restore(key, output=_log_line, lock=_lock_of(key)) if key else None
-        return restored or store.build(_requirements(version, registry), output=_log_line)
+        known = _known_environment(key, stores) if key else None
+        if known is not None:
+            return known
+        # Its own store has no base like the one it was made on: the same Python will do.
+        store, lock = _store_for(version, stores), _lock_of(key) if key else ""
+        if lock:
+            return store.build_alike(lock, output=_log_line)
+        return store.build(_requirements(version, registry), output=_log_line)
     except EnvironmentFailed as error:
         raise StartFailed(error.reason, f"{error.detail} {error.hint}") from error
+
+
+def _known_environment(key: str, stores: Sequence[EnvironmentStore]) -> Environment | None:
+    found = next((one for one in (store.get(key) for store in stores) if one), None)
+    if found is not None:
+        return found
+    lock = _lock_of(key)
+    restored = (store.restore(key, output=_log_line, lock=lock) for store in stores)
+    return next((one for one in restored if one), None)
+
+
+def _store_for(version: ModelVersion, stores: Sequence[EnvironmentStore]) -> EnvironmentStore:
+    """Raises EnvironmentFailed where the Python of the model's job is not offered any more."""
+    python = version.tags.get("mlops.python_version", "")
+    if not python:
+        return stores[0]
+    if python not in settings.PYTHON_VERSIONS:
+        raise EnvironmentFailed(
+            reason="python_not_offered",
+            detail=f"The model was made with Python {python}, which is not offered any more.",
+            hint="Ask the operator for a base image with it, or train the model again.",
+        )
+    return stores[settings.PYTHON_VERSIONS.index(python)]
 
 
 def find_locks_with(lock_of: Callable[[str], str]) -> None:
@@ -98,7 +125,7 @@ def run(
     engine.remove(name)
     spec = server_spec(
         name=name,
-        image=settings.RUNNER_IMAGE,
+        image=environment.image or settings.RUNNER_IMAGE,
         model_folder=folder,
         environment_folder=environment.path,
         platform_folder=store.platform_folder(),

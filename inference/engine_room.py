@@ -9,7 +9,7 @@ from functools import cache
 from django.conf import settings
 
 from sandbox.engine import Engine
-from sandbox.environments import EnvironmentStore
+from sandbox.environments import Environment, EnvironmentStore
 
 _build_guards: list[Callable[[Engine], None]] = []
 _start_guards: list[Callable[[Engine], str]] = []
@@ -38,12 +38,15 @@ def engine() -> Engine:
 
 
 @cache
-def environments() -> EnvironmentStore:
-    """Raises EngineUnavailable when there is no engine."""
+def environments(image: str = "") -> EnvironmentStore:
+    """Those of one runner image, and so of one Python version; without one, of the default.
+
+    Raises EngineUnavailable when there is no engine.
+    """
     return EnvironmentStore(
         root=settings.ENVIRONMENTS_DIR,
         engine=engine(),
-        image=settings.RUNNER_IMAGE,
+        image=image or default_image(),
         network=settings.BUILDS_NETWORK,
         installation_id=settings.INSTALLATION_ID,
         build_seconds=settings.ENVIRONMENT_BUILD_SECONDS,
@@ -55,3 +58,19 @@ def environments() -> EnvironmentStore:
 def _before_build() -> None:
     for guard in _build_guards:
         guard(engine())
+
+
+def default_image() -> str:
+    """The runner image with the Python of who asks for none."""
+    return str(settings.PYTHON_IMAGES[settings.PYTHON_VERSIONS[0]])
+
+
+def every_store() -> list[EnvironmentStore]:
+    """One for each Python version, the default first; all of them share one folder."""
+    return [environments(image) for image in settings.PYTHON_IMAGES.values()]
+
+
+def environment(key: str) -> Environment | None:
+    """By its key, whatever its Python; None when this host does not have it."""
+    found = (store.get(key) for store in every_store())
+    return next((one for one in found if one is not None), None)

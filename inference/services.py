@@ -28,7 +28,7 @@ from inference.models import ModelServer
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
 from sandbox import holders
 from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
-from sandbox.environments import EnvironmentFailed, EnvironmentStore
+from sandbox.environments import EnvironmentFailed
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,15 @@ def environments_in_use() -> dict[str, list[str]]:
     return found
 
 
+def environments_served() -> dict[str, list[tuple[str, str]]]:
+    """In which environment each version was served last, as name and version."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    rows = ModelServer.objects.exclude(environment_key="").order_by()
+    for key, name, version in rows.values_list("environment_key", "model_name", "version"):
+        found.setdefault(key, []).append((name, version))
+    return found
+
+
 def stop(server_id: int) -> bool:
     """Asks for a stop; whether there was anything to stop. The next request starts it again."""
     with transaction.atomic():
@@ -180,11 +189,11 @@ def _start(server_id: int, claim: uuid.UUID) -> None:
     """Raises StartFailed and ClaimLost; every error of the other rooms becomes a StartFailed."""
     server = ModelServer.objects.get(pk=server_id)
     try:
-        engine, store = engine_room.engine(), engine_room.environments()
+        engine = engine_room.engine()
         if _still_there(server, engine):
             _write(server_id, claim, status=Status.READY, phase="")
             return
-        _start_anew(server, claim, engine=engine, store=store, registry=model_registry())
+        _start_anew(server, claim, engine=engine, registry=model_registry())
     except SandboxMismatch as error:
         log.exception("server.sandbox_mismatch", extra={"server": server_id})
         sentence = "The container was not as locked down as it must be, so it was not started."
@@ -202,19 +211,22 @@ def _start_anew(
     claim: uuid.UUID,
     *,
     engine: Engine,
-    store: EnvironmentStore,
     registry: ModelRegistry,
 ) -> None:
     _write(server.pk, claim, phase="preparing")
     version = _version(server, registry)
     # From here on the files of this source are this server's: nobody clears them away.
     _write(server.pk, claim, source=version.source)
-    environment = containers.environment_of(version, store=store, registry=registry)
+    # Before the environment is looked for: a download takes longer than one that is found is held.
     folder = model_files.model_folder(version, registry=registry)
     _make_room(server.pk)
     _refuse_without_network_rules(server.pk)
-    # A container of this name is removed next: it must not be one that somebody else has started.
-    _write(server.pk, claim, phase="starting")
+    stores = engine_room.every_store()
+    environment = containers.environment_of(version, stores=stores, registry=registry)
+    store = engine_room.environments(environment.image)
+    # From here on nobody deletes the environment. A container of this name is removed next: it must
+    # not be one that somebody else has started.
+    _write(server.pk, claim, phase="starting", environment_key=environment.key)
     running = containers.run(
         server_id=server.pk, engine=engine, store=store, environment=environment, folder=folder
     )
@@ -224,7 +236,6 @@ def _start_anew(
             claim,
             container_id=running.container_id,
             token=running.token,
-            environment_key=environment.key,
         )
         address = containers.wait_until_ready(
             running,

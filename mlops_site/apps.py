@@ -18,6 +18,7 @@ class SiteConfig(AppConfig):
         from training.services import environments, network  # noqa: PLC0415
 
         environments.also_needed_by(services.environments_in_use)
+        environments.also_kept_for(services.environments_served)
         containers.find_locks_with(environments.lock_of)
         engine_room.hold_network_with(
             before_build=network.ensure_for_builds, before_start=network.problem_of_servers

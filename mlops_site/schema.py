@@ -1,5 +1,6 @@
 """OpenAPI glue: documents the problem answers of every operation once, and plain paths."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from drf_spectacular.openapi import AutoSchema
@@ -78,17 +79,24 @@ class ProblemSerializer(serializers.Serializer):
 
 
 class ProblemAutoSchema(AutoSchema):
-    """Adds the problems that a view names in `problem_codes`, and those that each can give."""
+    """Adds the problems that a view names in `problem_codes`, and those that each can give.
+
+    They are the same for all its methods, or a mapping from each.
+    """
 
     def _get_response_bodies(
         self, direction: Literal["request", "response"] = "response"
     ) -> dict[str, Any]:
         bodies = super()._get_response_bodies(direction)
-        for code in sorted({*getattr(self.view, "problem_codes", ()), *ALWAYS} - set(bodies)):
+        for code in sorted({*self._problem_codes(), *ALWAYS} - set(bodies)):
             bodies[code] = self._get_response_for_code(
                 self._problem(code), code, media_types=[PROBLEM_TYPE], direction=direction
             )
         return bodies
+
+    def _problem_codes(self) -> Sequence[str]:
+        named = getattr(self.view, "problem_codes", ())
+        return named.get(self.method, ()) if isinstance(named, Mapping) else named
 
     def _problem(self, code: str) -> OpenApiResponse:
         description, name, detail = PROBLEMS[code]

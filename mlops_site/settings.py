@@ -52,6 +52,13 @@ def _list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
 
+def _pairs(name: str, default: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in _list(name, default)]
+    if not pairs or not all(key and value for key, _, value in pairs):
+        raise ImproperlyConfigured(f"{name}: write it as 3.11=image,3.12=another-image.")
+    return {key: value for key, _, value in pairs}
+
+
 def _checked(read: Callable[[], T]) -> T:
     """Without the trace of how an address was read: it would show the address."""
     try:
@@ -81,6 +88,9 @@ ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
 # -- Docker (worker and supervisor only) --------------------------------------------------------
 RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
+# The image of each Python version that jobs may ask for; the first is for who asks for none.
+PYTHON_IMAGES = _pairs("MLOPS_PYTHON_IMAGES", f"3.11={RUNNER_IMAGE}")
+PYTHON_VERSIONS = tuple(PYTHON_IMAGES)
 JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
 JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
 JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")

@@ -246,10 +246,17 @@ class ModelRegistry:
 
     def jobs_with_models(self) -> frozenset[str]:
         """The ids of the jobs that any registered version came from, by us or by hand."""
+        found = (self._job_of_version(version) for version in self._every_version())
+        return frozenset(job_id for job_id in found if job_id)
+
+    def registered_versions(self) -> frozenset[tuple[str, str]]:
+        """Name and version of each."""
+        return frozenset((one.name, one.version) for one in self._every_version())
+
+    def _every_version(self) -> Iterator[ModelVersion]:
         asked = {"max_results": PAGE}
         versions = self._pages("GET", "model-versions/search", asked, "model_versions")
-        found = (self._job_of_version(_version(version)) for version in versions)
-        return frozenset(job_id for job_id in found if job_id)
+        return (_version(version) for version in versions)
 
     def _job_of_version(self, version: ModelVersion) -> str:
         """Empty when no job of ours made it."""

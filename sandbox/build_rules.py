@@ -41,6 +41,7 @@ class BuildRules:
     proxies: Mapping[str, str] = field(default_factory=dict)
     wheels: Path | None = None
     offline: bool = False
+    allow_sources: bool = False
     allowed: frozenset[str] = frozenset()
     denied: frozenset[str] = frozenset()
     max_mb: int = 0
@@ -113,6 +114,7 @@ def rules_from(variables: Mapping[str, str]) -> BuildRules:
         },
         wheels=_folder("MLOPS_BUILD_WHEELS", wheels) if wheels else None,
         offline=variables.get("MLOPS_BUILD_OFFLINE", "") == "1",
+        allow_sources=variables.get("MLOPS_ALLOW_SOURCE_BUILDS", "") == "1",
         allowed=_names("MLOPS_ALLOWED_PACKAGES", variables),
         denied=_names("MLOPS_DENIED_PACKAGES", variables),
         max_mb=_whole_number("MLOPS_ENVIRONMENT_MAX_MB", variables, default=10_000),

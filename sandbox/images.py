@@ -1,35 +1,41 @@
-"""Makes the runner image: a base with Python, two unprivileged users, uv and our own few scripts.
+"""Makes the runner images: a base with Python, two unprivileged users, uv and our own few scripts.
 
-The base is `python:3.11-slim` where a registry answers, else Debian packages put together here.
+One for each base that the operator names, and each base has another Python.
 """
 
+import contextlib
 import hashlib
 import io
 import os
-import platform
-import shutil
-import subprocess
+import re
 import tarfile
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-import requests
 import uv
 from docker.errors import APIError, ImageNotFound
 
+from sandbox.base_images import BaseImage, ImageFailed, base_is_present, base_names, ensure_base
 from sandbox.container import BUILDER_UID, RUNNER_UID
 from sandbox.engine import Engine, EngineError, _mapped
 
-REGISTRY_URL = "https://registry-1.docker.io/v2/"
-REGISTRY_SECONDS = 3
-PULLED_BASE = "python:3.11-slim"
-DEBIAN_PACKAGES = "python3,python3-venv,libgomp1,ca-certificates,nftables"
+__all__ = ["ImageFailed", "ImageInfo", "base_is_present", "base_names", "ensure_runner_images"]
+
 IMAGE_FOLDER = Path(__file__).parent / "image"
 SYSTEM_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
 CONTENT_LABEL = "mlops.content"
 BASE_LABEL = "mlops.base"
+PYTHON_LABEL = "mlops.python"
+INSTALLATION_LABEL = "mlops.image-of"
+# The oldest that our own scripts in the containers run on.
+PYTHON_MIN = (3, 11)
+SAYS_PYTHON = "python-of-this-base"
+ASK_PYTHON = f"""\
+FROM {{base}}
+RUN python3 -c "import sys; print('{SAYS_PYTHON}', *sys.version_info[:2])"
+"""
 
 DOCKERFILE = f"""\
 FROM {{base}}
@@ -48,119 +54,116 @@ ENV LANG=C.UTF-8 SSL_CERT_FILE={{ca}} REQUESTS_CA_BUNDLE={{ca}}
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """The runner image: its tag, its id, and what it was made from."""
+    """A runner image: its tag, its id, what it was made from, and its Python, such as `3.11`."""
 
     tag: str
     id: str
     base: str
+    python: str
 
 
-class ImageFailed(Exception):
-    """The image cannot be made; the message says what is missing, in words for an operator."""
-
-
-def runner_image_tag(installation_id: str) -> str:
-    return f"mlops-runner:{installation_id}"
+def runner_image_tag(installation_id: str, base_name: str = "") -> str:
+    """That of the usual base has no more in its name than the installation."""
+    which = f"-{hashlib.sha256(base_name.encode()).hexdigest()[:8]}" if base_name else ""
+    return f"mlops-runner:{installation_id}{which}"
 
 
 @_mapped
 def has_runner_image(engine: Engine, installation_id: str) -> bool:
-    return _exists(engine, runner_image_tag(installation_id))
+    return _label(engine, runner_image_tag(installation_id), CONTENT_LABEL) is not None
 
 
 @_mapped
+def ensure_runner_images(
+    engine: Engine,
+    *,
+    installation_id: str,
+    bases: Sequence[str],
+    max_age: timedelta | None,
+    report: Callable[[str], None],
+) -> tuple[ImageInfo, ...]:
+    """One for each base, in their order; the first has the Python of who asks for none.
+
+    Raises ImageFailed, also when two have the same Python.
+    """
+    made: dict[str, ImageInfo] = {}
+    for number, name in enumerate(bases):
+        tag = runner_image_tag(installation_id, name if number else "")
+        base = ensure_base(engine, name, max_age=max_age, report=report)
+        image = _ensure_image(
+            engine, tag=tag, base=base, installation_id=installation_id, report=report
+        )
+        other = made.setdefault(image.python, image)
+        if other is not image:
+            raise ImageFailed(
+                f"{other.base} and {image.base} both have Python {image.python}: name one of them "
+                "in MLOPS_BASE_IMAGES."
+            )
+    return tuple(made.values())
+
+
 def ensure_runner_image(
     engine: Engine, *, installation_id: str, report: Callable[[str], None]
 ) -> ImageInfo:
-    """Returns the image of this installation, made anew only when its content changed.
-
-    `report` gets one line for each long step. Raises ImageFailed.
-    """
-    tag = runner_image_tag(installation_id)
-    base = _ensure_base(engine, report=report)
-    files = _files()
-    content = _content_hash(base_id=_image_id(engine, base), files=files)
-    if _label(engine, tag, CONTENT_LABEL) != content:
-        report(f"Making the runner image from {base}")
-        _build(engine, tag=tag, base=base, files=files, content=content)
-    return ImageInfo(tag=tag, id=_image_id(engine, tag), base=base)
-
-
-@_mapped
-def base_is_present(engine: Engine) -> bool:
-    """Whether a base image is there already, so that none needs to be pulled or put together."""
-    return any(_exists(engine, tag) for tag in (PULLED_BASE, _debian_tag()))
+    """The one of the usual base, whatever its age. Raises ImageFailed."""
+    (image,) = ensure_runner_images(
+        engine, installation_id=installation_id, bases=[""], max_age=None, report=report
+    )
+    return image
 
 
 @_mapped
 def remove_runner_image(engine: Engine, installation_id: str) -> None:
-    """Removes the tag; layers that another installation uses stay."""
-    try:
-        engine.api.remove_image(runner_image_tag(installation_id), force=True)
-    except ImageNotFound:
-        return
+    """Removes those of every base, and what they were before; shared layers stay."""
+    labels = {"label": f"{INSTALLATION_LABEL}={installation_id}"}
+    ours = [image["Id"] for image in engine.api.images(filters=labels)]
+    for name in (*ours, runner_image_tag(installation_id)):
+        try:
+            engine.api.remove_image(name, force=True)
+        except ImageNotFound:
+            continue
 
 
-def _ensure_base(engine: Engine, *, report: Callable[[str], None]) -> str:
-    if _exists(engine, PULLED_BASE):
-        return PULLED_BASE
-    debian = _debian_tag()
-    if _exists(engine, debian):
-        return debian
-    if _registry_answers() and _pull(engine, report=report):
-        return PULLED_BASE
-    _import_debian(engine, tag=debian, report=report)
-    return debian
+def _ensure_image(
+    engine: Engine,
+    *,
+    tag: str,
+    base: BaseImage,
+    installation_id: str,
+    report: Callable[[str], None],
+) -> ImageInfo:
+    """Made anew only when its content changed."""
+    files = _files()
+    content = _content_hash(base_id=base.id, files=files)
+    python = _label(engine, tag, PYTHON_LABEL)
+    if python is None or _label(engine, tag, CONTENT_LABEL) != content:
+        report(f"Making the runner image from {base}")
+        before = _id_of(engine, tag)
+        python = _python_of(engine, base)
+        labels = {
+            CONTENT_LABEL: content,
+            # A name may mean another Python one day, and environments of this one will not fit.
+            BASE_LABEL: f"{base.name} python{python}" if base.name else base.tag,
+            PYTHON_LABEL: python,
+            INSTALLATION_LABEL: installation_id,
+        }
+        _build(engine, tag=tag, base=base.tag, files=files, labels=labels)
+        _remove_if_nameless(engine, before)
+    return ImageInfo(tag=tag, id=_image_id(engine, tag), base=str(base), python=python)
 
 
-def _registry_answers() -> bool:
-    try:
-        answer = requests.get(REGISTRY_URL, timeout=REGISTRY_SECONDS)
-    except requests.RequestException:
-        return False
-    return answer.status_code in (200, 401)
-
-
-def _pull(engine: Engine, *, report: Callable[[str], None]) -> bool:
-    report(f"Pulling {PULLED_BASE}")
-    repository, _, tag = PULLED_BASE.partition(":")
-    try:
-        engine.api.pull(repository, tag)
-    except (APIError, requests.RequestException) as error:
-        report(f"The pull failed ({error}); using Debian packages instead")
-        return False
-    return _exists(engine, PULLED_BASE)
-
-
-def _import_debian(engine: Engine, *, tag: str, report: Callable[[str], None]) -> None:
-    if not shutil.which("mmdebstrap"):
-        raise ImageFailed(
-            f"No registry answers and mmdebstrap is not installed. Install it "
-            f"(apt-get install mmdebstrap), or load an image {PULLED_BASE} into Docker."
-        )
-    report("No image registry answers: making the base image from Debian packages (about 30 s)")
-    with tempfile.TemporaryDirectory() as folder:
-        archive = Path(folder) / "root.tar"
-        command = ["mmdebstrap", "--quiet", "--variant=minbase"]
-        command += [f"--include={DEBIAN_PACKAGES}", _suite(), str(archive)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise ImageFailed(f"mmdebstrap failed: {done.stderr.strip()[-400:]}")
-        repository, _, name = tag.partition(":")
-        engine.api.import_image_from_file(str(archive), repository=repository, tag=name)
-
-
-def _suite() -> str:
-    """The Debian suite of this host; on another system, the one whose Python we support."""
-    release = platform.freedesktop_os_release()
-    known = release.get("ID") in ("debian", "ubuntu")
-    return release.get("VERSION_CODENAME", "bookworm") if known else "bookworm"
-
-
-def _debian_tag() -> str:
-    """With other packages it is another base: the old one lacks something."""
-    packages = hashlib.sha256(DEBIAN_PACKAGES.encode()).hexdigest()[:8]
-    return f"mlops-base:debian-{_suite()}-{packages}"
+def _python_of(engine: Engine, base: BaseImage) -> str:
+    """Such as `3.11`. Raises ImageFailed."""
+    dockerfile = ASK_PYTHON.format(base=base.tag)
+    said = _built(engine, _context(dockerfile, {}), f"{base} has no Python 3", nocache=True)
+    for layer in re.findall(r"^Successfully built (\w+)$", said, re.MULTILINE):
+        engine.api.remove_image(layer, force=True)
+    found = re.search(rf"^{SAYS_PYTHON} (\d+) (\d+)$", said, re.MULTILINE)
+    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    if version < PYTHON_MIN:
+        wanted = ".".join(map(str, PYTHON_MIN))
+        raise ImageFailed(f"{base} has no Python of at least {wanted} called python3.")
+    return f"{version[0]}.{version[1]}"
 
 
 def _files() -> dict[str, tuple[bytes, int]]:
@@ -185,7 +188,7 @@ def _job_path_files() -> list[Path]:
 
 
 def _content_hash(*, base_id: str, files: dict[str, tuple[bytes, int]]) -> str:
-    digest = hashlib.sha256(f"{base_id}\n{DOCKERFILE}".encode())
+    digest = hashlib.sha256(f"{base_id}\n{DOCKERFILE}\n{INSTALLATION_LABEL}".encode())
     for name, (content, mode) in sorted(files.items()):
         digest.update(f"{name} {mode} {len(content)}\n".encode())
         digest.update(content)
@@ -193,24 +196,44 @@ def _content_hash(*, base_id: str, files: dict[str, tuple[bytes, int]]) -> str:
 
 
 def _build(
-    engine: Engine, *, tag: str, base: str, files: dict[str, tuple[bytes, int]], content: str
+    engine: Engine,
+    *,
+    tag: str,
+    base: str,
+    files: dict[str, tuple[bytes, int]],
+    labels: dict[str, str],
 ) -> None:
     own_bundle = "ca-certificates.crt" in files
     ca = "/opt/mlops/ca-certificates.crt" if own_bundle else str(SYSTEM_CA_BUNDLE)
     context = _context(DOCKERFILE.format(base=base, ca=ca), files)
-    labels = {CONTENT_LABEL: content, BASE_LABEL: base}
-    lines = engine.api.build(
+    _built(engine, context, "The runner image cannot be built", tag=tag, labels=labels)
+
+
+def _built(
+    engine: Engine,
+    context: io.BytesIO,
+    failure: str,
+    *,
+    tag: str | None = None,
+    labels: dict[str, str] | None = None,
+    nocache: bool = False,
+) -> str:
+    """What the engine says while it builds. Raises ImageFailed."""
+    said = ""
+    for line in engine.api.build(
         fileobj=context,
         custom_context=True,
         tag=tag,
         labels=labels,
+        nocache=nocache,
         rm=True,
         forcerm=True,
         decode=True,
-    )
-    for line in lines:
+    ):
+        said += line.get("stream", "")
         if "error" in line:
-            raise ImageFailed(f"The runner image cannot be built: {str(line['error']).strip()}")
+            raise ImageFailed(f"{failure}: {str(line['error']).strip()}")
+    return said
 
 
 def _context(dockerfile: str, files: dict[str, tuple[bytes, int]]) -> io.BytesIO:
@@ -229,19 +252,27 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes, mode: int) -> None
     archive.addfile(entry, io.BytesIO(content))
 
 
-def _exists(engine: Engine, tag: str) -> bool:
+def _remove_if_nameless(engine: Engine, image_id: str | None) -> None:
+    """What a tag was before; while a container has it, the engine keeps it."""
+    if image_id is None:
+        return
+    with contextlib.suppress(ImageNotFound, APIError):
+        if not engine.api.inspect_image(image_id)["RepoTags"]:
+            engine.api.remove_image(image_id)
+
+
+def _id_of(engine: Engine, tag: str) -> str | None:
     try:
-        engine.api.inspect_image(tag)
+        return str(engine.api.inspect_image(tag)["Id"])
     except ImageNotFound:
-        return False
-    return True
+        return None
 
 
 def _image_id(engine: Engine, tag: str) -> str:
-    try:
-        return str(engine.api.inspect_image(tag)["Id"])
-    except ImageNotFound as error:
-        raise EngineError(f"The image {tag} is missing.") from error
+    found = _id_of(engine, tag)
+    if found is None:
+        raise EngineError(f"The image {tag} is missing.")
+    return found
 
 
 def _label(engine: Engine, tag: str, name: str) -> str | None:

@@ -135,6 +135,7 @@ class JobAdmin(ReadOnlyAdmin):
                     "scratch_mb",
                     "gpus",
                     "network",
+                    "python_version",
                 ],
             },
         ),

@@ -104,7 +104,7 @@ def waiting_spec_of(
     """The sandbox of a job with the usual limits, before there is one: it knows nothing of it."""
     return waiting_spec(
         name=f"mlops-{settings.INSTALLATION_ID}-waiting-{waiting_id}",
-        image=settings.RUNNER_IMAGE,
+        image=environment.image or settings.RUNNER_IMAGE,
         script_folder=waiting_folder(waiting_id),
         environment_folder=environment.path,
         platform_folder=platform_folder,
@@ -137,7 +137,7 @@ def spec_of(
     job = attempt.job
     return job_spec(
         name=f"mlops-{settings.INSTALLATION_ID}-job-{job.pk.hex[:12]}-{attempt.number}",
-        image=settings.RUNNER_IMAGE,
+        image=environment.image or settings.RUNNER_IMAGE,
         script_folder=script_folder(attempt),
         script_name=job.script_name,
         environment_folder=environment.path,

@@ -32,6 +32,8 @@ class Job(models.Model):
     scratch_mb = models.PositiveIntegerField(default=1024)
     gpus = models.PositiveSmallIntegerField(default=0)
     network = models.CharField(max_length=20, choices=Network, default=Network.INTERNET)
+    # Empty for a job of before there was a choice: it had the default.
+    python_version = models.CharField(max_length=10, blank=True, default="")
     owner = models.CharField(max_length=150, blank=True, default="")
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.NORMAL)
     rerun_of = models.ForeignKey(
@@ -380,6 +382,7 @@ class Resolution(models.Model):
 
     set_hash = models.CharField(max_length=64, unique=True)
     requirements = models.JSONField(default=list)
+    python_version = models.CharField(max_length=10, blank=True, default="")
     status = models.CharField(max_length=20, choices=Status, default=Status.RESOLVING)
     lock = models.TextField(blank=True, default="")
     environment_key = models.CharField(max_length=64, blank=True, default="")
@@ -425,6 +428,8 @@ class BuiltEnvironment(models.Model):
     state = models.CharField(max_length=20, choices=State, default=State.READY)
     lock = models.TextField(blank=True, default="")
     pylock = models.TextField(blank=True, default="")
+    # Empty while no base image that is offered has its Python.
+    python_version = models.CharField(max_length=10, blank=True, default="")
     packages = models.PositiveIntegerField(default=0)
     size_bytes = models.PositiveBigIntegerField(default=0)
     build_log = models.TextField(blank=True, default="")

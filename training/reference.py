@@ -32,7 +32,8 @@ class Limit:
 @dataclass(frozen=True)
 class Limits:
     """Of one job, of one upload, and of the platform as a whole; `waiting_for` is empty while a
-    new job would be taken at once. `network` is what jobs may reach: `default` and `maximum`.
+    new job would be taken at once. `network` is what jobs may reach: `default` and `maximum`; of
+    `python_versions` the first is the default.
     """
 
     job: tuple[Limit, ...]
@@ -40,6 +41,7 @@ class Limits:
     platform: tuple[Limit, ...]
     waiting_for: str
     network: Mapping[str, str]
+    python_versions: tuple[str, ...]
 
 
 def reasons() -> list[tuple[Reason, Ending]]:
@@ -66,6 +68,7 @@ def limits_now(*, owner: str) -> Limits:
         upload=_upload_limits(),
         platform=_platform_limits(owner),
         network=settings.JOB_NETWORK,
+        python_versions=settings.PYTHON_VERSIONS,
         waiting_for=room.why_not(example),
     )
 

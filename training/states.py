@@ -108,6 +108,7 @@ class Reason(TextChoices):
     LOG_QUOTA = "log_quota"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
+    PYTHON_NOT_OFFERED = "python_not_offered"
     REQUIREMENTS_INVALID = "requirements_invalid"
     REQUIREMENTS_NOT_FOUND = "requirements_not_found"
     REQUIREMENTS_CONFLICT = "requirements_conflict"
@@ -207,6 +208,10 @@ ENDINGS: dict[Reason, Ending] = {
     Reason.TIMEOUT: _users(
         "The script was still running when its time was over.",
         "Raise `timeout` (at most 3600 seconds) or train on less data.",
+    ),
+    Reason.PYTHON_NOT_OFFERED: _users(
+        "The Python version that was asked for is not offered any more.",
+        "GET /mlops/training/limits lists those that are.",
     ),
     Reason.REQUIREMENTS_INVALID: _users(
         "A requirement cannot be read.",

@@ -7,25 +7,19 @@ which step failed. What a refusal is about goes to `failure.json`, for whoever p
 
 import argparse
 import contextlib
-import html
 import json
 import os
-import platform
-import py_compile
-import re
 import subprocess
 import sys
 import threading
-import urllib.error
-import urllib.request
-import warnings
-from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
+import bytecode
+import fetch_source
+import index_pages
 import lock_file
 
 UV = "/opt/mlops/uv"
@@ -33,20 +27,10 @@ STORE = Path("/store")
 WHEELS = Path("/wheels")
 RESOLVE_FAILED, INSTALL_FAILED, COMPILE_FAILED = 2, 3, 4
 TOO_LARGE, DENIED, NO_HASH = 5, 6, 7
-COMMON = ["--quiet", "--no-config", "--cache-dir", str(STORE / "cache")]
+QUIET = ["--quiet", "--no-config"]
 WHEELS_ONLY = ["--only-binary", ":all:"]
 MB = 1_000_000
 LOOK_SECONDS = 2.0
-INDEX_SECONDS = 10.0
-INDEX_BYTES = 32 * MB
-PUBLIC_INDEX = "https://pypi.org/simple"
-INDEX_TYPES = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
-# What uv says of a package that it could not find, or only in other versions.
-WITHOUT_VERSION = re.compile(
-    r"no versions? of ([\w.-]+)|([\w.-]+)\S* has no wheels with|all versions of ([\w.-]+) have no"
-    r"|versions of ([\w.-]+) are available"
-)
-WITHOUT_PACKAGE = re.compile(r"([\w.-]+) was not found in the p")
 
 
 @dataclass(frozen=True)
@@ -57,16 +41,28 @@ class Order:
     max_mb: int
     denied: frozenset[str]
     offline: bool
+    cache: str
+    built: Path
 
     @classmethod
     def read(cls, folder: Path) -> "Order":
         values = json.loads((folder / "order.json").read_text())
-        return cls(**{**values, "denied": frozenset(values["denied"])})
+        checked = {"denied": frozenset(values["denied"]), "built": folder / "wheels"}
+        return cls(**{**values, **checked})
+
+    @property
+    def common(self) -> list[str]:
+        return [*QUIET, "--cache-dir", str(STORE / self.cache)]
+
+    @property
+    def bytecode(self) -> Path:
+        return STORE / f"{self.cache}-bytecode"
 
     @property
     def sources(self) -> list[str]:
         """Where uv looks beside the indexes that are in its variables."""
-        links = ["--find-links", str(WHEELS)] if WHEELS.is_dir() else []
+        folders = [folder for folder in (WHEELS, self.built) if folder.is_dir()]
+        links = [word for folder in folders for word in ("--find-links", str(folder))]
         return [*links, "--no-index"] if self.offline else links
 
 
@@ -81,7 +77,9 @@ class Refused(Exception):
 
 def main() -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("step", choices=["resolve", "build", "install", "platform", "prune"])
+    parser.add_argument(
+        "step", choices=["resolve", "build", "install", "platform", "prune", "fetch"]
+    )
     parser.add_argument("folder", type=Path, help="a folder below /store/building, made by us")
     arguments = parser.parse_args()
     steps = {
@@ -90,6 +88,7 @@ def main() -> int:
         "install": install_lock,
         "platform": install_platform,
         "prune": prune,
+        "fetch": fetch,
     }
     try:
         steps[arguments.step](arguments.folder, Order.read(arguments.folder))
@@ -102,14 +101,15 @@ def main() -> int:
 def resolve(folder: Path, order: Order) -> lock_file.Lock:
     """`requirements.in` and `constraints.in` become `lock.txt` and `pylock.toml`."""
     found = folder / "pylock.found.toml"
-    command = [UV, "pip", "compile", *COMMON, *WHEELS_ONLY, *order.sources, "--no-header"]
+    command = [UV, "pip", "compile", *order.common, *WHEELS_ONLY, *order.sources, "--no-header"]
     command += ["--generate-hashes", "--format", "pylock.toml", "--python", sys.executable]
     command += ["--constraint", str(folder / "constraints.in")]
     command += ["--output-file", str(found), str(folder / "requirements.in")]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         print(done.stderr, end="", file=sys.stderr, flush=True)
-        raise Refused(RESOLVE_FAILED, **_about(done.stderr, order))
+        about = index_pages.missing_package(done.stderr, wheels=WHEELS, offline=order.offline)
+        raise Refused(RESOLVE_FAILED, **about)
     try:
         lock = lock_file.read(found.read_text())
     except lock_file.NoHash as error:
@@ -137,31 +137,61 @@ def install_lock(folder: Path, order: Order) -> None:
     environment = folder / "environment"
     lock = folder / "lock.txt"
     print(f"Installing {len(lock_file.pins_in(lock.read_text()))} packages", flush=True)
-    make = [UV, "venv", *COMMON, "--relocatable", "--python", sys.executable, str(environment)]
-    fill = [UV, "pip", "sync", *COMMON, *WHEELS_ONLY, *order.sources, "--require-hashes"]
+    make = [
+        UV,
+        "venv",
+        *order.common,
+        "--relocatable",
+        "--python",
+        sys.executable,
+        str(environment),
+    ]
+    fill = [UV, "pip", "sync", *order.common, *WHEELS_ONLY, *order.sources, "--require-hashes"]
     fill += ["--link-mode", "hardlink", "--python", str(environment / "bin" / "python"), str(lock)]
     for command in (make, fill):
         if _run_within(command, environment, max_mb=order.max_mb):
             raise Refused(INSTALL_FAILED)
     print("Compiling", flush=True)
-    _compile(environment / "lib", shown_as="/env/lib")
+    _compile(environment / "lib", order, shown_as="/env/lib")
 
 
 def install_platform(folder: Path, order: Order) -> None:
     """`requirements.in` becomes a plain folder for the end of `sys.path`, mounted at /platform."""
     target = folder / "environment"
-    command = [UV, "pip", "install", *COMMON, *WHEELS_ONLY, *order.sources]
+    command = [UV, "pip", "install", *order.common, *WHEELS_ONLY, *order.sources]
     command += ["--link-mode", "hardlink", "--python", sys.executable, "--target", str(target)]
     command += ["--requirements", str(folder / "requirements.in")]
     if subprocess.run(command).returncode:
         raise Refused(INSTALL_FAILED)
-    _compile(target, shown_as="/platform")
+    _compile(target, order, shown_as="/platform")
 
 
 def prune(folder: Path, order: Order) -> None:
     """Removes from uv's cache what can be downloaded again; environments keep their own links."""
-    if subprocess.run([UV, "cache", "prune", *COMMON, "--ci"]).returncode:
+    if subprocess.run([UV, "cache", "prune", *order.common, "--ci"]).returncode:
         raise Refused(INSTALL_FAILED)
+    bytecode.forget_unused(order.bytecode)
+
+
+def fetch(folder: Path, order: Order) -> None:
+    """The source that `source.json` names, and what it needs to be built, become `source/`."""
+    wanted = json.loads((folder / "source.json").read_text())
+    try:
+        needed = fetch_source.fetch(wanted, folder / "source", wheels=WHEELS, offline=order.offline)
+    except fetch_source.NotFetched as error:
+        print(error, file=sys.stderr, flush=True)
+        raise Refused(INSTALL_FAILED, package=wanted["package"]) from error
+    denied = [name for name in needed.names if name in order.denied]
+    if denied:
+        raise Refused(DENIED, package=denied[0])
+    if not needed.requirements:
+        return
+    # Copies: whatever is built next may write to these, and must not write to a cache.
+    command = [UV, "pip", "install", *order.common, *WHEELS_ONLY, *order.sources]
+    command += ["--link-mode", "copy", "--python", sys.executable]
+    command += ["--target", str(folder / "source" / "needed"), "--", *needed.requirements]
+    if subprocess.run(command).returncode:
+        raise Refused(INSTALL_FAILED, package=wanted["package"])
 
 
 def _run_within(command: Sequence[str], folder: Path, *, max_mb: int) -> int:
@@ -199,114 +229,11 @@ def _files(folder: Path | str) -> Iterator["os.DirEntry[str]"]:
                 yield entry
 
 
-def _compile(folder: Path, *, shown_as: str) -> None:
-    """Bytecode now, or every job pays for it: the folder is mounted read-only.
-
-    By processes of this one, which imports nothing of the environment: its `.pth` files would run
-    code of its packages here. Each takes every so many-th file, the largest first, since handing
-    them out one by one costs a quarter of the time (`bench/environments.py`). Files that are not
-    valid for this Python (templates, test data) are no failure: their import is.
-    """
-    sources = [entry for entry in _files(folder) if entry.name.endswith(".py")]
-    sources.sort(key=lambda entry: entry.stat(follow_symlinks=False).st_size, reverse=True)
-    paths = [entry.path for entry in sources]
-    count = len(os.sched_getaffinity(0))
-    children = [_forked(paths[start::count], folder, shown_as) for start in range(count)]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(codes):
+def _compile(folder: Path, order: Order, *, shown_as: str) -> None:
+    """Bytecode now, or every job pays for it: the folder is mounted read-only."""
+    paths = [entry.path for entry in _files(folder) if entry.name.endswith(".py")]
+    if not bytecode.compile_all(paths, folder, shown_as=shown_as, kept=order.bytecode):
         raise Refused(COMPILE_FAILED)
-
-
-def _forked(paths: Sequence[str], folder: Path, shown_as: str) -> int:
-    """The id of a process that compiles these; it ends with 1 when the disk takes no more."""
-    child = os.fork()
-    if child:
-        return child
-    code = 1
-    # Packages' own warnings (an escape that is none) are nobody's business here.
-    warnings.simplefilter("ignore")
-    try:
-        for path in paths:
-            with contextlib.suppress(py_compile.PyCompileError, ValueError, RecursionError):
-                py_compile.compile(path, dfile=shown_as + path[len(str(folder)) :], doraise=True)
-        code = 0
-    except OSError as error:
-        print(f"Compiling failed: {error}", file=sys.stderr, flush=True)
-    finally:
-        os._exit(code)
-
-
-# -- what there is instead -------------------------------------------------------------------------
-def _about(told: str, order: Order) -> dict[str, Any]:
-    """The package that uv did not find, or not in that version; then with the versions there are.
-
-    No more than one page of one index is asked for.
-    """
-    flat = " ".join(told.split())
-    missing = WITHOUT_PACKAGE.search(flat)
-    if missing:
-        return {"package": missing[1]}
-    wanted = WITHOUT_VERSION.search(flat)
-    if wanted is None:
-        return {}
-    name = re.split(r"[<>=!~\[]", next(filter(None, wanted.groups())))[0].rstrip(".")
-    files = _files_of(name, order)
-    return {
-        "package": name,
-        "versions": sorted({_version(file) for file in files if _fits(file)}),
-        "only_sources": bool(files) and not any(file.endswith(".whl") for file in files),
-    }
-
-
-def _files_of(name: str, order: Order) -> list[str]:
-    """The names of a package's files, from the first index that has it; empty when none answers."""
-    normalised = re.sub(r"[-_.]+", "-", name).lower()
-    if order.offline:
-        return [path.name for path in WHEELS.glob("*.whl") if _package(path.name) == normalised]
-    indexes = os.environ.get("UV_INDEX", "").split()
-    for index in [*indexes, os.environ.get("UV_DEFAULT_INDEX") or PUBLIC_INDEX]:
-        with contextlib.suppress(urllib.error.URLError, OSError, ValueError):
-            return _listed(f"{index.rstrip('/')}/{normalised}/")
-    return []
-
-
-def _listed(address: str) -> list[str]:
-    """The files of one page of an index, JSON or HTML. Raises URLError, OSError, ValueError."""
-    parts = urlsplit(address)
-    userinfo, _, host = parts.netloc.rpartition("@")
-    bare = urlunsplit((parts.scheme, host, parts.path, "", ""))
-    request = urllib.request.Request(bare, headers={"Accept": INDEX_TYPES})  # noqa: S310
-    if userinfo:
-        request.add_header(
-            "Authorization", f"Basic {b64encode(unquote(userinfo).encode()).decode()}"
-        )
-    with urllib.request.urlopen(request, timeout=INDEX_SECONDS) as answer:  # noqa: S310
-        text = answer.read(INDEX_BYTES).decode()
-        if "json" in answer.headers.get("Content-Type", ""):
-            return [str(file["filename"]) for file in json.loads(text)["files"]]
-    return [html.unescape(name).strip() for name in re.findall(r"<a [^>]*>([^<]+)</a>", text)]
-
-
-def _package(file: str) -> str:
-    return re.sub(r"[-_.]+", "-", file.partition("-")[0]).lower()
-
-
-def _version(file: str) -> str:
-    return file.split("-")[1]
-
-
-def _fits(file: str) -> bool:
-    """Whether a wheel is for this Python and machine, by its name; near enough for a hint."""
-    if not file.endswith(".whl") or file.count("-") < 4:
-        return False
-    python, abi, machine = file.removesuffix(".whl").rsplit("-", 3)[1:]
-    ours = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    interpreter = any(tag in ("py3", ours) for tag in python.split(".")) or abi == "abi3"
-    return interpreter and _any_of(machine.split("."), ("any", platform.machine()))
-
-
-def _any_of(tags: Iterable[str], endings: tuple[str, ...]) -> bool:
-    return any(tag.endswith(endings) and not tag.startswith(("win", "macosx")) for tag in tags)
 
 
 if __name__ == "__main__":

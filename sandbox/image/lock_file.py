@@ -86,6 +86,11 @@ def pins_in(requirements: str) -> list[str]:
     return [line.removesuffix("\\").strip() for line in lines if line and line[0] not in "-#"]
 
 
+def has_hashes(requirements: str) -> bool:
+    """Whether every pin of a requirements file has one: those of long ago have none."""
+    return 0 < len(pins_in(requirements)) <= requirements.count("--hash=sha256:")
+
+
 def _package(entry: dict[str, Any]) -> Package:
     name, version = str(entry["name"]), str(entry.get("version", ""))
     archive = entry.get("archive")

@@ -306,6 +306,15 @@ def test_a_lost_environment_is_built_again_from_its_lock(environments: Environme
     assert environments.restore("0" * 20, output=silent) is None
 
 
+def test_a_lock_without_hashes_becomes_an_environment_with_the_same_versions(
+    environments: EnvironmentStore, plain_environment: Environment
+):
+    pins = pins_in(plain_environment.lock)
+    old = "".join(f"{pin}\n" for pin in pins)
+    assert environments.restore("0" * 20, output=silent, lock=old) is None
+    assert pins_in(environments.build_alike(old, output=silent).lock) == pins
+
+
 def test_an_environment_is_removed_only_when_no_container_has_it_and_none_may_have_it_soon(
     environments: EnvironmentStore, jobs: JobRunner, tmp_path: Path
 ):

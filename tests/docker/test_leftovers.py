@@ -22,11 +22,8 @@ from training.leftovers import Leftovers
 BUILDER = """\
 import sys, threading
 from pathlib import Path
-from sandbox.environments import EnvironmentStore
-store = EnvironmentStore(
-    root=Path(sys.argv[1]), engine=None, image="", network="", installation_id="", build_seconds=1
-)
-with store._build_folder() as folder:
+from sandbox.store_folders import StoreFolders
+with StoreFolders(Path(sys.argv[1])).build_folder() as folder:
     (folder / "half-made").touch()
     print(folder.name, flush=True)
     threading.Event().wait()

@@ -56,6 +56,8 @@ def test_a_models_lost_environment_is_built_again_from_its_lock_when_it_is_asked
 
     environment = environment_with(platform, "six==1.14.0")
     assert environment["requirements_txt"] == lock
+    python = platform.get("/mlops/training/limits").json()["python_version"]
+    assert {job["python_version"], environment["python_version"]} == {python["default"]}
     address = f"/mlops/environments/{environment['key']}"
     refused = platform.delete(address)
     assert refused.status_code == 409

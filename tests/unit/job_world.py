@@ -377,7 +377,7 @@ class World:
 
         replaced = [
             ("training.engine_room.engine", lambda: self.engine),
-            ("training.engine_room.environments", lambda: FaultyStore(self.faults)),
+            ("training.engine_room.environments", lambda *_: FaultyStore(self.faults)),
             ("training.services.claim.async_task", queue),
             ("training.services.finish.async_task", queue),
             ("training.services.waiting.async_task", queue),

@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from django.utils import timezone
 from inference.models import ModelServer
 from registry.mlflow_client import RegistryUnavailable
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentInUse, Stored
+from sandbox.store_folders import StoreFolders
 from training.models import Attempt, BuiltEnvironment, Job
 from training.services import environments
 
@@ -48,6 +49,12 @@ class FakeStore:
     def lock_files(self, key: str) -> tuple[str, str]:
         return LOCK, 'lock-version = "1.0"\n'
 
+    def fits(self, key: str, lock: str) -> bool:
+        return True
+
+    def restore(self, key: str, *, output: Any, lock: str = "") -> Environment | None:
+        return None
+
     def remove(self, key: str) -> bool:
         return key not in self.mounted and self.there.pop(key, None) is not None
 
@@ -75,9 +82,15 @@ class FakeStore:
 class Models:
     """Which jobs a registered model came from."""
 
-    def __init__(self, *jobs: str) -> None:
+    def __init__(self, *jobs: str, versions: Sequence[tuple[str, str]] = ()) -> None:
         self.jobs = jobs
+        self.versions = versions
         self.away = False
+
+    def registered_versions(self) -> frozenset[tuple[str, str]]:
+        if self.away:
+            raise RegistryUnavailable
+        return frozenset(self.versions)
 
     def jobs_with_models(self) -> frozenset[str]:
         if self.away:
@@ -88,7 +101,7 @@ class Models:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch, db: Any) -> Iterator[FakeStore]:
     fake = FakeStore()
-    monkeypatch.setattr(environments.engine_room, "environments", lambda: fake)
+    monkeypatch.setattr(environments.engine_room, "environments", lambda *_: fake)
     monkeypatch.setattr(environments, "model_registry", lambda: fake.models)
     yield fake
 
@@ -176,6 +189,33 @@ def test_the_least_recently_used_go_until_the_low_mark_and_never_one_that_is_nee
     assert store.pruned == 1
 
 
+def test_a_model_that_no_job_made_keeps_the_environment_that_serves_it_while_it_is_registered(
+    store: FakeStore, settings: Any
+):
+    settings.ENVIRONMENTS_MAX_MB = 1
+    now = timezone.now()
+    for name in ("by-hand", "deleted"):
+        store.add(name, megabytes=10, used_at=1_000_000)
+        a_stopped = {"status": "stopped", "environment_key": name}
+        times = {"created_at": now, "changed_at": now}
+        ModelServer.objects.create(model_name=name, version="1", **a_stopped, **times)
+    environments.keep_house(Models(versions=[("by-hand", "1"), ("deleted", "2")]))
+    assert set(store.there) == {"by-hand"}
+    assert BuiltEnvironment.objects.get(pk="by-hand").needed_by == ["model by-hand version 1"]
+
+
+def test_an_environment_that_somebody_asks_for_while_it_is_removed_stays(tmp_path: Path):
+    folders = StoreFolders(tmp_path)
+    folders.prepare()
+    folders.environment("a").mkdir()
+    folders.touch("a")
+    assert not folders.remove("a", unless_used_since=0.0)
+    assert folders.environment("a").is_dir()
+    assert folders.remove("a", unless_used_since=folders.used_at("a"))
+    assert not folders.environment("a").exists()
+    assert list(folders.building.iterdir()) == []
+
+
 def test_the_cache_goes_before_any_environment(store: FakeStore, settings: Any):
     settings.ENVIRONMENTS_MAX_MB = 50
     store.add("a", megabytes=40)
@@ -217,6 +257,17 @@ def test_what_is_needed_is_not_deleted_and_the_answer_says_by_whom(api: Client, 
     for answer in (api.delete(f"{PATH}/running"), api.post(f"{PATH}/running/rebuild")):
         assert answer.status_code == 409
         assert str(job.pk) in answer.json()["detail"]
+
+
+def test_what_was_taken_since_it_was_asked_for_is_not_built_again_meanwhile(
+    api: Client, store: FakeStore
+):
+    a_row("a")
+    assert api.post(f"{PATH}/a/rebuild").status_code == 202
+    running_in("a")
+    environments.change("a")
+    row = BuiltEnvironment.objects.get(pk="a")
+    assert (row.state, row.asked, store.built) == ("ready", "rebuild", [])
 
 
 def test_a_job_that_came_meanwhile_keeps_its_environment(api: Client, store: FakeStore):

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from sandbox import environments
+from sandbox import environment_failures
 from sandbox.build_rules import BuildRules, InvalidSetting, rules_from
-from sandbox.environments import EnvironmentFailed, failure_of
+from sandbox.environment_failures import EnvironmentFailed, failure_of
 from sandbox.image.lock_file import NoHash, pins_in, read
 from training.api.requirements_check import requirement_problem
 from training.modules import near_names
 from training.services.resolve import reason_of
 
-IMAGE = Path(environments.__file__).parent / "image"
+IMAGE = Path(environment_failures.__file__).parent / "image"
 FOUND = """\
 lock-version = "1.0"
 created-by = "uv"
@@ -85,7 +85,11 @@ def test_a_file_without_a_hash_is_no_lock():
 
 def test_the_codes_of_the_build_container_are_known_outside():
     text = (IMAGE / "build_environment.py").read_text()
-    codes = (environments.TOO_LARGE, environments.DENIED, environments.NO_HASH)
+    codes = (
+        environment_failures.TOO_LARGE,
+        environment_failures.DENIED,
+        environment_failures.NO_HASH,
+    )
     assert f"TOO_LARGE, DENIED, NO_HASH = {', '.join(map(str, codes))}\n" in text
 
 
@@ -126,6 +130,12 @@ def test_versions_are_told_newest_first_and_not_by_the_dozen():
     hint = failure_of(2, missing, {"package": "x", "versions": versions}).hint
     assert "x comes in 1.11, 1.10, 1.9" in hint
     assert hint.endswith("and 4 older.")
+
+
+def test_wheels_for_another_python_are_told_where_there_are_none_for_this_one():
+    about = {"package": "x", "python": "3.13", "versions": [], "pythons": ["9", "11"]}
+    hint = failure_of(2, "Because x==1 has no usable wheels", about).hint
+    assert hint.startswith("x has wheels for Python 3.9, 3.11, and none for Python 3.13.")
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,19 @@ def test_a_rerun_has_no_more_network_than_the_operator_allows_by_now(api: Client
     assert again(api, first, {"network": "internet"}).json()["errors"][0]["field"] == "network"
 
 
+def test_a_rerun_has_the_same_python_or_another_that_is_offered(api: Client, settings):
+    settings.PYTHON_IMAGES = {"3.11": "a", "3.13": "b"}
+    settings.PYTHON_VERSIONS = ("3.11", "3.13")
+    first = a_job(python_version="3.13")
+    assert made(again(api, first)).python_version == "3.13"
+    assert made(again(api, first, {"python_version": "3.11"})).python_version == "3.11"
+    settings.PYTHON_VERSIONS = ("3.11",)
+    refused = again(api, first)
+    assert refused.status_code == 400
+    assert refused.json()["errors"][0]["field"] == "python_version"
+    assert made(again(api, first, {"python_version": "3.11"})).python_version == "3.11"
+
+
 def test_a_rerun_is_found_by_its_own_tags(api: Client):
     second = made(again(api, a_job(), {"tags": {"team": "risk"}}))
     found = api.get("/mlops/training/jobs?tag=team=risk").json()["jobs"]

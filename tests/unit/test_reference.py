@@ -47,6 +47,12 @@ def test_limits_say_how_much_is_used(api: Client, room, settings):
     assert limits["waiting_for"] is None
 
 
+def test_limits_say_which_pythons_there_are(api: Client, settings):
+    settings.PYTHON_VERSIONS = ("3.11", "3.13")
+    told = api.get("/mlops/training/limits").json()["python_version"]
+    assert told == {"default": "3.11", "offered": ["3.11", "3.13"]}
+
+
 def test_limits_name_what_new_jobs_wait_for(api: Client, room):
     room.short_of = "disk"
     room.save()

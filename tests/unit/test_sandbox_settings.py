@@ -24,6 +24,7 @@ WORDS = {
     "MLOPS_BUILD_EXTRA_INDEXES": "https://192.0.2.2/simple",
     "MLOPS_BUILD_WHEELS": "",
     "MLOPS_BUILD_OFFLINE": "",
+    "MLOPS_PYTHON_IMAGES": "3.11=n",
     **dict.fromkeys((name for name in VARIABLES if name.endswith("S_NETWORK")), "n"),
     "MLOPS_OFFLINE_NETWORK": "n",
 }
@@ -64,7 +65,7 @@ specs = {
 for room in (training.engine_room, inference.engine_room):
     room.engine = Engine
     store = room.environments()
-    store._base, store._before_build = "base", lambda: None
+    store._steps._containers = replace(store._steps._containers, before=lambda: None)
     store.platform_folder = lambda: platform
     specs[f"build of {room.__name__}"] = made(store.prune_cache)
 specs["server"] = made(

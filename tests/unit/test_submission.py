@@ -356,6 +356,25 @@ def test_there_are_no_other_networks(value):
     assert problems(a_body(network=value)) == {"network": "There is no such network."}
 
 
+@pytest.mark.parametrize("value", ["3.13", "3.11", None])
+def test_a_job_may_ask_for_a_python_that_is_offered(value):
+    both = replace(LIMITS, pythons=("3.11", "3.13"))
+    body = json.dumps(a_body(python_version=value)).encode()
+    assert parse_upload(body, "application/json", limits=both).python_version == (value or "3.11")
+
+
+@pytest.mark.parametrize("value", ["3.9", "", "python3", 3.13, ["3.11"], True])
+def test_another_python_is_refused_with_those_that_there_are(value):
+    both = replace(LIMITS, pythons=("3.11", "3.13"))
+    with pytest.raises(UploadRejected) as refused:
+        parse_upload(
+            json.dumps(a_body(python_version=value)).encode(), "application/json", limits=both
+        )
+    (error,) = refused.value.errors
+    assert error["field"] == "python_version"
+    assert "Send 3.11 or 3.13" in error["hint"]
+
+
 def test_nobody_gets_more_network_than_the_operator_allows():
     strict = replace(LIMITS, network={"default": "internet", "maximum": "none"})
     body = json.dumps(a_body()).encode()

@@ -45,7 +45,7 @@ class Store:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     made = Store()
-    monkeypatch.setattr(resolve.engine_room, "environments", lambda: made)
+    monkeypatch.setattr(resolve.engine_room, "environments", lambda *_: made)
     return made
 
 
@@ -73,7 +73,7 @@ def check(api: Client, script: str = GOOD, **fields: Any) -> dict[str, Any]:
 
 def resolved(api: Client, *requirements: str) -> None:
     """The set is known from now on."""
-    known = resolve.ask(requirements)
+    known = resolve.ask(requirements, python_version="3.11")
     assert known is not None
     resolve.answer(known.pk)
 
@@ -278,19 +278,20 @@ def test_an_answer_that_fails_is_an_answer(
 
 def test_a_failure_of_ours_is_asked_again_soon_and_a_refusal_later(db, store):
     store.answer = EngineUnavailable("gone")
-    known = resolve.ask(["a"])
+    known = resolve.ask(["a"], python_version="3.11")
     resolve.answer(known.pk)
-    assert resolve.ask(["a"]).status == "failed"
+    assert resolve.ask(["a"], python_version="3.11").status == "failed"
     Resolution.objects.update(answered_at=timezone.now() - timedelta(seconds=31))
-    assert resolve.ask(["a"]).status == "resolving"
+    assert resolve.ask(["a"], python_version="3.11").status == "resolving"
     store.answer = EnvironmentFailed(reason="requirements_not_found", detail="No a.", hint="")
     resolve.answer(known.pk)
     Resolution.objects.update(answered_at=timezone.now() - timedelta(seconds=31))
-    assert resolve.ask(["a"]).status == "failed"
+    assert resolve.ask(["a"], python_version="3.11").status == "failed"
 
 
 def test_a_lost_task_is_queued_again_and_one_is_resolved_at_a_time(db, tasks):
-    first, second = resolve.ask(["a"]), resolve.ask(["b"])
+    first = resolve.ask(["a"], python_version="3.11")
+    second = resolve.ask(["b"], python_version="3.11")
     resolve.dispatch()
     assert tasks == [first.pk]
     late = timezone.now() - timedelta(seconds=resolve.RESOLVE_PATIENCE_SECONDS + 1)
@@ -305,7 +306,7 @@ def test_a_lost_task_is_queued_again_and_one_is_resolved_at_a_time(db, tasks):
 
 def test_a_question_takes_no_worker_from_jobs(db, tasks, settings):
     settings.LONG_TASKS = 1
-    resolve.ask(["a"])
+    resolve.ask(["a"], python_version="3.11")
     a_job()
     Job.objects.update(status="running", phase="building_environment")
     resolve.dispatch()
@@ -318,7 +319,7 @@ def test_a_question_takes_no_worker_from_jobs(db, tasks, settings):
 
 def test_too_many_questions_are_not_asked(api: Client):
     for number in range(resolve.OPEN_MAX):
-        resolve.ask([f"p{number}"])
+        resolve.ask([f"p{number}"], python_version="3.11")
     assert check(api, requirements=["one-more"])["requirements"]["status"] == "not_asked"
     assert Resolution.objects.count() == resolve.OPEN_MAX
 

@@ -52,4 +52,5 @@ def upload_limits() -> UploadLimits:
         network=settings.JOB_NETWORK,
         job=job_bounds(),
         packages=settings.BUILD_RULES,
+        pythons=settings.PYTHON_VERSIONS,
     )

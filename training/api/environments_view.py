@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
@@ -36,6 +36,7 @@ KEY = OpenApiParameter(
 ROW_EXAMPLE = {
     "key": "0f3b6d4c1a2e5f708192",
     "state": "ready",
+    "python_version": "3.11",
     "packages": 38,
     "size_mb": 402.7,
     "created_at": "2025-10-23T09:58:10Z",
@@ -83,6 +84,10 @@ class EnvironmentSerializer(serializers.Serializer):
     state = serializers.ChoiceField(
         choices=BuiltEnvironment.State.choices,
         help_text="`gone`: not on the disk; it is built again from its lock when it is needed.",
+    )
+    python_version = serializers.CharField(
+        allow_null=True,
+        help_text="Null: no base image that is offered has it, or nobody has looked yet.",
     )
     packages = serializers.IntegerField(help_text="How many packages are in it.")
     size_mb = serializers.FloatField(
@@ -184,7 +189,7 @@ class EnvironmentListView(APIView):
 
 
 class BuiltEnvironmentView(APIView):
-    problem_codes = ("404", "409")
+    problem_codes: ClassVar = {"GET": ("404",), "DELETE": ("404", "409")}
 
     @extend_schema(
         operation_id="get_environment",
@@ -198,7 +203,6 @@ class BuiltEnvironmentView(APIView):
                 "Environment", value=DETAIL_EXAMPLE, response_only=True, status_codes=["200"]
             ),
             problem_example("Unknown environment", UNKNOWN_EXAMPLE, "404"),
-            problem_example("Needed", NEEDED_EXAMPLE, "409"),
         ],
     )
     def get(self, request: Request, key: str) -> Response:
@@ -254,6 +258,7 @@ def _row(one: BuiltEnvironment) -> dict[str, Any]:
     return {
         "key": one.key,
         "state": one.state,
+        "python_version": one.python_version or None,
         "packages": one.packages,
         "size_mb": round(one.size_bytes / MB, 1),
         "created_at": one.created_at,

@@ -72,6 +72,7 @@ JOB_EXAMPLE = {
     "pids": 256,
     "scratch_mb": 1024,
     "gpus": 0,
+    "python_version": "3.11",
     "rerun_of": None,
     "reruns": [],
     "attempts": [

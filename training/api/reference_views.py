@@ -63,6 +63,15 @@ class NetworkLimitSerializer(serializers.Serializer):
     maximum = serializers.ChoiceField(choices=Network.choices, help_text="The most there can be.")
 
 
+class PythonLimitSerializer(serializers.Serializer):
+    """What the operator's base images offer."""
+
+    default = serializers.CharField(help_text="What holds where nothing is asked for.")
+    offered = serializers.ListField(
+        child=serializers.CharField(), help_text="What `python_version` of an upload may be."
+    )
+
+
 class LimitsSerializer(serializers.Serializer):
     """Every limit, by its name."""
 
@@ -73,6 +82,7 @@ class LimitsSerializer(serializers.Serializer):
         help_text="Of all jobs together; `user_jobs` counts yours.",
     )
     network = NetworkLimitSerializer(help_text="What one job may reach.")
+    python_version = PythonLimitSerializer(help_text="Which Python one job may have.")
     waiting_for = serializers.ChoiceField(
         choices=WAITING_FOR,
         allow_null=True,
@@ -144,6 +154,7 @@ LIMITS_EXAMPLE = {
         }
     },
     "network": {"default": "internet", "maximum": "internet"},
+    "python_version": {"default": "3.11", "offered": ["3.11", "3.13"]},
     "waiting_for": None,
 }
 
@@ -192,4 +203,6 @@ class LimitsView(APIView):
             for name, group in groups.items()
         }
         document["network"] = dict(limits.network)
+        versions = list(limits.python_versions)
+        document["python_version"] = {"default": versions[0], "offered": versions}
         return Response({**document, "waiting_for": limits.waiting_for or None})

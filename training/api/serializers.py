@@ -107,6 +107,13 @@ class UploadSerializer(LimitFieldsSerializer):
             "What the script may reach beside MLflow: `internet` (no private address), or `none`."
         ),
     )
+    python_version = serializers.CharField(
+        required=False,
+        help_text=(
+            "The Python of the script and its packages, such as `3.11`: one of those that "
+            "GET /mlops/training/limits lists; the first of them where nothing is asked for."
+        ),
+    )
 
 
 class UploadFormSerializer(UploadSerializer):
@@ -155,6 +162,9 @@ class EditsSerializer(LimitFieldsSerializer):
     )
     network = serializers.ChoiceField(
         choices=Network.choices, required=False, help_text="What the script may reach."
+    )
+    python_version = serializers.CharField(
+        required=False, help_text="One of those that GET /mlops/training/limits lists."
     )
 
 
@@ -262,6 +272,9 @@ class JobRowSerializer(JobAcceptedSerializer):
     pids = serializers.IntegerField(help_text="Processes and threads that it may have.")
     scratch_mb = serializers.IntegerField(help_text="MiB of its `/scratch`.")
     gpus = serializers.IntegerField(help_text="GPUs that it has to itself while it runs.")
+    python_version = serializers.CharField(
+        allow_null=True, help_text="Null for jobs of before there was a choice."
+    )
     rerun_of = serializers.CharField(allow_null=True, help_text="The job that this one runs again.")
     reruns = serializers.ListField(
         child=serializers.CharField(), help_text="The jobs that run this one again."
@@ -321,6 +334,7 @@ def row_document(job: Job, facts: JobFacts) -> dict[str, Any]:
         "tags": job.tags,
         "network": job.network,
         **asdict(JobLimits.of(job)),
+        "python_version": job.python_version or None,
         "rerun_of": str(job.rerun_of_id) if job.rerun_of_id else None,
         "reruns": [str(job_id) for job_id in facts.reruns],
         "attempts": [_attempt_document(attempt) for attempt in facts.attempts],

@@ -13,7 +13,7 @@ import math
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import PurePosixPath
@@ -49,11 +49,15 @@ JSON_FIELDS = frozenset(
         "priority",
         "network",
         *LIMIT_FIELDS,
+        "python_version",
     }
 )
 FORM_FIELDS = (JSON_FIELDS - {"script_content", "script_encoding"}) | {"script"}
 EDITABLE_FIELDS = frozenset(
-    {"environment_vars", "requirements", "timeout", "tags", "network", *LIMIT_FIELDS}
+    {
+        *("environment_vars", "requirements", "timeout", "tags", "network", "python_version"),
+        *LIMIT_FIELDS,
+    }
 )
 SCRIPT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. -]*\.py")
 SCRIPT_NAME_MAX = 100
@@ -96,7 +100,8 @@ PASTED_WARNING = "script_content was not valid JSON; it was taken raw, exactly a
 @dataclass(frozen=True)
 class UploadLimits:
     """What the operator allows. `timeout` has `minimum`, `default` and `maximum` in seconds,
-    `network` has `default` and `maximum`, `job` a bound for each field of `JobLimits`."""
+    `network` has `default` and `maximum`, `job` a bound for each field of `JobLimits`; of `pythons`
+    the first is the default."""
 
     script_max_bytes: int
     allow_urls: bool
@@ -104,6 +109,7 @@ class UploadLimits:
     network: Mapping[str, str]
     job: Mapping[str, Bound]
     packages: BuildRules = BuildRules()
+    pythons: tuple[str, ...] = ("3.11",)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class Submission:
     network: Network
     limits: JobLimits
     priority: Priority = Priority.NORMAL
+    python_version: str = ""
     warnings: tuple[str, ...] = ()
 
 
@@ -134,6 +141,7 @@ class Edits:
     tags: tuple[tuple[str, str], ...] | None = None
     network: Network | None = None
     limits: Mapping[str, float] | None = None
+    python_version: str | None = None
 
 
 class UploadRejected(APIException):
@@ -199,6 +207,7 @@ def parse_edits(
         tags=check.tags() if "tags" in fields else None,
         network=check.network() if "network" in fields else None,
         limits=check.limits([name for name in LIMIT_FIELDS if name in fields]) or None,
+        python_version=check.python_version() if "python_version" in fields else None,
     )
     check.raise_if_any()
     return edits
@@ -399,6 +408,7 @@ def _checked(
         network=check.network(),
         limits=JobLimits(**check.limits(LIMIT_FIELDS)),
         priority=check.priority(),
+        python_version=check.python_version(),
         warnings=warnings,
     )
     check.raise_if_any()
@@ -591,6 +601,16 @@ class _Check:
             return value
         return bound.default
 
+    def python_version(self) -> str:
+        offered = self._limits.pythons
+        value = self._fields.get("python_version")
+        if value is None:
+            return offered[0]
+        problem = python_problem(value, offered=offered)
+        if problem is not None:
+            self._errors += problem.errors
+        return str(value)
+
     def _texts(self, field: str, *, maximum: int) -> dict[str, str]:
         """A mapping of text to text; what is not becomes a problem and an empty mapping."""
         value = self._fields.get(field)
@@ -647,6 +667,18 @@ def _is_number(value: object, *, whole: bool) -> bool:
     if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
         return False
     return math.isfinite(value)
+
+
+def python_problem(value: Any, *, offered: Sequence[str]) -> UploadRejected | None:
+    """Why nobody can have this Python; None when it is one of those that are offered."""
+    if value in offered:
+        return None
+    hint = f"Send {' or '.join(offered)} as text; GET /mlops/training/limits lists them."
+    told = f"Python {value[:FIELD_NAME_SHOWN]} is not offered." if isinstance(value, str) else ""
+    detail = told or "This field must be text."
+    error = {"field": "python_version", "detail": detail, "hint": hint}
+    sentence = f"The request is not valid. python_version: {detail}"
+    return UploadRejected(sentence, errors=[error], hint=hint)
 
 
 def _is_plain_path(name: str) -> bool:

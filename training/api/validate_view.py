@@ -74,6 +74,7 @@ class JobLimitsSerializer(serializers.Serializer):
     network = serializers.ChoiceField(
         choices=Network.choices, help_text="What it may reach beside MLflow."
     )
+    python_version = serializers.CharField(help_text="Its Python.")
     attempts = serializers.IntegerField(help_text="How often it is tried when we fail.")
 
 
@@ -115,6 +116,7 @@ VALID_EXAMPLE = {
         "scratch_mb": 1024,
         "gpus": 0,
         "network": "internet",
+        "python_version": "3.11",
         "attempts": 3,
     },
     "queue": {"position": 1, "waiting_for": None},
@@ -225,5 +227,6 @@ def _limits_document(job: Job) -> dict[str, Any]:
         "timeout_seconds": job.timeout_seconds,
         **asdict(JobLimits.of(job)),
         "network": str(job.network),
+        "python_version": job.python_version,
         "attempts": settings.JOB_MAX_ATTEMPTS,
     }

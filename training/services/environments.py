@@ -9,9 +9,10 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
+from itertools import chain
 
 from django.conf import settings
 from django.db.models import Count, F, Q
@@ -32,6 +33,7 @@ from sandbox.image.lock_file import pins_in
 from training import engine_room
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, BuiltEnvironment, Job
+from training.python_versions import version_of
 from training.services.claim import builders_busy
 from training.states import Phase, Status
 
@@ -49,10 +51,17 @@ LOW_MARK = 0.9
 MB = 1_000_000
 BATCH = 500
 WATCH_SECONDS = 1.0
+NOT_ITS_BASE = (
+    "It has no hashes, or was made on a base image that is not in use any more. A job with the "
+    "same requirements, or the model that needs it, gets one with the same versions."
+)
 State = BuiltEnvironment.State
 Asked = BuiltEnvironment.Asked
 Needers = Callable[[], Mapping[str, Sequence[str]]]
+# By the key of an environment, name and version of each model.
+Served = Callable[[], Mapping[str, Sequence[tuple[str, str]]]]
 _others: list[Needers] = []
+_served: list[Served] = []
 
 
 class EnvironmentNotFound(NotFound):
@@ -90,6 +99,11 @@ class EnvironmentUnknown(APIException):
 def also_needed_by(needers: Needers) -> None:
     """Another room says who uses which environment now, by its key."""
     _others.append(needers)
+
+
+def also_kept_for(served: Served) -> None:
+    """Another room says which models had which environment, whoever registered them."""
+    _served.append(served)
 
 
 # -- for the web process ---------------------------------------------------------------------------
@@ -187,16 +201,17 @@ def note_used(environment: Environment, *, new_jobs: int) -> None:
     known = BuiltEnvironment.objects.filter(pk=environment.key)
     changed = known.update(last_used_at=now, jobs=F("jobs") + new_jobs, state=State.READY)
     if not changed:
-        _make_row(environment.key, lock=environment.lock, pylock=environment.pylock, at=now)
+        _make_row_of(environment, at=now)
         known.update(last_used_at=now, jobs=F("jobs") + new_jobs)
 
 
 def note_built(environment: Environment, *, build_log: str, seconds: float) -> None:
     """A build ended well."""
     now = timezone.now()
-    _make_row(environment.key, lock=environment.lock, pylock=environment.pylock, at=now)
+    _make_row_of(environment, at=now)
     BuiltEnvironment.objects.filter(pk=environment.key).update(
         state=State.READY,
+        python_version=version_of(environment.image),
         built_at=now,
         build_log=build_log[-BUILD_LOG_CHARACTERS:],
         build_seconds=round(seconds, 1),
@@ -209,11 +224,10 @@ def change(key: str) -> None:
     environment = BuiltEnvironment.objects.filter(pk=key).exclude(asked="").first()
     if environment is None:
         return
-    store = engine_room.environments()
     if environment.asked == Asked.DELETE:
-        _delete(environment, store)
+        _delete(environment, engine_room.environments())
     else:
-        _rebuild(environment, store)
+        _rebuild(environment)
 
 
 def lock_of(key: str) -> str:
@@ -232,7 +246,7 @@ def _delete(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
     While MLflow does not answer, the wish waits.
     """
     try:
-        _note_models(model_registry().jobs_with_models())
+        _note_models(model_registry())
     except RegistryUnavailable:
         return
     environment.refresh_from_db()
@@ -244,12 +258,15 @@ def _delete(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
         _granted(environment, state=State.GONE, size_bytes=0)
 
 
-def _rebuild(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
+def _rebuild(environment: BuiltEnvironment) -> None:
     rows = BuiltEnvironment.objects.filter(pk=environment.pk)
+    if in_use(environment.key):
+        # Somebody began since it was asked for: the wish waits.
+        return
     rows.update(state=State.BUILDING, error="")
     output, started = bytearray(), time.monotonic()
     try:
-        built = store.rebuild(environment.key, output=output.extend)
+        built = _built_again(environment, output=output.extend)
     except EnvironmentInUse:
         rows.update(state=State.READY)
         return
@@ -260,9 +277,7 @@ def _rebuild(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
         _granted(environment, state=State.FAILED, error="The container engine failed.")
     else:
         if built is None:
-            built = store.restore(environment.key, output=output.extend, lock=environment.lock)
-        if built is None:
-            _granted(environment, state=State.GONE, error="Its lock does not fit this host.")
+            _granted(environment, state=State.GONE, error=NOT_ITS_BASE)
             return
         seconds = time.monotonic() - started
         note_built(built, build_log=output.decode(errors="replace"), seconds=seconds)
@@ -270,13 +285,37 @@ def _rebuild(environment: BuiltEnvironment, store: EnvironmentStore) -> None:
     rows.update(build_log=output.decode(errors="replace")[-BUILD_LOG_CHARACTERS:])
 
 
+def _built_again(
+    environment: BuiltEnvironment, *, output: Callable[[bytes], None]
+) -> Environment | None:
+    """By the store of its Python; None when no base image that is offered is the one it had.
+
+    Raises EnvironmentInUse, EnvironmentFailed, EngineError, EngineUnavailable.
+    """
+    key, stores = environment.key, engine_room.every_store()
+    rebuilt = (store.rebuild(key, output=output) for store in stores)
+    restored = (store.restore(key, output=output, lock=environment.lock) for store in stores)
+    return next((built for built in chain(rebuilt, restored) if built is not None), None)
+
+
 def _granted(environment: BuiltEnvironment, **values: str | int) -> None:
     rows = BuiltEnvironment.objects.filter(pk=environment.pk)
     rows.update(asked="", asked_at=None, queued_at=None, **values)
 
 
-def _make_row(key: str, *, lock: str, pylock: str, at: datetime) -> None:
+def _make_row_of(environment: Environment, *, at: datetime) -> None:
+    _make_row(
+        environment.key,
+        lock=environment.lock,
+        pylock=environment.pylock,
+        python_version=version_of(environment.image),
+        at=at,
+    )
+
+
+def _make_row(key: str, *, lock: str, pylock: str, python_version: str, at: datetime) -> None:
     made = {"lock": lock, "pylock": pylock, "packages": len(pins_in(lock))}
+    made["python_version"] = python_version
     BuiltEnvironment.objects.get_or_create(
         pk=key, defaults={**made, "created_at": at, "built_at": at}
     )
@@ -293,7 +332,7 @@ def keep_house(registry: ModelRegistry) -> None:
     _look(store)
     _count_jobs()
     try:
-        _note_models(registry.jobs_with_models())
+        _note_models(registry)
     except RegistryUnavailable:
         log.warning("environments.not_evicted: MLflow does not answer")
         return
@@ -353,14 +392,25 @@ def _look(store: EnvironmentStore) -> None:
         if key not in known:
             # Not `get`: to be looked at is not to be used.
             lock, pylock = store.lock_files(key)
-            _make_row(key, lock=lock, pylock=pylock, at=_moment(one.built_at))
+            at, python = _moment(one.built_at), _python_of(key, lock)
+            _make_row(key, lock=lock, pylock=pylock, python_version=python, at=at)
         rows = BuiltEnvironment.objects.filter(pk=key)
+        if rows.filter(python_version="").exists():
+            # Of before there was a choice, or of a base image that is offered again.
+            rows.update(python_version=_python_of(key, store.lock_files(key)[0]))
         rows.update(size_bytes=one.size_bytes)
         used = _moment(one.used_at)
         rows.filter(Q(last_used_at=None) | Q(last_used_at__lt=used)).update(last_used_at=used)
         rows.filter(state=State.GONE).update(state=State.READY)
     gone = BuiltEnvironment.objects.filter(state=State.READY).exclude(key__in=there)
     gone.update(state=State.GONE, size_bytes=0)
+
+
+def _python_of(key: str, lock: str) -> str:
+    """Of an environment that is there; empty when no base image of today is the one it had."""
+    images = settings.PYTHON_IMAGES.items()
+    fits = (python for python, image in images if engine_room.environments(image).fits(key, lock))
+    return next(fits, "")
 
 
 def _moment(seconds: float) -> datetime:
@@ -375,10 +425,17 @@ def _count_jobs() -> None:
             BuiltEnvironment.objects.filter(pk=row.pk).update(jobs=counts.get(row.key, 0))
 
 
-def _note_models(job_ids: Iterable[str]) -> None:
-    """Which environment the registered models were made in, by the jobs that made them."""
+def _note_models(registry: ModelRegistry) -> None:
+    """Which environment the registered models were made in, by the jobs that made them; of those
+    that no job made, the one that served them. Raises RegistryUnavailable.
+    """
     needed: dict[str, set[str]] = defaultdict(set)
-    for some in _batches(sorted(filter(_is_uuid, job_ids))):
+    registered = registry.registered_versions()
+    for served in _served:
+        for key, versions in served().items():
+            there = registered.intersection(versions)
+            needed[key] |= {f"model {name} version {version}" for name, version in there}
+    for some in _batches(sorted(filter(_is_uuid, registry.jobs_with_models()))):
         jobs = Job.objects.filter(pk__in=some).exclude(environment_key="").order_by()
         columns = ("environment_key", "model_name", "model_version")
         for key, name, version in jobs.values_list(*columns):

@@ -293,6 +293,7 @@ def _register(registry: ModelRegistry, attempt: Attempt, model: LoggedModel) -> 
         **job.tags,
         "mlops.job_id": str(job.pk),
         "mlops.environment": job.environment_key,
+        "mlops.python_version": job.python_version,
         "mlops.requirements": json.dumps(job.requirements),
     }
     return registry.register_logged_model(job.model_name, model, tags=tags)

@@ -21,6 +21,7 @@ from sandbox.environments import (
 from sandbox.output import began_at
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
+from training.python_versions import image_of
 from training.script_check import TooBusy, read_script
 from training.services import claim, environments, network, resolve, rows, waiting
 from training.services.finish import clean_up, end
@@ -123,7 +124,7 @@ def _remember_user(attempt: Attempt) -> None:
 
 
 def _launch(attempt: Attempt, stop: threading.Event) -> None:
-    store = engine_room.environments()
+    store = engine_room.environments(image_of(attempt.job.python_version))
     environment = _environment_for(attempt, store, stop)
     environments.note_used(environment, new_jobs=1 if attempt.number == 1 else 0)
     rows.enter_phase(

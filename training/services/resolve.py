@@ -20,6 +20,7 @@ from training import engine_room
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Resolution
 from training.modules import near_names
+from training.python_versions import image_of
 from training.services.claim import RESOLVE_PATIENCE_SECONDS, builders_busy
 from training.states import ENDINGS, EndReason, Fault, Reason
 
@@ -37,13 +38,13 @@ OPEN_MAX = 20
 Status = Resolution.Status
 
 
-def ask(requirements: Sequence[str]) -> Resolution | None:
+def ask(requirements: Sequence[str], *, python_version: str) -> Resolution | None:
     """What is known of the set; a worker is asked where nothing is, or where it is too old.
 
     None when too many are being resolved already. Raises EnvironmentFailed for what is no
     requirement.
     """
-    name = _name(requirements)
+    name = _name(requirements, python_version)
     known = Resolution.objects.filter(set_hash=name).first()
     now = timezone.now()
     if known is not None and _is_fresh(known, now):
@@ -53,6 +54,7 @@ def ask(requirements: Sequence[str]) -> Resolution | None:
         return None
     asked = {
         "requirements": list(requirements),
+        "python_version": python_version,
         "status": Status.RESOLVING,
         "asked_at": now,
         "queued_at": None,
@@ -90,7 +92,7 @@ def answer(resolution_id: int) -> None:
     if resolution is None:
         return
     try:
-        found = _resolved(resolution.requirements)
+        found = _resolved(resolution)
     except EnvironmentFailed as error:
         _fail(resolution, reason_of(error))
     except BuildStopped:
@@ -125,13 +127,14 @@ def note_installed(environment_key: str) -> None:
     Resolution.objects.filter(environment_key=environment_key).update(installed=True)
 
 
-def _resolved(requirements: Sequence[str]) -> EnvironmentLock:
+def _resolved(resolution: Resolution) -> EnvironmentLock:
+    store = engine_room.environments(image_of(resolution.python_version))
     stop = threading.Event()
     clock = threading.Timer(RESOLVE_SECONDS, stop.set)
     clock.daemon = True
     clock.start()
     try:
-        return engine_room.environments().resolve(requirements, output=_unheard, stop=stop)
+        return store.resolve(resolution.requirements, output=_unheard, stop=stop)
     finally:
         clock.cancel()
 
@@ -168,5 +171,6 @@ def _is_fresh(known: Resolution, now: datetime) -> bool:
     return age < (FAILED_FRESH if ours else REFUSED_FRESH)
 
 
-def _name(requirements: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(whole_set(requirements)).encode()).hexdigest()
+def _name(requirements: Sequence[str], python_version: str) -> str:
+    wanted = "\n".join([f"python {python_version}", *whole_set(requirements)])
+    return hashlib.sha256(wanted.encode()).hexdigest()

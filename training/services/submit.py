@@ -13,10 +13,11 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
-from training.api.submission import Edits, Submission
+from training.api.submission import Edits, Submission, python_problem
 from training.doorbell import SUPERVISOR_BELL
 from training.limits import JobLimits, job_bounds
 from training.models import IdempotencyKey, Job, JobTerm
+from training.python_versions import default_python
 from training.services import rows
 from training.services.claim import one_at_a_time, room_left
 from training.states import Network, Priority, Status
@@ -99,7 +100,7 @@ def submit(submission: Submission, *, client: Client) -> Accepted:
 def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
     """The same script once more, as a job of its own.
 
-    Raises TooManyJobs, NoSpace, KeyInFlight, KeyReused.
+    Raises UploadRejected, TooManyJobs, NoSpace, KeyInFlight, KeyReused.
     """
     first = Submission(
         script_name=job.script_name,
@@ -113,12 +114,17 @@ def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
         network=Network(job.network).at_most(Network(settings.JOB_NETWORK["maximum"])),
         limits=JobLimits.of(job).within(job_bounds()),
         priority=Priority(job.priority),
+        python_version=job.python_version or default_python(),
     )
     changed = {name: value for name, value in vars(edits).items() if value is not None}
     if edits.limits is not None:
         limits: dict[str, Any] = {**edits.limits}
         changed["limits"] = replace(first.limits, **limits)
-    return _accept(replace(first, **changed), client=client, rerun_of=job)
+    again = replace(first, **changed)
+    problem = python_problem(again.python_version, offered=settings.PYTHON_VERSIONS)
+    if problem is not None:
+        raise problem
+    return _accept(again, client=client, rerun_of=job)
 
 
 def forget_old_keys() -> int:
@@ -193,6 +199,7 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             timeout_seconds=submission.timeout,
             **asdict(submission.limits),
             network=submission.network,
+            python_version=submission.python_version,
             owner=client.owner,
             priority=submission.priority,
             rerun_of=rerun_of,

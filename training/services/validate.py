@@ -3,6 +3,7 @@
 The only thing that it may leave is what its requirements resolve to (`resolve`).
 """
 
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ LOOK_SECONDS = 0.2
 WAITERS = 2
 FINDINGS_MAX = 100
 SCRIPT_FIELD = "script_content"
+OUR_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _waiters = threading.BoundedSemaphore(WAITERS)
 
 
@@ -67,11 +69,11 @@ class Validation:
 
 def validate(submission: Submission, *, owner: str) -> Validation:
     """Raises TooBusy. Waits a few seconds for requirements that nobody has resolved yet."""
-    resolution = resolve.ask(submission.requirements)
+    resolution = resolve.ask(submission.requirements, python_version=submission.python_version)
     reading = read_script(submission.script)
     resolution = _answered(resolution)
     findings = [
-        *_script_findings(reading),
+        *_script_findings(reading, python_version=submission.python_version),
         *_import_findings(reading.imports, submission.requirements, resolution),
         *_requirement_findings(resolution),
         *_admission_findings(submission, owner=owner),
@@ -102,15 +104,17 @@ def _answered(resolution: Resolution | None) -> Resolution | None:
 
 
 # -- the script ----------------------------------------------------------------------------------
-def _script_findings(reading: Reading) -> Iterable[Finding]:
+def _script_findings(reading: Reading, *, python_version: str) -> Iterable[Finding]:
+    """The grammar is that of this process: what another Python says of it cannot be told."""
     problem = reading.problem
     if problem is not None:
         hint = f"Look at: {problem.text}" if problem.text else "Mend the line that is named."
+        same = python_version == OUR_PYTHON
         yield Finding(
-            Severity.ERROR,
+            Severity.ERROR if same else Severity.WARNING,
             Reason.SYNTAX_ERROR,
             SCRIPT_FIELD,
-            problem.detail,
+            problem.detail if same else f"{problem.detail} (as Python {OUR_PYTHON} reads it)",
             hint,
             line=problem.line,
             column=problem.column,
@@ -212,5 +216,6 @@ def _job_that_would_be(submission: Submission, *, owner: str) -> Job:
         timeout_seconds=submission.timeout,
         **asdict(submission.limits),
         network=submission.network,
+        python_version=submission.python_version,
         created_at=timezone.now(),
     )

@@ -135,7 +135,7 @@ def forget(attempt: Attempt) -> None:
 # -- a worker makes one --------------------------------------------------------------------------
 def fill(environment_key: str) -> None:
     """Makes one for this environment, unless there are enough by now."""
-    environment = engine_room.environments().get(environment_key)
+    environment = engine_room.environment(environment_key)
     waiting = _begin_to_make(environment) if environment is not None else None
     if environment is None or waiting is None:
         return
@@ -149,7 +149,7 @@ def fill(environment_key: str) -> None:
 
 
 def _begin_to_make(environment: Environment) -> WaitingContainer | None:
-    image = engine_room.engine().image_id(settings.RUNNER_IMAGE)
+    image = engine_room.engine().image_id(environment.image or settings.RUNNER_IMAGE)
     shape = _shape(environment)
     with transaction.atomic():
         if environment.key != missing():
@@ -254,10 +254,10 @@ def _is_stale(waiting: WaitingContainer, engine: Engine, running: set[str]) -> b
         return True
     if waiting.environment_key not in _wanted():
         return True
-    environment = engine_room.environments().get(waiting.environment_key)
+    environment = engine_room.environment(waiting.environment_key)
     if environment is None or waiting.shape != _shape(environment):
         return True
-    return waiting.image != engine.image_id(settings.RUNNER_IMAGE)
+    return waiting.image != engine.image_id(environment.image or settings.RUNNER_IMAGE)
 
 
 def _give_up(waiting: WaitingContainer, engine: Engine) -> None:
@@ -325,5 +325,5 @@ def _spec(waiting: WaitingContainer, environment: Environment) -> SandboxSpec:
     return containers.waiting_spec_of(
         waiting.pk,
         environment=environment,
-        platform_folder=engine_room.environments().platform_folder(),
+        platform_folder=engine_room.environments(environment.image).platform_folder(),
     )

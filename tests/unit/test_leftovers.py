@@ -191,6 +191,7 @@ def test_a_starter_that_lost_its_server_touches_no_container(
     version = SimpleNamespace(source="models:/m-1")
     monkeypatch.setattr(inference_services, "_version", lambda *_: version)
     monkeypatch.setattr(inference_services.containers, "run", lambda **_: ran.append(1))
+    monkeypatch.setattr(inference_services.engine_room, "network_problem", lambda: "")
 
     def lost_meanwhile(*_: object, **__: object) -> None:
         ModelServer.objects.update(claim=uuid.uuid4())
@@ -199,6 +200,29 @@ def test_a_starter_that_lost_its_server_touches_no_container(
     with pytest.raises(inference_services.ClaimLost):
         inference_services._start_anew(server, claim, engine=None, store=None, registry=None)
     assert ran == []
+
+
+def test_no_server_starts_while_nobody_knows_that_the_firewall_holds(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """As no job does; the next request may try again."""
+    server = a_server(status="starting")
+    version = SimpleNamespace(source="models:/m-1")
+    ran: list[object] = []
+    for module, name, answer in (
+        (inference_services, "_version", version),
+        (inference_services.containers, "environment_of", None),
+        (inference_services.model_files, "model_folder", None),
+        (inference_services, "model_registry", None),
+        (inference_services.engine_room, "engine", None),
+        (inference_services.engine_room, "environments", None),
+    ):
+        monkeypatch.setattr(module, name, lambda *_, answer=answer, **__: answer)
+    monkeypatch.setattr(inference_services.containers, "run", lambda **_: ran.append(1))
+    inference_services.start_server(server.pk)
+    server.refresh_from_db()
+    assert (server.status, server.reason, ran) == ("failed", "network_not_held", [])
+    assert server.reason in inference_services.PASSING_REASONS
 
 
 def test_a_server_whose_starter_lives_is_left_to_it(queued: list[tuple]):

@@ -187,7 +187,10 @@ def test_a_starter_that_lost_its_server_touches_no_container(
     server = a_server(status="starting")
     claim = inference_services._claim(server.pk)
     ran: list[object] = []
-    monkeypatch.setattr(inference_services.containers, "environment_of", lambda *_, **__: None)
+    environment = SimpleNamespace(key="k", image="image")
+    monkeypatch.setattr(
+        inference_services.containers, "environment_of", lambda *_, **__: environment
+    )
     version = SimpleNamespace(source="models:/m-1")
     monkeypatch.setattr(inference_services, "_version", lambda *_: version)
     monkeypatch.setattr(inference_services.containers, "run", lambda **_: ran.append(1))
@@ -198,7 +201,7 @@ def test_a_starter_that_lost_its_server_touches_no_container(
 
     monkeypatch.setattr(inference_services.model_files, "model_folder", lost_meanwhile)
     with pytest.raises(inference_services.ClaimLost):
-        inference_services._start_anew(server, claim, engine=None, store=None, registry=None)
+        inference_services._start_anew(server, claim, engine=None, registry=None)
     assert ran == []
 
 

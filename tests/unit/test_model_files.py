@@ -202,5 +202,5 @@ def test_a_start_names_its_files_before_it_looks_for_them(
     monkeypatch.setattr(services.containers, "environment_of", lambda *_, **__: None)
     monkeypatch.setattr(services.model_files, "model_folder", look)
     with pytest.raises(StartFailed):
-        services._start_anew(server, claim, engine=None, store=None, registry=None)  # type: ignore[arg-type]
+        services._start_anew(server, claim, engine=None, registry=None)  # type: ignore[arg-type]
     assert owned == [{model_files.folder_name("churn", "models:/m-9", "1")}]

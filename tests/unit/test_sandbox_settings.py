@@ -31,6 +31,7 @@ WORDS = {
 # Each kind of container by the way that its container is really made, but for the engine.
 SHOW = """
 import django, json
+from dataclasses import replace
 from pathlib import Path
 django.setup()
 import inference.containers, inference.engine_room, training.engine_room
@@ -66,6 +67,7 @@ for room in (training.engine_room, inference.engine_room):
     room.engine = Engine
     store = room.environments()
     store._steps._containers = replace(store._steps._containers, before=lambda: None)
+    store._steps.base = "base"
     store.platform_folder = lambda: platform
     specs[f"build of {room.__name__}"] = made(store.prune_cache)
 specs["server"] = made(

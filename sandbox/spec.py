@@ -51,6 +51,8 @@ PROBE = "probe"
 CAPABILITIES: Mapping[Kind, tuple[str, ...]] = {Kind.FIREWALL: ("NET_ADMIN",)}
 USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
 HOST_NETWORK = "host"
+# What the engine itself runs containers with; it is the host's kernel that holds them.
+RUNC = "runc"
 SHARED_NETWORKS = frozenset({"", "default", "bridge", HOST_NETWORK})
 JOINED_NETWORK = "container:"
 ROOT = frozenset({"", "0", "root", "0:0"})
@@ -102,7 +104,7 @@ class SandboxSpec:
     """Everything about one container. Made by this file's functions only.
 
     `resolvers` are whom it asks for names; none: whom the engine's host asks. `takes_order`: its
-    input is open, to one writer, once.
+    input is open, to one writer, once. `runtime` is the engine's name of what runs it.
     """
 
     kind: Kind
@@ -118,6 +120,7 @@ class SandboxSpec:
     engine_log_mb: int = ENGINE_LOG_MB
     resolvers: tuple[str, ...] = ()
     takes_order: bool = False
+    runtime: str = RUNC
 
     def __post_init__(self) -> None:
         """Raises ValueError for a network that is nobody's own: no rule of ours holds there."""
@@ -126,6 +129,8 @@ class SandboxSpec:
             raise ValueError(f"A container cannot be on the network {self.network!r}.")
         if self.user in ROOT and self.kind is not Kind.FIREWALL:
             raise ValueError("A container cannot run as root.")
+        if not self.runtime:
+            raise ValueError("Without a runtime's name an engine takes the one it likes.")
 
     @property
     def shape(self) -> str:
@@ -216,6 +221,7 @@ class SandboxSpec:
                 for mount in self.mounts
             ],
             "NetworkMode": self.network,
+            "Runtime": self.runtime,
             "CapDrop": ["ALL"],
             "CapAdd": list(CAPABILITIES.get(self.kind, ())),
             "SecurityOpt": ["no-new-privileges"],
@@ -270,6 +276,7 @@ def job_spec(
     variables: Mapping[str, str],
     network: str,
     limits: Limits,
+    runtime: str,
     resolvers: Sequence[str],
     deadline_seconds: int,
     grace_seconds: int,
@@ -312,6 +319,7 @@ def job_spec(
         mounts=mounts,
         network=network,
         limits=limits,
+        runtime=runtime,
         labels=_labels(Kind.JOB, labels),
         engine_log_mb=record_mb(log_bytes, seconds=deadline_seconds + grace_seconds),
         resolvers=tuple(resolvers),
@@ -347,6 +355,7 @@ def waiting_spec(
     network: str,
     resolvers: Sequence[str],
     limits: Limits,
+    runtime: str,
     seconds_max: int,
     log_bytes: int,
     labels: Mapping[str, str],
@@ -372,6 +381,7 @@ def waiting_spec(
         mounts=mounts,
         network=network,
         limits=limits,
+        runtime=runtime,
         labels=_labels(Kind.WAITING, labels),
         engine_log_mb=record_mb(log_bytes, seconds=seconds_max),
         resolvers=tuple(resolvers),
@@ -392,6 +402,7 @@ def build_spec(
     labels: Mapping[str, str],
     resolvers: Sequence[str] = (),
     wheels_folder: Path | None = None,
+    runtime: str = RUNC,
 ) -> SandboxSpec:
     """A container that installs wheels into the environment store, its one writable folder.
 
@@ -413,6 +424,7 @@ def build_spec(
         ),
         network=network,
         limits=limits,
+        runtime=runtime,
         labels=_labels(Kind.BUILD, labels),
         resolvers=tuple(resolvers),
     )
@@ -428,6 +440,7 @@ def server_spec(
     variables: Mapping[str, str],
     network: str,
     limits: Limits,
+    runtime: str,
     labels: Mapping[str, str],
 ) -> SandboxSpec:
     """A container that loads one model and answers predictions on port 8080 of its own address."""
@@ -455,6 +468,7 @@ def server_spec(
         mounts=mounts,
         network=network,
         limits=limits,
+        runtime=runtime,
         labels=_labels(Kind.SERVER, labels),
         resolvers=(NO_RESOLVER,),
     )

@@ -97,6 +97,7 @@ def waiting_spec_of(
         network=docker_network(Network.INTERNET),
         resolvers=resolvers(Network.INTERNET),
         limits=_limits(memory_mb=settings.JOB_MEMORY_MB, cpus=settings.JOB_CPUS),
+        runtime=settings.SANDBOX_RUNTIME,
         seconds_max=settings.JOB_TIMEOUT_SECONDS["maximum"] + settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
         labels={
@@ -127,6 +128,7 @@ def spec_of(
         network=docker_network(job.network),
         resolvers=resolvers(job.network),
         limits=limits_of(job),
+        runtime=settings.SANDBOX_RUNTIME,
         deadline_seconds=job.timeout_seconds,
         grace_seconds=settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,

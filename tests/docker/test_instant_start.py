@@ -15,7 +15,7 @@ from deploy.trial import wait_for
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.output import began_at, printed_bytes
-from sandbox.spec import Limits, SandboxSpec, job_environment, waiting_spec
+from sandbox.spec import RUNC, Limits, SandboxSpec, job_environment, waiting_spec
 from tests.docker.conforming import SCRIPTS
 from tests.fixtures.engine import LOG_BYTES, JobRunner
 
@@ -131,6 +131,7 @@ def pool(
             network=networks.jobs,
             resolvers=(),
             limits=Limits(memory_mb=MEMORY_MB, cpus=1.0, pids=64, scratch_mb=32),
+            runtime=RUNC,
             seconds_max=120,
             log_bytes=LOG_BYTES,
             labels={"mlops.installation": installation_id},

@@ -15,7 +15,7 @@ from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy, install, read_allowed, remove
 from sandbox.network import Networks
 from sandbox.probe import Subjects, probe
-from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, server_spec
+from sandbox.spec import NO_RESOLVER, RUNC, Kind, Limits, SandboxSpec, server_spec
 from tests.fixtures.engine import MLFLOW_PORT, JobRunner, said
 from tests.fixtures.strangers import METADATA, NAMED, PORT, PRIVATE, PUBLIC
 
@@ -87,6 +87,7 @@ def _server(image: str, networks: Networks, installation_id: str, empty: Path) -
         variables={},
         network=networks.servers,
         limits=Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8),
+        runtime=RUNC,
         labels={"mlops.installation": installation_id},
     )
 

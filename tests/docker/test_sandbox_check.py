@@ -9,7 +9,16 @@ from sandbox.engine import Engine
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects
-from sandbox.spec import NO_RESOLVER, Kind, Limits, SandboxSpec, build_spec, job_spec, server_spec
+from sandbox.spec import (
+    NO_RESOLVER,
+    RUNC,
+    Kind,
+    Limits,
+    SandboxSpec,
+    build_spec,
+    job_spec,
+    server_spec,
+)
 from tests.fixtures.engine import LOG_BYTES
 
 LIMITS = Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8)
@@ -39,6 +48,7 @@ def subjects(empty: Path, runner_image: str, networks: Networks, installation_id
             network=network,
             resolvers=resolvers,
             limits=LIMITS,
+            runtime=RUNC,
             deadline_seconds=60,
             grace_seconds=1,
             log_bytes=LOG_BYTES,
@@ -58,6 +68,7 @@ def subjects(empty: Path, runner_image: str, networks: Networks, installation_id
             variables={},
             network=networks.servers,
             limits=LIMITS,
+            runtime=RUNC,
             labels=labels,
         ),
     )

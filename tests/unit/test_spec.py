@@ -10,6 +10,7 @@ import pytest
 
 from sandbox.image import launcher
 from sandbox.spec import (
+    RUNC,
     Limits,
     SandboxSpec,
     build_spec,
@@ -34,6 +35,7 @@ def a_job(*, variables: Mapping[str, str] = MappingProxyType({})) -> SandboxSpec
         variables={"A": "1", "HOME": "/root", **variables},
         network="jobs",
         limits=LIMITS,
+        runtime=RUNC,
         resolvers=["192.0.2.53"],
         deadline_seconds=60,
         grace_seconds=5,
@@ -67,6 +69,7 @@ def a_server() -> SandboxSpec:
         variables={},
         network="servers",
         limits=LIMITS,
+        runtime=RUNC,
         labels={},
     )
 

@@ -182,6 +182,7 @@ def subjects() -> Subjects:
             variables={},
             network=settings.SERVERS_NETWORK,
             limits=PROBE_LIMITS,
+            runtime=settings.SANDBOX_RUNTIME,
             labels=_labels(),
         ),
     )
@@ -226,6 +227,7 @@ def _job(network: Network, empty: Path) -> SandboxSpec:
         network=docker_network(network),
         resolvers=resolvers(network),
         limits=PROBE_LIMITS,
+        runtime=settings.SANDBOX_RUNTIME,
         deadline_seconds=60,
         grace_seconds=1,
         log_bytes=settings.JOB_LOG_MAX_BYTES,

@@ -219,6 +219,16 @@ class Engine:
         return Capacity(memory_mb=int(info["MemTotal"]) // MIB, cpus=int(info["NCPU"]))
 
     @_mapped
+    def runtimes(self) -> tuple[str, ...]:
+        """By what names the engine knows what it can run containers with."""
+        return tuple(sorted(self._api.info().get("Runtimes") or {}))
+
+    @_mapped
+    def default_runtime(self) -> str:
+        """Whom the engine takes when nobody asks for one."""
+        return str(self._api.info()["DefaultRuntime"])
+
+    @_mapped
     def events(self, labels: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """Starts, ends and removals of containers with these labels, as they happen."""
         wanted = [f"{name}={value}" for name, value in labels.items()]

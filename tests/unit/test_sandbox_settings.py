@@ -68,3 +68,22 @@ def test_a_limit_cannot_be_set_to_none_at_all(tmp_path: Path, setting: str):
 def test_jobs_cannot_be_put_on_somebody_elses_network(tmp_path: Path, network: str):
     said = job_under(tmp_path, MLOPS_JOBS_NETWORK=network)
     assert f"A container cannot be on the network '{network}'" in said
+
+
+def test_a_job_runs_under_the_runtime_that_the_operator_names(tmp_path: Path):
+    assert '"Runtime": "runc"' in job_under(tmp_path)
+    assert '"Runtime": "runsc"' in job_under(tmp_path, SANDBOX_RUNTIME="runsc")
+
+
+def test_every_container_that_a_user_has_a_say_in_is_given_the_operators_runtime():
+    """Whoever makes one more of them must not leave it out: an engine then takes what it likes."""
+    makers = re.compile(r"\b(?:job|waiting|server)_spec\($(.*?)^ *\)$", re.MULTILINE | re.DOTALL)
+    rooms = [CHECKOUT / name for name in ("training", "inference")]
+    calls = [
+        call
+        for room in rooms
+        for path in room.rglob("*.py")
+        for call in makers.findall(path.read_text())
+    ]
+    assert len(calls) >= 4
+    assert [call for call in calls if "runtime=settings.SANDBOX_RUNTIME" not in call] == []

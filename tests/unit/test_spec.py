@@ -11,6 +11,7 @@ import pytest
 from sandbox.image import launcher
 from sandbox.spec import (
     RUNC,
+    RUNSC,
     Limits,
     SandboxSpec,
     build_spec,
@@ -216,3 +217,35 @@ def test_every_kind_has_namespaces_a_log_and_files_of_its_own(make):
     assert limits == {"core": 0, "nofile": 4096}
     assert "noexec" in host_config["Tmpfs"]["/tmp"]
     assert all("size=" in options for options in host_config["Tmpfs"].values())
+
+
+@pytest.mark.parametrize("make", [a_job, a_server])
+def test_an_engine_that_takes_another_runtime_is_found_out(make):
+    """Two well-known projects believed for years that they ran under gVisor."""
+    wanted = replace(make(), runtime=RUNSC)
+    assert wanted.create_arguments()["HostConfig"]["Runtime"] == RUNSC
+    told = honest_inspect(wanted)
+    assert wanted.differences(told) == []
+    for other in (RUNC, "", None):
+        told["HostConfig"]["Runtime"] = other
+        (difference,) = wanted.differences(told)
+        assert difference.startswith("HostConfig.Runtime: asked for 'runsc'")
+
+
+def test_a_container_without_the_name_of_its_runtime_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="runtime"):
+        replace(a_job(), runtime="")
+
+
+def test_what_the_host_counts_as_processes_of_gvisor_is_room_for_the_scripts():
+    limits = {name: replace(a_job(), runtime=name) for name in (RUNC, RUNSC, "kata-fc")}
+    asked = {
+        name: spec.create_arguments()["HostConfig"]["PidsLimit"] for name, spec in limits.items()
+    }
+    assert asked == {RUNC: 64, RUNSC: 128 + 6 * 64, "kata-fc": 64}
+    assert [spec.has_own_kernel for spec in limits.values()] == [False, True, True]
+
+
+def test_the_firewalls_rules_are_written_by_the_hosts_own_kernel():
+    rules = firewall_spec(name="f", image="i", command=["sh"], rules="", labels={})
+    assert rules.runtime == RUNC

@@ -229,6 +229,7 @@ class FaultyRegistry:
         self.logged: dict[str, list[LoggedModel]] = {}
         self.versions: dict[str, ModelVersion] = {}
         self.registers_twice = False
+        self.experiments = frozenset({"1"})
 
     def available(self, *, timeout_seconds: float = 1.0) -> bool:
         return not self.away
@@ -255,6 +256,10 @@ class FaultyRegistry:
     def runs_of_attempt(self, attempt: str) -> list[str]:
         self._answer()
         return []
+
+    def experiments_of(self, username: str) -> frozenset[str] | None:
+        self._answer()
+        return self.experiments
 
     def logged_models(self, attempt: str) -> list[LoggedModel]:
         with self._faults.around("logged_models"):

@@ -276,11 +276,24 @@ def _choose_model(
     registry: ModelRegistry, attempt: Attempt
 ) -> tuple[LoggedModel | None, EndReason | None]:
     """The model that was logged last and is wholly stored; or why there is none."""
-    logged = registry.logged_models(containers.attempt_tag(attempt))
+    logged = _own(registry, attempt, registry.logged_models(containers.attempt_tag(attempt)))
     ready = [model for model in logged if model.ready]
     if ready:
         return ready[-1], None
     return None, EndReason.of(Reason.MODEL_NOT_READY if logged else Reason.NO_MODEL_LOGGED)
+
+
+def _own(registry: ModelRegistry, attempt: Attempt, logged: list[LoggedModel]) -> list[LoggedModel]:
+    """Without those that another job's script tagged as this one's, where it may write itself."""
+    if not attempt.mlflow_username:
+        return logged
+    experiments = registry.experiments_of(attempt.mlflow_username)
+    if experiments is None:
+        return logged
+    foreign = [model.model_id for model in logged if model.experiment_id not in experiments]
+    if foreign:
+        log.error("job.forged_models", extra={"job": str(attempt.job_id), "models": foreign})
+    return [model for model in logged if model.experiment_id in experiments]
 
 
 def _register(registry: ModelRegistry, attempt: Attempt, model: LoggedModel) -> ModelVersion:

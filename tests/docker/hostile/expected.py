@@ -39,6 +39,7 @@ ALONE: Mapping[str, Alone] = {
     "kill_first": _alone(0, KILLED),
     "memory_hog": _alone(KILLED, KILLED_BY_LAUNCHER),
     "output_flood": _alone(226),
+    "pipes": _alone(0, KILLED, KILLED_BY_LAUNCHER),
     "shared_memory": _alone(KILLED, KILLED_BY_LAUNCHER),
     "starve_first": _alone(0, 1, GVISOR_ENDED, KILLED, KILLED_BY_LAUNCHER),
     "stop_self": _alone(124, seconds=3),
@@ -74,9 +75,13 @@ INSIDE_GVISOR: Mapping[str, tuple[str, ...]] = {
     "priorities": ("nice -1",),
     "proc_writes": ("a score of -1 for self", "a score of -1000 for self"),
     "ptrace_first": ("the variables of PID 1",),
+    # A few lines that it made up itself.
+    "rare_calls": ("the kernel's log",),
     "release_agent": ("a cgroup namespace", "all namespaces"),
     # `noexec` holds for programs, not for what is mapped.
     "run_from_tmp": ("code mapped from /tmp",),
+    # Those that sleep cost it no task of the host; memory bounds them.
+    "threads": ("threads",),
     "unshare_user": tuple(f"a {name} namespace" for name in _NAMESPACES),
 }
 

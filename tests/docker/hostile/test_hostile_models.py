@@ -24,15 +24,13 @@ from tests.docker.hostile.expected import harmless
 from tests.docker.hostile.test_corpus import PACK, PRELUDE, SCRIPTS
 from tests.fixtures.strangers import STRANGERS, Strangers
 
-READY_SECONDS = 90
-END_SECONDS = 120
+READY_SECONDS = 180
+END_SECONDS = 240
 TRIED = (
     "cgroup_escape",
     "docker_socket",
-    "dns_tunnel",
     "host_paths",
     "net_host",
-    "net_metadata",
     "net_none",
     "net_peer",
     "own_rights",
@@ -173,7 +171,7 @@ def test_a_pickle_gets_out_of_no_model_server(
     engine: Engine,
 ):
     tried = {name: SCRIPTS[name] for name in TRIED}
-    source = f"{PACK}\nrun_each({PRELUDE!r}, {tried!r})\nraise RuntimeError('done')\n"
+    source = f"{PACK}\nrun_each({PRELUDE!r}, {tried!r})\nos._exit(3)\n"
     variables = {
         "GATEWAY": networks.jobs_gateway,
         "HOST_PORT": "22",

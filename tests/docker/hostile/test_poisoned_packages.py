@@ -15,7 +15,8 @@ from sandbox.build_rules import BuildRules
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
 from sandbox.network import Networks
-from tests.docker.test_environments import silent, store_with
+from tests.docker.test_environments import silent
+from tests.fixtures.engine import BUILD_SECONDS
 
 # In the folder that all environments come from; a build may write there.
 TOUCH = "__import__('pathlib').Path('/store/poisoned-by-{0}').touch()\n"
@@ -33,12 +34,14 @@ def wheels(tmp_path: Path) -> Path:
 def store(
     wheels: Path, engine: Engine, runner_image: str, networks: Networks, installation_id: str
 ) -> EnvironmentStore:
-    return store_with(
-        BuildRules(wheels=wheels),
+    return EnvironmentStore(
+        root=ENVIRONMENTS,
         engine=engine,
         image=runner_image,
         network=networks.jobs,
         installation_id=installation_id,
+        build_seconds=BUILD_SECONDS,
+        rules=BuildRules(wheels=wheels),
     )
 
 

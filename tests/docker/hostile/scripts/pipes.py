@@ -1,5 +1,7 @@
 import fcntl
 
+print("refused by a bound, or by the end of this process", flush=True)
+
 tried("a pipe of 1 GiB", lambda: fcntl.fcntl(os.pipe()[1], fcntl.F_SETPIPE_SZ, 1024**3))
 
 

@@ -6,7 +6,7 @@ try:
     while made < 5000:
         threading.Thread(target=stop.wait, daemon=True).start()
         made += 1
-    print("MANAGED", made)
+    print("MANAGED threads:", made)
 except RuntimeError as error:
     print(f"refused more than {made} threads: {error}")
 stop.set()

@@ -180,7 +180,6 @@ def test_a_pickle_gets_out_of_no_model_server(
     }
     attacker = servers.start(lambda folder: with_pickle(folder, source), **variables)
     hog = servers.start(lambda folder: with_pickle(folder, f"import os\n{HOG}"))
-    outside = servers.start(lambda folder: _pyfunc_model(folder, "../../../../etc/shadow"))
     assert engine.wait(attacker, timeout_seconds=END_SECONDS) == 3
     said = servers.said(attacker)
     allowed = tuple(word for name in TRIED for word in harmless(name, runtime))
@@ -193,10 +192,7 @@ def test_a_pickle_gets_out_of_no_model_server(
     state = engine.state(hog)
     assert state is not None and state.oom_killed
 
-    assert engine.wait(outside, timeout_seconds=END_SECONDS) == 3
-    assert "root:" not in servers.said(outside)
-
-    for container in (attacker, hog, outside, neighbour):
+    for container in (attacker, hog, neighbour):
         inspect = engine.api.inspect_container(container)
         assert inspect["HostConfig"]["Runtime"] == runtime
         assert engine.api.diff(container) in (None, [])

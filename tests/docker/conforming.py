@@ -221,8 +221,8 @@ print("threads", sorted(t.name for t in threading.enumerate()), len(os.listdir("
 print("signals", [str(signal.getsignal(s)).partition(" at ")[0] for s in sorted(
     signal.valid_signals()) if isinstance(s, signal.Signals)])
 print("at the end", atexit._ncallbacks())
-print("hooks", sys.excepthook, sys.displayhook, sys.unraisablehook, sys.gettrace(), sys.getprofile())
-print("limits", sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_threshold(), gc.isenabled())
+print("hooks", sys.excepthook, sys.displayhook, sys.unraisablehook, sys.gettrace())
+print("limits", sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_threshold())
 print("locale", locale.setlocale(locale.LC_ALL), decimal.getcontext(), socket.getdefaulttimeout())
 print("open", sorted(os.readlink(f"/proc/self/fd/{n}").partition(":")[0]
                      for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")))

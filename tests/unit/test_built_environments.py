@@ -389,6 +389,7 @@ def test_sets_are_built_ahead_only_while_no_job_waits_for_a_build(store: FakeSto
     assert len(store.built) == 1
 
 
+@pytest.mark.django_db
 def test_what_was_put_off_is_begun_again_as_soon_as_no_job_waits(settings: Any, monkeypatch):
     asked: list[str] = []
     monkeypatch.setattr("mlops_site.daily.async_task", lambda name, **_: asked.append(name))

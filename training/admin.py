@@ -361,7 +361,18 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
     list_filter = ["state"]
     ordering = ["id"]
     show_full_result_count = False
-    fields = [*list_display, "environment_key", "engine", "image", "shape"]
+    fields = (
+        "container",
+        "state",
+        "packages",
+        "given_to",
+        "waits_since",
+        "cpu_seconds",
+        "environment_key",
+        "engine",
+        "image",
+        "shape",
+    )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WaitingContainer]:
         return super().get_queryset(request).select_related("attempt")

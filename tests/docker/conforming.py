@@ -230,5 +230,5 @@ print("children", open("/proc/self/task/%d/children" % os.getpid()).read())
 print("files", sorted(os.listdir("/scratch")), sorted(os.listdir("/tmp")), os.getcwd(), os.umask(0))
 import numpy, pandas
 print("numpy", numpy.get_printoptions(), numpy.geterr())
-print("pandas", pandas.get_option("display.max_rows"), pandas.get_option("mode.chained_assignment"))
+print("pandas", pandas.get_option("display.max_rows"), pandas.get_option("display.precision"))
 """

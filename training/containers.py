@@ -89,11 +89,7 @@ def waiting_spec_of(
         environment_folder=environment.path,
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
-        variables={
-            **_threads(settings.JOB_CPUS),
-            **proxy_variables(Network.INTERNET),
-            **_tracking(),
-        },
+        variables=_known_variables(cpus=settings.JOB_CPUS, network=Network.INTERNET),
         network=docker_network(Network.INTERNET),
         resolvers=resolvers(Network.INTERNET),
         limits=_limits(memory_mb=settings.JOB_MEMORY_MB, cpus=settings.JOB_CPUS),
@@ -112,7 +108,6 @@ def spec_of(
     *,
     environment: Environment,
     platform_folder: Path,
-    variables: dict[str, str],
 ) -> SandboxSpec:
     """The sandbox of this attempt; limits are the ones the job was accepted with."""
     job = attempt.job
@@ -124,7 +119,7 @@ def spec_of(
         environment_folder=environment.path,
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
-        variables=variables,
+        variables=known_variables(job),
         network=docker_network(job.network),
         resolvers=resolvers(job.network),
         limits=limits_of(job),
@@ -159,6 +154,15 @@ def job_variables(
         "MLFLOW_EXPERIMENT_ID": experiment_id,
         "MLFLOW_RUN_CONTEXT": json.dumps(tags),
     }
+
+
+def known_variables(job: Job) -> dict[str, str]:
+    """What of them is known before there is an MLflow user; no secret of the job's is in it."""
+    return _known_variables(cpus=job.cpus, network=job.network)
+
+
+def _known_variables(*, cpus: float, network: str) -> dict[str, str]:
+    return {**_threads(cpus), **proxy_variables(network), **_tracking()}
 
 
 def _limits(*, memory_mb: int, cpus: float) -> Limits:

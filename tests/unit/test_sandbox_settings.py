@@ -21,7 +21,7 @@ from training.models import Attempt, Job
 job = Job(script_name="a.py", timeout_seconds=60, memory_mb=256, cpus=1.0, network="internet")
 environment = Environment(key="k", path=Path("/e"), lock="")
 attempt = Attempt(pk=1, job=job, number=1)
-spec = spec_of(attempt, environment=environment, platform_folder=Path("/p"), variables={})
+spec = spec_of(attempt, environment=environment, platform_folder=Path("/p"))
 host = spec.create_arguments()["HostConfig"]
 for ours in ("Mounts", "NetworkMode", "Tmpfs", "PidsLimit", "Dns"):
     del host[ours]

@@ -85,7 +85,7 @@ def honest_inspect(spec: SandboxSpec) -> dict:
     asked = copy.deepcopy(spec.create_arguments())
     return {
         "HostConfig": asked["HostConfig"],
-        "Config": {"User": asked["User"]},
+        "Config": {name: asked[name] for name in ("User", "OpenStdin", "StdinOnce")},
         "Mounts": [
             {"Type": "bind", "Destination": mount.target, "RW": not mount.read_only}
             for mount in spec.mounts
@@ -161,9 +161,9 @@ def test_another_user_is_named():
 
 @pytest.mark.parametrize("log_bytes", [1024, 10 * 1024**2, 500 * 1024**2])
 def test_the_engine_never_drops_what_the_launcher_sends(log_bytes: int):
-    """An hour of a line every pause, and the whole excerpt, as the engine writes them down."""
+    """An hour of a line every pause, and the excerpt, its tail twice, as the engine writes it."""
     frames_a_second = 1 / (launcher.PAUSE_SECONDS + launcher.LINE_SECONDS)
-    excerpt = log_bytes * (1 + 1 / launcher.SAMPLES_SHARE)
+    excerpt = log_bytes * (1.5 + 1 / launcher.SAMPLES_SHARE)
     frames = 3610 * frames_a_second + excerpt / launcher.FRAME_BYTES
     line = len(
         '{"log":"@123456789 \\n","stream":"stdout","time":"2026-01-31T10:00:00.123456789Z"}\n'

@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -21,8 +21,7 @@ from registry.mlflow_client import (
     model_registry,
 )
 from sandbox import holders
-from sandbox.engine import ContainerState, EngineUnavailable
-from sandbox.spec import Kind
+from sandbox.engine import EngineUnavailable
 from training import containers, engine_room, logs
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, Job, LogChunk
@@ -156,7 +155,6 @@ def keep_exit_facts(attempt: Attempt) -> bool:
         output_is_whole=output_is_whole,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
-        container_started_at=_started_at(attempt, state),
         container_ended_at=state.finished_at or timezone.now(),
     )
     return True
@@ -227,13 +225,6 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             > settings.JOB_LOG_HARD_BYTES,
         )
     )
-
-
-def _started_at(attempt: Attempt, state: ContainerState) -> datetime | None:
-    """By the engine, but for a container that had waited for its script: it has run for longer."""
-    if state.labels.get("mlops.kind") == Kind.WAITING:
-        return attempt.container_started_at
-    return state.started_at or attempt.container_started_at
 
 
 def _seconds_run(attempt: Attempt) -> float:

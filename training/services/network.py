@@ -132,6 +132,12 @@ class NetworkWatch:
             self._rules_asked_at = now
             async_task(KEEP_TASK, save=False)
 
+    def ask_again(self) -> None:
+        """The queue has lost its tasks; the last proof holds as long as it would have."""
+        self._rules_asked_at = 0.0
+        if problem():
+            self._proof_asked_at = None
+
     def _proof_due(self, now: float) -> bool:
         """At the start, whatever an earlier life found; soon again after a failure."""
         if self._proof_asked_at is None:

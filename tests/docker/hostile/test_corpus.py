@@ -20,11 +20,12 @@ from sandbox.engine import ContainerState, Engine, EngineUnavailable
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy
 from sandbox.network import Networks
+from sandbox.order import Order, hand_in
 from sandbox.output import printed
 from sandbox.spec import NO_RESOLVER, RUNC, SandboxSpec
 from tests.docker.hostile.expected import ALONE, ENDED_BY_MEMORY, OFFLINE, Alone, harmless
 from tests.docker.hostile.pack import BEGIN, END
-from tests.fixtures.engine import LOG_BYTES, JobRunner, said
+from tests.fixtures.engine import LOG_BYTES, ORDER_SECONDS, JobRunner, said
 from tests.fixtures.strangers import STRANGERS, Strangers
 from training.states import Reason
 from training.verdict import ExitFacts, failure_of
@@ -179,6 +180,7 @@ def _run(runner: JobRunner, spec: SandboxSpec) -> Outcome:
     before = script.read_bytes()
     try:
         engine.start(container)
+        assert hand_in(engine, container, Order(), timeout_seconds=ORDER_SECONDS)
         overran = _overran(engine, container, spec)
         state = engine.state(container)
         assert state is not None

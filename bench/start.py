@@ -1,7 +1,9 @@
 """`python -m bench.start`: from the accepted job to the first line of its script, and the floors.
 
-An installation of its own with waiting containers, and one without; whatever is compared is taken
-by turns, so that whatever else the machine does weighs on both. The environment is known.
+Installations of their own: without waiting containers, with some, and with some and a Redis.
+Whatever is compared is taken by turns, so that whatever else the machine does weighs on all of it.
+Beside `docker run` stands the same on a network like a job's: what that takes longer is the
+engine's own. The environment is known.
 """
 
 import argparse
@@ -13,13 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
 from bench.figures import Bar, Figure, table
 from deploy.report import step
+from deploy.servers import redis_server
 from deploy.testing import ENVIRONMENTS, remove_installation
 from deploy.trial import Platform, start_platform, stop_platform, wait_for
 from sandbox.engine import ContainerState, Engine
@@ -32,6 +35,7 @@ PACKAGES = ["scikit-learn"]
 LINE = "import time\nprint('first', time.time(), flush=True)\n"
 IMPORTS = "import mlflow, mlflow.sklearn, sklearn, pandas\n" + LINE
 FLOOR = "docker run of the same image and environment"
+NETWORK_FLOOR = "docker run, on the jobs' network"
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,17 @@ class Trial:
         accepted = time.time()
         return _printed_at(self.platform.ended(job_id)["logs"]) - accepted
 
-    def docker_run(self, script: str) -> float:
+    def docker_run(self, script: str, *options: str) -> float:
         """Seconds from the command to the first line."""
-        command = ["docker", "run", "--rm", "-v", f"{self._environment()}:/env:ro"]
+        command = ["docker", "run", "--rm", "-v", f"{self._environment()}:/env:ro", *options]
         command += [f"mlops-runner:{self.platform.installation_id}", "/env/bin/python", "-c"]
         started = time.time()
         done = subprocess.run([*command, script], capture_output=True, text=True, check=True)
         return _printed_at(done.stdout) - started
+
+    def docker_run_on_network(self, script: str) -> float:
+        """The same in a network of the installation's own, as a job is."""
+        return self.docker_run(script, "--network", f"mlops-{self.platform.installation_id}-jobs")
 
     def wait_until_ready(self) -> list[ContainerState]:
         def all_ready() -> list[ContainerState] | None:
@@ -84,36 +92,46 @@ def main() -> int:
     parser.add_argument("--idle", type=int, default=4, help="containers that wait for idle figures")
     options = parser.parse_args()
     engine = Engine.connect()
-    figures = []
+    figures: list[Figure] = []
     with _trial(engine, waiting=0) as plain:
-        figures.append(_compared("plain", LINE, plain, options.repeats, bar=1.3))
+        figures += _compared("plain", LINE, plain, options.repeats, bar=1.3)
     with _trial(engine, waiting=WAITING) as pool:
-        figures.append(_compared("waiting container", LINE, pool, options.repeats, bar=0.6))
-        figures.append(
-            _compared("waiting container, imports", IMPORTS, pool, options.repeats, bar=0.12)
-        )
+        figures += _compared("waiting container", LINE, pool, options.repeats, bar=0.6)
+        name = "waiting container, imports"
+        figures += _compared(name, IMPORTS, pool, options.repeats, bar=0.12)
+    with _redis() as url, _trial(engine, waiting=WAITING, redis_url=url) as pool:
+        figures += _compared("waiting container, Redis", LINE, pool, options.repeats, bar=0.25)
     with _trial(engine, waiting=options.idle) as idle:
         figures += _idle(idle)
     print(table(figures))
     return 0 if all(figure.met is not False for figure in figures) else 1
 
 
-def _compared(name: str, script: str, trial: Trial, repeats: int, *, bar: float) -> Figure:
+def _compared(name: str, script: str, trial: Trial, repeats: int, *, bar: float) -> list[Figure]:
+    """Beside both floors; the bar is for the first."""
     step(f"{name}: {repeats} times")
-    ours, floor = [], []
+    ours, plain, networked = [], [], []
     for _ in range(repeats):
         ours.append(trial.first_line(script))
-        floor.append(trial.docker_run(script))
-    return Figure(
-        name=f"accepted to first line, {name}",
-        unit="s",
-        ours=statistics.median(ours),
-        floor=statistics.median(floor),
-        floor_is=FLOOR,
-        bar=Bar(bar, times_floor=True),
-        samples=tuple(ours),
-        floor_samples=tuple(floor),
+        plain.append(trial.docker_run(script))
+        networked.append(trial.docker_run_on_network(script))
+    floors = (
+        (FLOOR, plain, Bar(bar, times_floor=True)),
+        (NETWORK_FLOOR, networked, None),
     )
+    return [
+        Figure(
+            name=f"accepted to first line, {name}",
+            unit="s",
+            ours=statistics.median(ours),
+            floor=statistics.median(floor),
+            floor_is=floor_is,
+            bar=judged,
+            samples=tuple(ours),
+            floor_samples=tuple(floor),
+        )
+        for floor_is, floor, judged in floors
+    ]
 
 
 def _idle(trial: Trial) -> list[Figure]:
@@ -140,9 +158,17 @@ def _cpu_seconds(trial: Trial, found: list[ContainerState]) -> float:
 
 
 @contextmanager
-def _trial(engine: Engine, *, waiting: int) -> Iterator[Trial]:
+def _redis() -> Iterator[str]:
+    """The address of one that is made for this."""
+    with ExitStack() as made:
+        folder = Path(made.enter_context(tempfile.TemporaryDirectory(prefix="mlops-bench-")))
+        yield made.enter_context(redis_server(folder / "redis")).url
+
+
+@contextmanager
+def _trial(engine: Engine, *, waiting: int, redis_url: str = "") -> Iterator[Trial]:
     name = f"test-{secrets.token_hex(3)}"
-    variables = {"MLOPS_WAITING_CONTAINERS": str(waiting)}
+    variables = {"MLOPS_WAITING_CONTAINERS": str(waiting), "REDIS_URL": redis_url}
     with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
         Path(folder).chmod(0o755)
         try:

@@ -1,5 +1,6 @@
 """Finds a Docker Engine, or installs and starts one as root."""
 
+import json
 import os
 import shutil
 import signal
@@ -11,12 +12,17 @@ from pathlib import Path
 
 from deploy.processes import DEATHS_TOLD, Backoff
 from deploy.report import Stop, step, timed_step, warn
+from sandbox.container import RUNSC
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.images import base_is_present
 
 START_SECONDS = 60
 POLL_SECONDS = 0.2
 STOP_SECONDS = 30
+DAEMON_SETTINGS = Path("/etc/docker/daemon.json")
+# `--network=host` is the container's own network, where the host's firewall holds it; `ptrace`
+# needs neither KVM nor a new kernel.
+GVISOR_OPTIONS = "--network=host --platform=ptrace"
 
 
 class Daemon:
@@ -135,10 +141,33 @@ def apt_install(*packages: str) -> None:
                 raise Stop(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
 
 
+def daemon_command(folder: Path, *, settings: Path = DAEMON_SETTINGS) -> list[str]:
+    """`dockerd`, which is told of gVisor where that is installed; nothing of /etc is written.
+
+    An operator's own runtimes are left to the operator: Docker takes them from one place only.
+    """
+    gvisor = shutil.which(RUNSC)
+    if gvisor is None or _names_runtimes(settings):
+        return ["dockerd"]
+    # The command line takes a path and no options.
+    wrapper = folder / RUNSC
+    wrapper.write_text(f'#!/bin/sh\nexec {gvisor} {GVISOR_OPTIONS} "$@"\n')
+    wrapper.chmod(0o755)
+    return ["dockerd", "--add-runtime", f"{RUNSC}={wrapper}"]
+
+
+def _names_runtimes(settings: Path) -> bool:
+    """A file that cannot be read is Docker's to complain of."""
+    try:
+        return "runtimes" in json.loads(settings.read_text())
+    except (OSError, ValueError):
+        return False
+
+
 def _start_daemon(logs: Path) -> EngineHandle:
     log = logs / "dockerd.log"
     with timed_step("Starting Docker"):
-        daemon = Daemon(log=log)
+        daemon = Daemon(log=log, command=daemon_command(logs))
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and daemon.process.poll() is None:
             try:

@@ -46,6 +46,7 @@ STOP_JOBS_SECONDS = 60
 # What every process may know of the operator's shell: words, certificates, our own settings.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
+RUNTIME_VARIABLE = "SANDBOX_RUNTIME"
 SECRET_VARIABLES = frozenset({"MLOPS_SECRET_KEY", "MLOPS_MLFLOW_PASSWORD", "MLOPS_MLFLOW_SECRET"})
 
 
@@ -163,7 +164,15 @@ def _start(
     accounts = ensure_accounts(home)
     networks = ensure_networks(engine, home.installation_id)
     port = _mlflow_port(home, networks)
-    plan = _Plan(home, address, accounts, networks, backing=choices.backing, mlflow_port=port)
+    plan = _Plan(
+        home,
+        address,
+        accounts,
+        networks,
+        backing=choices.backing,
+        mlflow_port=port,
+        runtime=_runtime(engine),
+    )
     # First, since it takes longest to start and needs nothing of the rest.
     manager.start(plan.mlflow())
     plan.images = _runner_images(engine, home)
@@ -299,6 +308,21 @@ def _manage(command: str, variables: Mapping[str, str], *, seconds: float | None
     return done.stdout
 
 
+def _runtime(engine: Engine) -> str:
+    """Whom jobs and model servers run under; the engine's own choice if none is named.
+
+    Raises Stop for one that the engine does not know: no job could start.
+    """
+    asked = os.environ.get(RUNTIME_VARIABLE, "")
+    known = engine.runtimes()
+    if asked and asked not in known:
+        raise Stop(
+            f"{RUNTIME_VARIABLE}={asked}: this Docker Engine knows {', '.join(known)}. "
+            "docs/SECURITY.md says how to register gVisor."
+        )
+    return asked or engine.default_runtime()
+
+
 def _address() -> Address:
     """Raises Stop for a PORT that is none."""
     text = os.environ.get("PORT", str(DEFAULT_PORT))
@@ -349,9 +373,11 @@ class _Plan:
         *,
         backing: Backing,
         mlflow_port: int,
+        runtime: str,
     ) -> None:
         self.backing = backing
         self.images: tuple[ImageInfo, ...] = ()
+        self.runtime = runtime
         self.home = home
         self.address = address
         self.accounts = accounts
@@ -420,6 +446,7 @@ class _Plan:
             **engine,
             **self.backing.for_workers,
             **{name: os.environ[name] for name in SECRET_SETTINGS if name in os.environ},
+            RUNTIME_VARIABLE: self.runtime,
             "HOME": str(self.home.root),
             "MLOPS_SECRET_KEY": self.home.secrets["queue_key"],
         }
@@ -483,6 +510,7 @@ def _greet(plan: _Plan, password: str | None) -> None:
             f"         admin / see {plan.home.folder('secrets') / 'mlflow_password'}",
             f"Rows     {plan.backing.database}",
             f"Queue    {plan.backing.queue}",
+            f"Sandbox  {plan.runtime}",
             f"State    {plan.home.root}   (logs in logs/, data for scripts in data/)",
         ]
     )

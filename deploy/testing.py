@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, remove_accounts
 from deploy.docker_engine import apt_install, ensure_engine, ensure_image_tools
-from deploy.report import Stop, step
+from deploy.report import Stop, step, warn
 from deploy.servers import PostgresqlServer, missing_packages, postgresql
+from sandbox.container import RUNC, RUNSC
 from sandbox.engine import Engine
 from sandbox.firewall import remove as remove_rules
 from sandbox.images import has_runner_image, remove_runner_image, runner_image_tag
@@ -32,6 +33,10 @@ UNIT_TESTS = "tests/unit"
 BACKING = ("DATABASE_URL", "REDIS_URL")
 # Pytest's word for it, such as when -k chooses none of the unit tests.
 NO_TESTS = 5
+# Its exit code when no engine of its own can be made (`tests/gvisor.py`).
+CANNOT = 3
+RUNTIMES_VARIABLE = "MLOPS_TEST_RUNTIMES"
+DOCKER_TESTS = "tests/docker"
 TEST_TOOLS = {"curl": "curl", "ip": "iproute2", "docker-registry": "docker-registry"}
 
 
@@ -41,6 +46,7 @@ def test() -> int:
     installation_id = f"test-{secrets.token_hex(3)}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        _ensure_gvisor()
         handle = ensure_engine(home)
     except Stop as stop:
         print(f"The tests need a Docker Engine. {stop}", file=sys.stderr)
@@ -49,7 +55,7 @@ def test() -> int:
     try:
         ensure_image_tools(handle.engine)
         _ensure_test_tools()
-        return _run_suites(home, installation_id)
+        return _run_suites(home, installation_id, handle.engine.runtimes())
     except Stop as stop:
         print(stop, file=sys.stderr)
         return 1
@@ -59,6 +65,16 @@ def test() -> int:
             remove_installation(handle.engine, leftover)
         handle.stop_daemon()
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _ensure_gvisor() -> None:
+    """Before the engine: one that is started here is told of it at its start."""
+    if shutil.which(RUNSC) or os.geteuid() != 0:
+        return
+    try:
+        apt_install(RUNSC)
+    except Stop as stop:
+        warn(f"gVisor cannot be installed. {stop}")
 
 
 def _ensure_test_tools() -> None:
@@ -73,14 +89,15 @@ def _ensure_test_tools() -> None:
     apt_install(*missing)
 
 
-def _run_suites(home: Path, installation_id: str) -> int:
+def _run_suites(home: Path, installation_id: str, runtimes: Sequence[str]) -> int:
     """Returns the first exit code that is not 0. Raises Stop when PostgreSQL cannot be started."""
     arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
     if arguments:
-        return _run_chosen(home, installation_id, arguments)
+        return _run_chosen(home, installation_id, runtimes, arguments)
     with _unit_tests_beside(home / "unit-tests.txt") as unit_tests:
-        step("Tests on real services; unit tests run beside them and are printed at the end")
-        code = _pytest(home, installation_id, ["tests", f"--ignore={UNIT_TESTS}"], {})
+        step("Unit tests run beside all others and are printed at the end")
+        others = ["tests", f"--ignore={UNIT_TESTS}"]
+        code = _run_chosen(home, installation_id, runtimes, others)
         return code or unit_tests.wait()
 
 
@@ -109,10 +126,18 @@ def _unit_tests_beside(said: Path) -> Iterator[subprocess.Popen[bytes]]:
         print(said.read_text(errors="replace"), flush=True)
 
 
-def _run_chosen(home: Path, installation_id: str, arguments: list[str]) -> int:
-    """The tests that were asked for on SQLite, then those of the rows once more, on PostgreSQL."""
+def _run_chosen(
+    home: Path, installation_id: str, runtimes: Sequence[str], arguments: list[str]
+) -> int:
+    """The tests that were asked for on SQLite, then those of the rows once more, on PostgreSQL.
+
+    Under gVisor too: on this engine where it knows it, else on one that is made for that.
+    """
     step("The tests, on SQLite")
-    code = _pytest(home, installation_id, arguments, {})
+    here = ",".join(name for name in (RUNC, RUNSC) if name in runtimes)
+    code = _pytest(home, installation_id, arguments, {RUNTIMES_VARIABLE: here, **_chosen()})
+    if RUNSC not in runtimes and not _chosen() and _asks_for_docker(arguments):
+        code = code or _gvisor_elsewhere()
     again = on_postgresql(arguments)
     if again is None:
         return code
@@ -122,6 +147,28 @@ def _run_chosen(home: Path, installation_id: str, arguments: list[str]) -> int:
         keeping = [*again, "--reuse-db"]
         once_more = _pytest(home, installation_id, keeping, {"DATABASE_URL": server.url})
     return code or (0 if once_more == NO_TESTS else once_more)
+
+
+def _chosen() -> dict[str, str]:
+    """What whoever runs the tests said of runtimes."""
+    return {name: os.environ[name] for name in (RUNTIMES_VARIABLE,) if name in os.environ}
+
+
+def _asks_for_docker(arguments: list[str]) -> bool:
+    asked = [word for word in arguments if (CHECKOUT / word.partition("::")[0]).exists()]
+    return not asked or any(
+        word.startswith(DOCKER_TESTS) or DOCKER_TESTS.startswith(f"{word}/") for word in asked
+    )
+
+
+def _gvisor_elsewhere() -> int:
+    """The sandbox's tests under gVisor on an engine of their own: this one knows none."""
+    step(f"This Docker Engine knows no {RUNSC}: the sandbox under gVisor, on an engine of its own")
+    code = subprocess.run([sys.executable, "-m", "tests.gvisor"], cwd=CHECKOUT).returncode
+    if code == CANNOT:
+        warn("The sandbox was NOT tested under gVisor. docs/SECURITY.md says how to register it.")
+        return 0
+    return code
 
 
 def on_postgresql(arguments: list[str]) -> list[str] | None:

@@ -137,6 +137,7 @@ def run(
             pids=settings.SERVER_PIDS,
             scratch_mb=SCRATCH_MB,
         ),
+        runtime=settings.SANDBOX_RUNTIME,
         labels={
             "mlops.installation": settings.INSTALLATION_ID,
             "mlops.server": str(server_id),

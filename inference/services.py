@@ -343,6 +343,13 @@ def dispatch() -> None:
         _queue(server, STOP_TASK)
 
 
+def ask_again() -> None:
+    """The queue has lost its tasks; a start that somebody has claimed has its own."""
+    free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=timezone.now())
+    open_ones = ModelServer.objects.filter(status__in=[Status.STARTING, Status.STOPPING])
+    open_ones.filter(free).update(queued_at=None)
+
+
 def _free_claims_of_the_dead() -> None:
     """The next worker need not wait until the claim of a killed one runs out; its token is void."""
     starting = ModelServer.objects.filter(status=Status.STARTING)

@@ -12,6 +12,8 @@ SUPERVISOR = "supervisor"
 QUEUE = "queue"
 # Not a process: when what is old was last cleared away.
 RETENTION = "retention"
+# Not a process: when a set that is to be built ahead was last put off, for a job.
+PRELOAD_PUT_OFF = "preload_put_off"
 
 
 class Installation(models.Model):

@@ -7,6 +7,7 @@ it never waits for a server that is away. django-q2's own brokers let their read
 
 import functools
 import logging
+import secrets
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ import redis
 from django.conf import settings
 from django.db import DatabaseError, connections
 from django.utils import timezone
+from django_q.brokers import get_broker
 from django_q.brokers.orm import ORM
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
@@ -28,6 +30,26 @@ CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 AWAY_SECONDS = 1.0
 Tasks = list[tuple[int | None, bytes]]
+
+
+class QueueWatch:
+    """For the supervisor: notices when the queue has lost its tasks, such as a Redis that was
+    started again or emptied, so that whoever waits for them need not wait out its patience."""
+
+    def __init__(self) -> None:
+        self._known = ""
+
+    def has_forgotten(self) -> bool:
+        """Since the last look, or before the first one. While the queue is away it has not yet."""
+        broker = get_broker()
+        if not isinstance(broker, RedisQueue):
+            return False  # the rows are the queue
+        try:
+            memory, was_empty = broker.memory()
+        except redis.RedisError:
+            return False
+        before, self._known = self._known, memory
+        return was_empty or before not in ("", memory)
 
 
 class OrmQueue(ORM):
@@ -105,6 +127,17 @@ class RedisQueue(Redis):
             return bool(super().ping())
         except redis.RedisError:
             return False
+
+    def memory(self) -> tuple[str, bool]:
+        """What changes when the server loses what it holds, and whether our mark was not there.
+
+        A server that is emptied loses the mark; one that is started again, with whatever it had
+        saved, has another id. Raises RedisError.
+        """
+        mark = f"{self.list_key}:mark"
+        was_empty = bool(self.connection.set(mark, secrets.token_hex(8), nx=True))
+        kept = self.connection.get(mark) or b""
+        return f"{self.connection.info('server')['run_id']} {kept!r}", was_empty
 
     def set_stat(self, key: str, value: str, timeout: int) -> None:
         """Nobody reads django-q2's own figures, twice a second; a guard that waits is no guard."""

@@ -102,6 +102,8 @@ BUILDS_NETWORK = os.environ.get("MLOPS_BUILDS_NETWORK", f"mlops-{INSTALLATION_ID
 JOB_ALLOWED_ADDRESSES = os.environ.get("MLOPS_JOB_ALLOWED_ADDRESSES", "")
 JOB_RESOLVERS = _list("MLOPS_JOB_RESOLVERS")
 JOB_PROXY = os.environ.get("MLOPS_JOB_PROXY", "")
+# What runs containers of jobs and model servers, by the name that the engine knows it under.
+SANDBOX_RUNTIME = os.environ.get("SANDBOX_RUNTIME") or "runc"
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"

@@ -4,7 +4,7 @@ import logging
 import time
 
 from inference import services as inference_services
-from mlops_site.models import RETENTION, WORKER, Heartbeat
+from mlops_site.models import PRELOAD_PUT_OFF, RETENTION, WORKER, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
 from training.services import environments as house
@@ -25,7 +25,8 @@ def environments() -> None:
     """Brings rows and store in line, keeps the disk budget, and builds what is to be there."""
     try:
         house.keep_house(model_registry())
-        house.preload()
+        if not house.preload():
+            Heartbeat.beat(PRELOAD_PUT_OFF)
     except (EngineError, EngineUnavailable):
         log.exception("environments.engine_failed")
 

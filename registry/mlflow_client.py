@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +27,10 @@ DOWNLOAD_BLOCK_BYTES = 1024 * 1024
 ARTIFACT_SCHEME = "mlflow-artifacts:"
 READY = "LOGGED_MODEL_READY"
 ATTEMPT_TAG = "job_attempt"
+# What a model may be when it is fetched for its server: a job can store anything in its name.
+MODEL_MAX_FILES, MODEL_MAX_DEPTH, MODEL_MAX_BYTES = 10_000, 32, 8 * 1024**3
+# MLflow's rights on an experiment that let a user log there.
+WRITES = frozenset({"EDIT", "MANAGE"})
 OLD_RUN = "RUNNING"
 
 
@@ -227,6 +232,24 @@ class ModelRegistry:
         """Everybody who may log in. Raises RegistryRefused by an MLflow that has no such list."""
         return [user["username"] for user in self._get("users/list", {}).get("users", [])]
 
+    def experiments_of(self, username: str) -> frozenset[str] | None:
+        """Ids of those that a user may write to, given or made by himself.
+
+        None when nobody can say: the user is gone, or this MLflow has no such list. A tag says
+        whose something is, and anybody may write one; where it lies, nobody else may write.
+        """
+        path = "/api/3.0/mlflow/users/permissions/list"
+        try:
+            answer = self._call("GET", path, params={"username": username}).json()
+        except RegistryRefused:
+            return None
+        granted = [each for each in answer["permissions"] if each["permission"] in WRITES]
+        return frozenset(
+            str(each["resource_pattern"])
+            for each in granted
+            if each["resource_type"] == "experiment"
+        )
+
     # -- what a job made ---------------------------------------------------------------------
     def runs_of_attempt(self, attempt: str) -> list[str]:
         """Run ids, the newest first."""
@@ -367,9 +390,13 @@ class ModelRegistry:
         The server's listing is not trusted: a name that would leave `destination` is refused.
         """
         root = self._artifact_path(version)
-        files = list(self._artifact_files(root))
+        named = f"Model {version.name} version {version.version}"
+        files = list(islice(self._artifact_files(root), MODEL_MAX_FILES + 1))
         if not files:
-            raise RegistryRefused(f"Model {version.name} version {version.version} has no files.")
+            raise RegistryRefused(f"{named} has no files.")
+        if len(files) > MODEL_MAX_FILES:
+            raise RegistryRefused(f"{named} has more than {MODEL_MAX_FILES} files.")
+        left = MODEL_MAX_BYTES
         for path in files:
             relative = path.relative_to(root)
             if ".." in relative.parts or relative.is_absolute():
@@ -378,6 +405,9 @@ class ModelRegistry:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as handle:
                 for block in self._download(path).iter_content(DOWNLOAD_BLOCK_BYTES):
+                    left -= len(block)
+                    if left < 0:
+                        raise RegistryRefused(f"{named} is larger than {MODEL_MAX_BYTES} bytes.")
                     handle.write(block)
 
     # -- helpers -----------------------------------------------------------------------------
@@ -471,14 +501,19 @@ class ModelRegistry:
             raise RegistryRefused("The model's files are not kept by the MLflow server.")
         return PurePosixPath(uri.removeprefix(ARTIFACT_SCHEME).lstrip("/"))
 
-    def _artifact_files(self, folder: PurePosixPath) -> Iterator[PurePosixPath]:
+    def _artifact_files(self, folder: PurePosixPath, *, depth: int = 0) -> Iterator[PurePosixPath]:
+        """Raises RegistryRefused for folders in folders in folders."""
+        if depth > MODEL_MAX_DEPTH:
+            raise RegistryRefused(
+                f"The model has more than {MODEL_MAX_DEPTH} folders in each other."
+            )
         listing = self._call(
             "GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": str(folder)}
         ).json()
         for entry in listing.get("files", []):
             path = folder / PurePosixPath(entry["path"]).name
             if entry.get("is_dir"):
-                yield from self._artifact_files(path)
+                yield from self._artifact_files(path, depth=depth + 1)
             else:
                 yield path
 

@@ -49,11 +49,13 @@ def check(
     rows = list(_engine_rows(info))
     for kind, spec in specs.items():
         rows.extend(_inspected(engine, kind, spec, info))
-    with ThreadPoolExecutor(max_workers=2 * len(specs)) as pool:
-        inside = [pool.submit(_inside, engine, kind, spec) for kind, spec in specs.items()]
+    with ThreadPoolExecutor(max_workers=3 * len(specs)) as pool:
+        inside = [pool.submit(_inside, engine, kind, spec, info) for kind, spec in specs.items()]
+        processes = [pool.submit(_processes, engine, kind, spec) for kind, spec in specs.items()]
         memory = [pool.submit(_memory, engine, kind, spec) for kind, spec in specs.items()]
         for found in inside:
             rows.extend(found.result())
+        rows.extend(found.result() for found in processes)
         rows.extend(found.result() for found in memory)
     rows.extend(_network_rows(engine, subjects, policy=policy, networks=networks))
     return tuple(rows)
@@ -103,31 +105,26 @@ def _inspected(
         yield Row(kind, "AppArmor", DOCKERS_PROFILE, profile, profile == DOCKERS_PROFILE)
 
 
-def _inside(engine: Engine, kind: Kind, spec: SandboxSpec) -> list[Row]:
+def _inside(engine: Engine, kind: Kind, spec: SandboxSpec, info: Mapping[str, Any]) -> list[Row]:
     """Raises EngineError when the container could not say what it found."""
-    with running(engine, _named(spec, INSIDE)) as container:
-        code = engine.wait(container, timeout_seconds=PROBE_SECONDS)
-        said = engine.read_logs(container).decode(errors="replace").strip()
-    try:
-        found = json.loads(said.splitlines()[-1])
-    except (ValueError, IndexError):
-        raise EngineError(f"The check of {kind} ended with {code}: {said[-300:]}") from None
+    code, found = _ended(engine, spec, INSIDE)
+    if found is None:
+        raise EngineError(f"The check of {kind} ended with {code} and said nothing.")
     limits = spec.limits
     exact = {
         "capabilities": NO_RIGHTS * 2,
         "no_new_privileges": "1",
-        "seccomp": FILTERED,
         "root": "EROFS",
         "tmp_runs": "EACCES",
         "core": 0,
     }
     most = {
         "open_files": OPEN_FILES,
-        "processes": limits.pids,
         "tmp_mb": TMP_MB,
         "scratch_mb": limits.scratch_mb,
     }
     rows = [Row(kind, "uid", "not 0", str(found["uid"]), found["uid"] != 0)]
+    rows.append(_kernel_row(kind, spec, found, str(info.get("KernelVersion", ""))))
     rows += [
         Row(kind, name, str(wanted), str(found[name]), found[name] == wanted)
         for name, wanted in exact.items()
@@ -137,6 +134,37 @@ def _inside(engine: Engine, kind: Kind, spec: SandboxSpec) -> list[Row]:
         for name, bound in most.items()
     ]
     return rows
+
+
+def _kernel_row(kind: Kind, spec: SandboxSpec, found: Mapping[str, Any], host: str) -> Row:
+    """Whom a process asks: the host's kernel through a filter of calls, or one of its own."""
+    if spec.has_own_kernel:
+        kernel = str(found["kernel"])
+        return Row(kind, "kernel", f"not the host's {host}", kernel, kernel != host)
+    return Row(kind, "seccomp", FILTERED, str(found["seccomp"]), found["seccomp"] == FILTERED)
+
+
+def _processes(engine: Engine, kind: Kind, spec: SandboxSpec) -> Row:
+    """A kernel of its own may end with its container at the limit: that is a limit too."""
+    code, found = _ended(engine, spec, (*INSIDE, "--processes"))
+    wanted = f"at most {spec.limits.pids}"
+    if found is None:
+        return Row(kind, "processes", wanted, f"the container ended with {code}", code != 0)
+    count = int(found["processes"])
+    return Row(kind, "processes", wanted, str(count), 0 < count <= spec.limits.pids)
+
+
+def _ended(
+    engine: Engine, spec: SandboxSpec, command: Iterable[str]
+) -> tuple[int, Mapping[str, Any] | None]:
+    """A probe's exit code, and what it found; None when it could not say."""
+    with running(engine, _named(spec, command)) as container:
+        code = engine.wait(container, timeout_seconds=PROBE_SECONDS)
+        said = engine.read_logs(container).decode(errors="replace").strip()
+    try:
+        return code, json.loads(said.splitlines()[-1])
+    except (ValueError, IndexError):
+        return code, None
 
 
 def _memory(engine: Engine, kind: Kind, spec: SandboxSpec) -> Row:

@@ -6,6 +6,7 @@ import math
 import re
 import socket
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +28,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 CALL_SECONDS = 60
+# How often a container that does not answer is looked at.
+LOOK_SECONDS = 1.0
 READ_BYTES = 65536
 MIB = 1024 * 1024
 NEVER = "0001-01-01"
@@ -228,6 +231,16 @@ class Engine:
         )
 
     @_mapped
+    def runtimes(self) -> tuple[str, ...]:
+        """By what names the engine knows what it can run containers with."""
+        return tuple(sorted(self._api.info().get("Runtimes") or {}))
+
+    @_mapped
+    def default_runtime(self) -> str:
+        """Whom the engine takes when nobody asks for one."""
+        return str(self._api.info()["DefaultRuntime"])
+
+    @_mapped
     def events(self, labels: Mapping[str, str]) -> Iterator[Mapping[str, Any]]:
         """Starts, ends and removals of containers with these labels, as they happen."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
@@ -310,15 +323,35 @@ class Engine:
         wrapped = self._api.attach_socket(container_id, params=wanted)
         attached: socket.socket = getattr(wrapped, "_sock", wrapped)
         try:
-            attached.settimeout(timeout_seconds)
+            attached.settimeout(LOOK_SECONDS)
             attached.sendall(data)
             attached.shutdown(socket.SHUT_WR)
-            return _line_after(attached, answer)
+            return self._answer_of(container_id, attached, answer, seconds=timeout_seconds)
         except OSError as error:
             raise EngineUnavailable(str(error)) from error
         finally:
             wrapped.close()
             attached.close()
+
+    def _answer_of(
+        self, container_id: str, attached: socket.socket, answer: bytes, *, seconds: float
+    ) -> bytes | None:
+        """An engine leaves whoever attaches to a container that has ended just now without a word:
+        then its record tells."""
+        heard, until = b"", time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(TimeoutError):
+                data = attached.recv(READ_BYTES)
+                heard += data
+                found = _line_after(heard, answer)
+                if found is not None or not data:
+                    return found
+                continue
+            state = self.state(container_id)
+            if state is None or not state.running:
+                return None if state is None else _line_after(self.read_logs(state.id), answer)
+            if time.monotonic() > until:
+                raise TimeoutError(f"No answer within {seconds} s.")
 
     @_mapped
     def checked_readback(self, container_id: str, spec: SandboxSpec) -> dict[str, Any]:
@@ -353,17 +386,12 @@ def _hardening(inspect: Mapping[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _line_after(attached: socket.socket, answer: bytes) -> bytes | None:
-    """The stream's own marks, eight bytes before each piece, stand before a line, never in one."""
-    heard = b""
-    while True:
-        before, found, after = heard.partition(answer)
-        if found and b"\n" in after:
-            return after.partition(b"\n")[0]
-        data = attached.recv(READ_BYTES)
-        if not data:
-            return None
-        heard += data
+def _line_after(heard: bytes, answer: bytes) -> bytes | None:
+    """None as long as that line is not whole. The stream's own marks, eight bytes before each
+    piece, stand before a line, never in one."""
+    _, found, after = heard.partition(answer)
+    line, newline, _ = after.partition(b"\n")
+    return line if found and newline else None
 
 
 @_mapped

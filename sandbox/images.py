@@ -1,6 +1,7 @@
 """Makes the runner images: a base with Python, two unprivileged users, uv and our own few scripts.
 
-One for each base that the operator names, and each base has another Python.
+One for each base that the operator names, and each base has another Python. Everything is compiled
+ahead: containers are read-only, and a base may come without any bytecode.
 """
 
 import contextlib
@@ -46,8 +47,11 @@ RUN ((ls /usr/lib/*/libgomp.so.1 && ls /usr/sbin/nft) >/dev/null 2>&1 \\
  && groupadd --gid {RUNNER_UID} runner && groupadd --gid {BUILDER_UID} builder \\
  && useradd --uid {RUNNER_UID} --gid runner --home-dir /scratch --no-create-home runner \\
  && useradd --uid {BUILDER_UID} --gid builder --home-dir /scratch --no-create-home builder \\
- && mkdir -p /env /job /data /model /platform /scratch /store
+ && mkdir -p /env /job /data /model /platform /scratch /store \\
+ && python3 -m compileall -q -x '/(test|tests|idlelib|lib2to3)/' \\
+      "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY opt-mlops/ /opt/mlops/
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/mlops
 ENV LANG=C.UTF-8 SSL_CERT_FILE={{ca}} REQUESTS_CA_BUNDLE={{ca}}
 """
 

@@ -19,7 +19,14 @@ from rest_framework.exceptions import APIException
 from sandbox.image.lock_file import pins_in
 from training import logs
 from training.api.submission import Edits
-from training.models import Attempt, BuiltEnvironment, Job, JobEvent, SandboxProof
+from training.models import (
+    Attempt,
+    BuiltEnvironment,
+    Job,
+    JobEvent,
+    SandboxProof,
+    WaitingContainer,
+)
 from training.services import environments
 from training.services.cancel import cancel
 from training.services.submit import Client, rerun
@@ -27,6 +34,8 @@ from training.states import Status
 
 LOG_SHOWN_CHARACTERS = 200_000
 LINKS_SHOWN = 20
+# What people call an environment by.
+NAMED_PACKAGES = ("scikit-learn", "pandas", "xgboost", "lightgbm", "torch")
 
 
 def _link(job_id: uuid.UUID) -> SafeString:
@@ -355,3 +364,49 @@ def _ask_each(
             messages.warning(request, str(refused.detail))
         else:
             messages.success(request, f"{key} {told}.")
+
+
+@admin.register(WaitingContainer)
+class WaitingContainerAdmin(ReadOnlyAdmin):
+    """Who finds none here and expects some reads in the operator's guide when there are any."""
+
+    list_display = ["container", "state", "packages", "given_to", "waits_since", "cpu_seconds"]
+    list_filter = ["state"]
+    ordering = ["id"]
+    show_full_result_count = False
+    fields = (
+        "container",
+        "state",
+        "packages",
+        "given_to",
+        "waits_since",
+        "cpu_seconds",
+        "environment_key",
+        "engine",
+        "image",
+        "shape",
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[WaitingContainer]:
+        return super().get_queryset(request).select_related("attempt")
+
+    @admin.display(description="Container")
+    def container(self, waiting: WaitingContainer) -> str:
+        return waiting.container_id[:12] or "being made"
+
+    @admin.display(description="For the packages")
+    def packages(self, waiting: WaitingContainer) -> SafeString:
+        """A link to the environment, by the names of what is in it."""
+        lock = environments.lock_of(waiting.environment_key)
+        names = {pin.partition("==")[0] for pin in pins_in(lock)}
+        shown = [name for name in NAMED_PACKAGES if name in names]
+        address = reverse("admin:training_builtenvironment_change", args=[waiting.environment_key])
+        return format_html('<a href="{}">{}</a>', address, ", ".join(shown) or "MLflow only")
+
+    @admin.display(description="Given to")
+    def given_to(self, waiting: WaitingContainer) -> SafeString | str:
+        return _link(waiting.attempt.job_id) if waiting.attempt else "nobody yet"
+
+    @admin.display(description="Made", ordering="created_at")
+    def waits_since(self, waiting: WaitingContainer) -> str:
+        return f"{waiting.created_at:%Y-%m-%d %H:%M:%S} UTC"

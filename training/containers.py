@@ -109,14 +109,11 @@ def waiting_spec_of(
         environment_folder=environment.path,
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
-        variables={
-            **_threads(settings.JOB_CPUS),
-            **proxy_variables(Network.INTERNET),
-            **_tracking(),
-        },
+        variables=_known_variables(cpus=settings.JOB_CPUS, network=Network.INTERNET),
         network=docker_network(Network.INTERNET),
         resolvers=resolvers(Network.INTERNET),
         limits=_usual_limits(),
+        runtime=settings.SANDBOX_RUNTIME,
         seconds_max=settings.JOB_TIMEOUT_SECONDS["maximum"] + settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
         labels={
@@ -131,7 +128,6 @@ def spec_of(
     *,
     environment: Environment,
     platform_folder: Path,
-    variables: dict[str, str],
 ) -> SandboxSpec:
     """The sandbox of this attempt; limits are the ones the job was accepted with."""
     job = attempt.job
@@ -143,10 +139,11 @@ def spec_of(
         environment_folder=environment.path,
         platform_folder=platform_folder,
         data_folder=settings.DATA_DIR,
-        variables=variables,
+        variables=known_variables(job),
         network=docker_network(job.network),
         resolvers=resolvers(job.network),
         limits=limits_of(job),
+        runtime=settings.SANDBOX_RUNTIME,
         deadline_seconds=job.timeout_seconds,
         grace_seconds=settings.JOB_GRACE_SECONDS,
         log_bytes=settings.JOB_LOG_MAX_BYTES,
@@ -178,6 +175,15 @@ def job_variables(
         "MLFLOW_EXPERIMENT_ID": experiment_id,
         "MLFLOW_RUN_CONTEXT": json.dumps(tags),
     }
+
+
+def known_variables(job: Job) -> dict[str, str]:
+    """What of them is known before there is an MLflow user; no secret of the job's is in it."""
+    return _known_variables(cpus=job.cpus, network=job.network)
+
+
+def _known_variables(*, cpus: float, network: str) -> dict[str, str]:
+    return {**_threads(cpus), **proxy_variables(network), **_tracking()}
 
 
 def _usual_limits() -> Limits:

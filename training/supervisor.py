@@ -92,6 +92,13 @@ class JobSupervisor:
         self._fill_pool()
         environments.dispatch()
 
+    def ask_again(self) -> None:
+        """The queue has lost its tasks: each look asks for what is due, as if it never had."""
+        self._asked_at.clear()
+        self._launch_asked = (None, 0.0)
+        resolve.ask_again()
+        environments.ask_again()
+
     def reconcile(self) -> None:
         """Finds orphans in both directions: rows without a holder, containers without a row.
 

@@ -4,19 +4,25 @@ It runs on the script's own Python and uses the standard library only. The scrip
 own process group, never process 1 itself: signals that process 1 sends itself are ignored.
 
 Exit codes: the script's own; 124 when its time was over; 160 + n when signal n ended it; 225 when
-this process itself was asked to end; 226 when the script printed more than it may; 227 when a
-waiting container (`waiting_launcher.py`) got no order, so that no script ran. Not 128 + n: 137
-has to mean that the container was killed.
+this process itself was asked to end; 226 when the script printed more than it may; 227 when no
+order came, so that no script ran. Not 128 + n: 137 has to mean that the container was killed.
+
+The container starts before all is ready that its script needs: the rest of the script's variables,
+its passwords among them, come over standard input as one order, and who sent it closes the input,
+so that an order that was cut off is seen as such. With it the deadline begins, and a line
+`!began <seconds since 1970>` leaves.
 
 Output and errors of the script come through one pipe, and leave as frames, which
 `sandbox/output.py` reads: a line `@<offset> <base64>` each. In them any byte survives the engine's
 record, which holds text and splits long lines; a flood of short lines costs no more than one of
-long ones; and a script can write no frame itself. The head of the output leaves at once, what comes
-behind it in small samples, and the tail when the script has ended; a frame without bytes says that
-nothing more comes, and is missing when the engine lost something.
+long ones; and a script can write no frame itself. The head of the output leaves at once, what
+comes behind it in samples, whole as long as it is little, and the tail when the script is asked to
+end and when it has ended; a frame without bytes says that nothing more comes, and is missing when
+the engine lost something.
+
+Every module that is imported here is a millisecond of each job's start.
 """
 
-import argparse
 import binascii
 import contextlib
 import ctypes
@@ -25,13 +31,12 @@ import math
 import os
 import select
 import signal
-import subprocess
 import sys
 import termios
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 DEADLINE_EXIT_CODE = 124
 SIGNAL_EXIT_BASE = 160
@@ -39,6 +44,8 @@ ASKED_TO_END_EXIT_CODE = 225
 LOG_QUOTA_EXIT_CODE = 226
 NO_ORDER_EXIT_CODE = 227
 ASKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+LENGTH_BYTES = 4
+ORDER_MAX_BYTES = 16 * 1024 * 1024
 # How the relay wakes the thread that waits for signals.
 PRINTED_TOO_MUCH = signal.SIGUSR1
 WATCHED = ASKING | {signal.SIGCHLD, PRINTED_TOO_MUCH}
@@ -53,10 +60,14 @@ FLOOD_BYTES = 8 * 1024
 PAUSE_SECONDS = 0.02
 # Python without a buffer writes the end of a line by itself, just behind the line.
 LINE_SECONDS = 0.001
+# Between samples that leave something out, and between those that do not.
 SAMPLE_SECONDS = 2.0
-SAMPLE_BYTES = 4096
+WHOLE_SAMPLE_SECONDS = 0.5
 # All samples together, as a part of the quota.
 SAMPLES_SHARE = 4
+# What of them need not wait for its time, and what a sample may take of what is left.
+BURST_SHARE = 4
+SAMPLE_SHARE = 4
 PR_SET_DUMPABLE = 4
 
 
@@ -65,9 +76,7 @@ class Excerpt:
 
     def __init__(self, *, log_bytes: int, seconds: float) -> None:
         self._head_bytes = self._tail_bytes = log_bytes // 2
-        samples = max(1, int(seconds / SAMPLE_SECONDS))
-        # At least one byte: each sample also tells how much was printed.
-        self._sample_bytes = max(1, min(SAMPLE_BYTES, log_bytes // SAMPLES_SHARE // samples))
+        self._samples = _Allowance(log_bytes // SAMPLES_SHARE, seconds=seconds)
         self._sampled_until = self._head_bytes
         self._sample_at = -math.inf
         # The newest bytes behind the head.
@@ -89,18 +98,24 @@ class Excerpt:
             return None
         return max(0.0, self._sample_at - now)
 
-    def tail(self) -> bytes:
-        """The newest bytes behind the head, sampled or not, and the frame that ends all."""
+    def newest(self) -> bytes:
+        """The newest bytes behind the head, sampled or not."""
+        self._sampled_until = max(self._sampled_until, self.printed)
         size = min(self._tail_bytes, self._kept_bytes)
-        return _frames(self.printed - size, self._newest(size)) + b"@%d \n" % self.printed
+        return _frames(self.printed - size, self._newest(size))
+
+    def tail(self) -> bytes:
+        """The same, and the frame that ends all."""
+        return self.newest() + b"@%d \n" % self.printed
 
     def _sample(self, now: float) -> bytes:
-        """The newest of what nobody has seen yet, when it is time."""
+        """What nobody has seen yet, or the newest of it, when it is time."""
         if self.sample_due(now=now) != 0:
             return b""
-        size = min(self._sample_bytes, self.printed - self._sampled_until, self._kept_bytes)
+        unseen = self.printed - self._sampled_until
+        size = min(unseen, self._kept_bytes, self._samples.take(unseen, now=now))
         self._sampled_until = self.printed
-        self._sample_at = now + SAMPLE_SECONDS
+        self._sample_at = now + (WHOLE_SAMPLE_SECONDS if size == unseen else SAMPLE_SECONDS)
         return _frames(self.printed - size, self._newest(size))
 
     def _keep(self, data: bytes) -> None:
@@ -121,6 +136,26 @@ class Excerpt:
         return b"".join(reversed(found))
 
 
+class _Allowance:
+    """How many bytes may leave by now, of so many in so many seconds."""
+
+    def __init__(self, total: int, *, seconds: float) -> None:
+        self._total = total
+        self._burst = total / BURST_SHARE
+        self._per_second = (total - self._burst) / max(seconds, 1.0)
+        self._began_at: float | None = None
+        self._taken = 0
+
+    def take(self, wanted: int, *, now: float) -> int:
+        """At least one byte: each sample also tells how much was printed."""
+        if self._began_at is None:
+            self._began_at = now
+        earned = self._burst + self._per_second * (now - self._began_at) - self._taken
+        size = max(1, min(wanted, self._total - self._taken, int(earned / SAMPLE_SHARE)))
+        self._taken += size
+        return size
+
+
 class Relay:
     """Passes on what the script prints, in a thread of its own.
 
@@ -135,6 +170,7 @@ class Relay:
         os.set_blocking(sink, True)
         self._hard_bytes = hard_bytes
         self._over, self._over_of_script = os.pipe()
+        self._tail_wanted = False
         self._source, self.script_end = pipe
         os.set_blocking(self._source, False)
         with contextlib.suppress(PermissionError):
@@ -156,6 +192,10 @@ class Relay:
         os.close(self._over_of_script)
         self._thread.join(timeout_seconds)
 
+    def send_tail(self) -> None:
+        """At once: whoever asks the script to end may kill the container before it has ended."""
+        os.write(self._over_of_script, b"!")
+
     def _run(self) -> None:
         try:
             for data in self._read():
@@ -174,7 +214,7 @@ class Relay:
         """
         is_flood = False
         while not self._is_over(0):
-            due = self._excerpt.sample_due(now=time.monotonic())
+            due = 0.0 if self._tail_wanted else self._excerpt.sample_due(now=time.monotonic())
             ready, _, _ = select.select([self._source, self._over], [], [], due)
             if self._source not in ready:
                 yield b""
@@ -191,7 +231,11 @@ class Relay:
         yield self._read_now(self._waiting_bytes()) or b""
 
     def _is_over(self, timeout_seconds: float) -> bool:
-        return bool(select.select([self._over], [], [], timeout_seconds)[0])
+        if not select.select([self._over], [], [], timeout_seconds)[0]:
+            return False
+        word = os.read(self._over, 1)
+        self._tail_wanted = self._tail_wanted or bool(word)
+        return not word
 
     def _waiting_bytes(self) -> int:
         told = fcntl.ioctl(self._source, termios.FIONREAD, bytes(4))
@@ -207,6 +251,9 @@ class Relay:
     def _pass_on(self, data: bytes) -> None:
         was_too_much = self.printed_too_much
         self._send(self._excerpt.take(data, now=time.monotonic()))
+        if self._tail_wanted:
+            self._tail_wanted = False
+            self._send(self._excerpt.newest())
         if self.printed_too_much and not was_too_much:
             signal.pthread_kill(self._waits_for_signals, PRINTED_TOO_MUCH)
 
@@ -221,15 +268,13 @@ class Script:
 
     def __init__(
         self,
-        process: "subprocess.Popen[bytes]",
+        pid: int,
         *,
         relay: Relay,
         seconds: float,
         grace_seconds: float,
     ) -> None:
-        # Held on to: a dropped one takes in a child that has ended, and its exit code with it.
-        self._process = process
-        self._pid = process.pid
+        self._pid = pid
         self._end_at = time.monotonic() + seconds
         self._grace_seconds = grace_seconds
         self._ended_by_us: int | None = None
@@ -271,6 +316,7 @@ class Script:
         if self._ended_by_us is not None:
             return
         self._ended_by_us = exit_code
+        self._relay.send_tail()
         self._signal(signal.SIGTERM)
         # A script that stopped itself acts on nothing but SIGKILL and this.
         self._signal(signal.SIGCONT)
@@ -297,25 +343,56 @@ class Script:
                 code = SIGNAL_EXIT_BASE - ended if ended < 0 else ended
 
 
+class Order:
+    """The rest of the variables that a script has, which come when its container runs already."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self.variables = variables
+
+    @classmethod
+    def read(cls, source: int) -> "Order | None":
+        """Four bytes with its length, then `NAME=value` between null bytes, as `sandbox/order.py`
+        writes it; None when the input ends before the order does."""
+        size = int.from_bytes(_read(source, LENGTH_BYTES), "big")
+        if not 0 < size <= ORDER_MAX_BYTES:
+            return None
+        data = _read(source, size)
+        if len(data) < size:
+            return None
+        pairs = (os.fsdecode(field).partition("=") for field in data.split(b"\0") if field)
+        return cls({name: value for name, _, value in pairs})
+
+
+def _read(source: int, size: int) -> bytes:
+    """So many bytes; fewer when the input ends before."""
+    found = b""
+    while len(found) < size:
+        data = os.read(source, size - len(found))
+        if not data:
+            break
+        found += data
+    return found
+
+
 def start_python(
-    path: str,
-    *,
-    output: int,
-    variables: Mapping[str, str] | None = None,
-    kept_open: Sequence[int] = (),
-) -> "subprocess.Popen[bytes]":
-    """A Python that runs this file, as every script runs."""
-    return subprocess.Popen(
+    path: str, *, output: int, variables: Mapping[str, str], kept_open: Iterable[int] = ()
+) -> int:
+    """A Python that runs this file, as every script runs; its process id."""
+    for handle in kept_open:
+        os.set_inheritable(handle, True)
+    return os.posix_spawn(
+        sys.executable,
         [sys.executable, "-u", path],
-        cwd="/scratch",
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        env=variables,
-        pass_fds=kept_open,
-        start_new_session=True,
-        # What is blocked here would stay blocked in the script.
-        preexec_fn=_unblock,  # noqa: PLW1509 - no other thread runs yet, or none any more
+        variables,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, output, 1),
+            (os.POSIX_SPAWN_DUP2, output, 2),
+        ],
+        setsid=True,
+        # What is blocked or ignored here would stay so in the script.
+        setsigmask=[],
+        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
     )
 
 
@@ -325,10 +402,6 @@ def _frames(offset: int, data: bytes) -> bytes:
         b"@%d %b" % (offset + start, binascii.b2a_base64(data[start : start + FRAME_BYTES]))
         for start in starts
     )
-
-
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 def is_from_outside(news: signal.struct_siginfo) -> bool:
@@ -345,29 +418,33 @@ def keep_out() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--deadline-seconds", type=float, required=True)
-    parser.add_argument("--grace-seconds", type=float, required=True)
-    parser.add_argument("--log-bytes", type=int, required=True)
-    parser.add_argument("--log-hard-bytes", type=int, required=True)
-    parser.add_argument("script")
-    arguments = parser.parse_args()
+    *given, path = sys.argv[1:]
+    options = dict(zip(given[::2], given[1::2], strict=True))
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     keep_out()
-    excerpt = Excerpt(log_bytes=arguments.log_bytes, seconds=arguments.deadline_seconds)
+    order = Order.read(sys.stdin.fileno())
+    if order is None:
+        return NO_ORDER_EXIT_CODE
+    say_began(sys.stdout.fileno())
+    seconds = float(options["--deadline-seconds"])
     relay = Relay(
-        excerpt,
+        Excerpt(log_bytes=int(options["--log-bytes"]), seconds=seconds),
         pipe=os.pipe(),
         sink=sys.stdout.fileno(),
-        hard_bytes=arguments.log_hard_bytes,
+        hard_bytes=int(options["--log-hard-bytes"]),
     )
+    variables = {**os.environ, **order.variables}
     script = Script(
-        start_python(arguments.script, output=relay.script_end),
+        start_python(path, output=relay.script_end, variables=variables),
         relay=relay,
-        seconds=arguments.deadline_seconds,
-        grace_seconds=arguments.grace_seconds,
+        seconds=seconds,
+        grace_seconds=float(options["--grace-seconds"]),
     )
     return script.wait()
+
+
+def say_began(sink: int) -> None:
+    os.write(sink, b"!began %.6f\n" % time.time())
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 It starts a Python that imports the usual modules and then waits (`waiting_path/sitecustomize.py`);
 this process imports nothing but the standard library, and waits too: nothing polls. The order comes
-over standard input, four bytes with its length and then JSON; who sent it closes the input, so that
-an order that was cut off is seen as such. From there on the deadline runs, and everything is the
-launcher's. Where the waiting Python would not be the same for the script as a fresh one, a fresh
-one runs it.
+over standard input, as any job's does (`launcher.py`), and names the script and its bounds too,
+which are not known before. From there on everything is the launcher's. Where the waiting Python
+would not be the same for the script as a fresh one, a fresh one runs it.
 
 Beside the launcher's frames two lines leave here: `!ready` when the imports are done, and
 `!began <seconds since 1970>` when an order came, before its script runs.
@@ -17,10 +16,8 @@ import re
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -32,17 +29,18 @@ from launcher import (
     NO_ORDER_EXIT_CODE,
     WATCHED,
     Excerpt,
+    Order,
     Relay,
     Script,
     is_from_outside,
     keep_out,
+    say_began,
     start_python,
 )
 
-Process = subprocess.Popen[bytes]
 HEARD = signal.SIGUSR1
-LENGTH_BYTES = 4
-ORDER_MAX_BYTES = 16 * 1024 * 1024
+# What the names of an order's bounds begin with; any other launcher is started with them.
+BOUNDS = ":"
 WAITING_PATH = "/opt/mlops/waiting_path"
 FD_VARIABLE = "MLOPS_WAITING_FD"
 # As long as a file's name can be: the script's is put in its place.
@@ -68,7 +66,7 @@ class Imported:
 
 
 @dataclass(frozen=True)
-class Order:
+class Task:
     """What is to run, how long it may, and what may be kept of its output."""
 
     path: str
@@ -78,16 +76,29 @@ class Order:
     log_bytes: int
     log_hard_bytes: int
 
+    @classmethod
+    def of(cls, order: Order) -> "Task":
+        """Raises KeyError, ValueError for an order without bounds."""
+        given = order.variables
+        return cls(
+            path=given[f"{BOUNDS}path"],
+            variables={name: given[name] for name in given if not name.startswith(BOUNDS)},
+            seconds=float(given[f"{BOUNDS}seconds"]),
+            grace_seconds=float(given[f"{BOUNDS}grace_seconds"]),
+            log_bytes=int(given[f"{BOUNDS}log_bytes"]),
+            log_hard_bytes=int(given[f"{BOUNDS}log_hard_bytes"]),
+        )
 
-def why_fresh(imported: Imported | None, *, order: Order, made_with: Mapping[str, str]) -> str:
+
+def why_fresh(imported: Imported | None, *, task: Task, made_with: Mapping[str, str]) -> str:
     """Why the script needs a Python of its own; empty when the waiting one is the same to it."""
     if imported is None:
         return "the imports are not done"
-    if len(order.path) > len(PLACEHOLDER):
+    if len(task.path) > len(PLACEHOLDER):
         return "the script's name is too long"
-    if PurePosixPath(order.path).stem in imported.modules:
+    if PurePosixPath(task.path).stem in imported.modules:
         return "the script has the name of a module"
-    for name, value in order.variables.items():
+    for name, value in task.variables.items():
         if made_with.get(name) == value:
             continue
         if name in imported.asked or name in imported.changed or READ_EARLY.match(name):
@@ -122,7 +133,7 @@ class Hearing:
                 listening.remove(self.control)
                 self._hear_imports()
             if self.source in heard:
-                self.order = _read_order(self.source)
+                self.order = Order.read(self.source)
                 self.over = True
         signal.pthread_kill(self._main, HEARD)
 
@@ -152,11 +163,12 @@ def main() -> int:
         return code
     hearing.join()
     assert hearing.order is not None  # noqa: S101 - for the type
-    os.write(hearing.sink, b"!began %.6f\n" % time.time())
-    return _run(hearing.order, hearing, pipe=pipe, waiting=waiting)
+    task = Task.of(hearing.order)
+    say_began(hearing.sink)
+    return _run(task, hearing, pipe=pipe, waiting=waiting)
 
 
-def _start_waiting(control: socket.socket, *, output: int) -> Process:
+def _start_waiting(control: socket.socket, *, output: int) -> int:
     path = f"{WAITING_PATH}:{os.environ['PYTHONPATH']}"
     variables = {**os.environ, "PYTHONPATH": path, FD_VARIABLE: str(control.fileno())}
     return start_python(
@@ -173,56 +185,34 @@ def _wait_for_order(hearing: Hearing) -> int | None:
     return None if hearing.order else NO_ORDER_EXIT_CODE
 
 
-def _run(order: Order, hearing: Hearing, *, pipe: tuple[int, int], waiting: Process) -> int:
+def _run(task: Task, hearing: Hearing, *, pipe: tuple[int, int], waiting: int) -> int:
     relay = Relay(
-        Excerpt(log_bytes=order.log_bytes, seconds=order.seconds),
+        Excerpt(log_bytes=task.log_bytes, seconds=task.seconds),
         pipe=pipe,
         sink=hearing.sink,
-        hard_bytes=order.log_hard_bytes,
+        hard_bytes=task.log_hard_bytes,
     )
     made_with = dict(os.environ)
-    variables = {**made_with, **order.variables}
+    variables = {**made_with, **task.variables}
     printed = bool(select.select([pipe[0]], [], [], 0)[0])
-    if printed or why_fresh(hearing.imported, order=order, made_with=made_with):
+    if printed or why_fresh(hearing.imported, task=task, made_with=made_with):
         _end(waiting, output=pipe[0])
-        process = start_python(order.path, output=relay.script_end, variables=variables)
+        pid = start_python(task.path, output=relay.script_end, variables=variables)
     else:
-        told = {"path": order.path, "variables": variables}
+        told = {"path": task.path, "variables": variables}
         hearing.control.sendall(json.dumps(told).encode() + b"\n")
-        process = waiting
+        pid = waiting
     hearing.control.close()
-    return Script(
-        process, relay=relay, seconds=order.seconds, grace_seconds=order.grace_seconds
-    ).wait()
+    return Script(pid, relay=relay, seconds=task.seconds, grace_seconds=task.grace_seconds).wait()
 
 
-def _end(process: Process, *, output: int) -> None:
+def _end(pid: int, *, output: int) -> None:
     """Ends the waiting Python, and drops what it printed."""
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
     while select.select([output], [], [], 0)[0]:
         if not os.read(output, 65536):
             return
-
-
-def _read_order(source: int) -> Order | None:
-    """None when the input ends before the order does."""
-    size = int.from_bytes(_read(source, LENGTH_BYTES), "big")
-    if not 0 < size <= ORDER_MAX_BYTES:
-        return None
-    data = _read(source, size)
-    return Order(**json.loads(data)) if len(data) == size else None
-
-
-def _read(source: int, size: int) -> bytes:
-    """So many bytes; fewer when the input ends before."""
-    found = b""
-    while len(found) < size:
-        data = os.read(source, size - len(found))
-        if not data:
-            break
-        found += data
-    return found
 
 
 if __name__ == "__main__":

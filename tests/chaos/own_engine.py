@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT
+from deploy.docker_engine import daemon_command
 from deploy.trial import wait_for
 from sandbox.engine import Engine, EngineUnavailable
 
@@ -26,9 +27,11 @@ def can_be_made() -> bool:
     return os.geteuid() == 0 and bool(shutil.which("dockerd") and shutil.which("unshare"))
 
 
-def run_inside(arguments: Sequence[str], *, timeout_seconds: float) -> int:
+def run_inside(
+    arguments: Sequence[str], *, timeout_seconds: float, module: str = "tests.chaos"
+) -> int:
     """`python -m tests.chaos …` in namespaces of its own; the exit code."""
-    command = ["unshare", *NAMESPACES, sys.executable, "-m", "tests.chaos", "inside", *arguments]
+    command = ["unshare", *NAMESPACES, sys.executable, "-m", module, "inside", *arguments]
     process = subprocess.Popen(command, cwd=CHECKOUT, start_new_session=True)
     try:
         return process.wait(timeout=timeout_seconds)
@@ -85,7 +88,8 @@ class OwnEngine:
         """The engine, once it answers. `DOCKER_HOST` names it from then on."""
         os.environ["DOCKER_HOST"] = self.address
         (self._folder / "docker.pid").unlink(missing_ok=True)
-        command = ["dockerd", "--data-root", f"{self._folder}/data", "-H", self.address]
+        command = [*daemon_command(self._folder), "-H", self.address]
+        command += ["--data-root", f"{self._folder}/data"]
         command += [
             "--exec-root",
             f"{self._folder}/exec",

@@ -200,3 +200,35 @@ SCRIPTS = {
         "print(mlflow.get_run(run.info.run_id).data.tags['mlflow.source.name'])\n"
     ),
 }
+
+# What importing may leave behind, one line each, so that a difference names itself.
+LEFT_BY_IMPORTS = """\
+import atexit, codecs, decimal, gc, locale, logging, os, random, signal, socket, sys, threading
+import warnings
+own = ("HOSTNAME", "_MLFLOW_TELEMETRY_SESSION_ID")
+print("modules", sorted(sys.modules))
+print("filters", warnings.filters)
+print("variables", sorted((n, v) for n, v in os.environ.items() if n not in own))
+loggers = logging.root.manager.loggerDict
+print("loggers", [(n, type(loggers[n]).__name__, getattr(loggers[n], "level", None),
+                   [type(h).__name__ for h in getattr(loggers[n], "handlers", [])])
+                  for n in sorted(loggers)])
+print("root", logging.root.handlers, logging.root.level, logging.getLoggerClass().__name__)
+print("path", sys.path, sys.argv, sys.orig_argv)
+print("finders", [getattr(f, "__name__", type(f).__name__) for f in sys.meta_path],
+      len(sys.path_hooks))
+print("threads", sorted(t.name for t in threading.enumerate()), len(os.listdir("/proc/self/task")))
+print("signals", [str(signal.getsignal(s)).partition(" at ")[0] for s in sorted(
+    signal.valid_signals()) if isinstance(s, signal.Signals)])
+print("at the end", atexit._ncallbacks())
+print("hooks", sys.excepthook, sys.displayhook, sys.unraisablehook, sys.gettrace())
+print("limits", sys.getrecursionlimit(), sys.getswitchinterval(), gc.get_threshold())
+print("locale", locale.setlocale(locale.LC_ALL), decimal.getcontext(), socket.getdefaulttimeout())
+print("open", sorted(os.readlink(f"/proc/self/fd/{n}").partition(":")[0]
+                     for n in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{n}")))
+print("children", open("/proc/self/task/%d/children" % os.getpid()).read())
+print("files", sorted(os.listdir("/scratch")), sorted(os.listdir("/tmp")), os.getcwd(), os.umask(0))
+import numpy, pandas
+print("numpy", numpy.get_printoptions(), numpy.geterr())
+print("pandas", pandas.get_option("display.max_rows"), pandas.get_option("display.precision"))
+"""

@@ -13,12 +13,13 @@ import pytest
 
 from deploy.trial import wait_for
 from sandbox import seccomp
-from sandbox.container import Limits, SandboxSpec
+from sandbox.container import RUNC, Limits, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
+from sandbox.order import Bounds, Order, hand_in
 from sandbox.output import began_at, printed_bytes
-from sandbox.spec import job_environment, waiting_spec
-from tests.docker.conforming import SCRIPTS
+from sandbox.spec import waiting_spec
+from tests.docker.conforming import LEFT_BY_IMPORTS, SCRIPTS
 from tests.fixtures.engine import LOG_BYTES, JobRunner
 
 MEMORY_MB = 1024
@@ -29,6 +30,8 @@ VARIABLES = {
     "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
     "MLFLOW_TRACKING_PASSWORD": "a secret",
 }
+# Those of `waiting_path/sitecustomize.py`, in its order.
+IMPORTS = "import numpy, pandas, sklearn, mlflow, mlflow.sklearn\n"
 MADE_WITH = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "OMP_NUM_THREADS": "1"}
 
 
@@ -57,19 +60,17 @@ class Waiting:
     def hand_in(self, source: str, *, name: str = "script.py", seconds: float = 60, **variables):
         (self.folder / name).write_text(source)
         (self.folder / name).chmod(0o644)
-        order = {
-            "path": f"/job/{name}",
-            "variables": job_environment({**MADE_WITH, **variables}),
-            "seconds": seconds,
-            "grace_seconds": 2,
-            "log_bytes": LOG_BYTES,
-            "log_hard_bytes": 1024 * LOG_BYTES,
-        }
-        data = json.dumps(order).encode()
-        data = len(data).to_bytes(4, "big") + data
-        told = self.engine.hand_in(self.id, data, answer=b"!began ", timeout_seconds=20)
-        assert told is not None
-        return float(told)
+        bounds = Bounds(
+            path=f"/job/{name}",
+            seconds=seconds,
+            grace_seconds=2,
+            log_bytes=LOG_BYTES,
+            log_hard_bytes=1024 * LOG_BYTES,
+        )
+        order = Order({**MADE_WITH, **variables}, bounds=bounds)
+        began = hand_in(self.engine, self.id, order, timeout_seconds=60)
+        assert began is not None
+        return began.timestamp()
 
     def ended(self) -> tuple[int, str]:
         return _ended(self.engine, self.id)
@@ -133,6 +134,7 @@ def pool(
             network=networks.jobs,
             resolvers=(),
             limits=Limits(memory_mb=MEMORY_MB, cpus=1.0, pids=64, scratch_mb=32),
+            runtime=RUNC,
             seconds_max=120,
             log_bytes=LOG_BYTES,
             labels={"mlops.installation": installation_id},
@@ -175,6 +177,13 @@ def alike(ended: tuple[int, str]) -> tuple[int, str]:
 def test_a_script_cannot_tell_it_from_a_fresh_container(name, pool: Pool, plainly):
     fresh = alike(plainly(SCRIPTS[name], **VARIABLES))
     assert alike(pool.take().run(SCRIPTS[name], **VARIABLES)) == fresh
+
+
+def test_all_that_differs_is_what_the_same_imports_leave_in_a_fresh_python(pool: Pool, plainly):
+    code, waited = pool.take().run(LEFT_BY_IMPORTS, **VARIABLES)
+    assert code == 0, waited
+    fresh = plainly(IMPORTS + LEFT_BY_IMPORTS, **VARIABLES)
+    assert alike((code, waited))[1].splitlines() == alike(fresh)[1].splitlines()
 
 
 FRESH = "import sys\nprint('mlflow' in sys.modules)\n"
@@ -295,7 +304,7 @@ def test_the_deadline_counts_from_the_order(engine: Engine, pool: Pool):
 
 def test_an_order_that_is_cut_off_runs_nothing(engine: Engine, pool: Pool):
     waiting = pool.take()
-    cut = (1000).to_bytes(4, "big") + b'{"path": "/job/script.py"'
+    cut = (1000).to_bytes(4, "big") + b"HOME=/scratch"
     assert engine.hand_in(waiting.id, cut, answer=b"!began ", timeout_seconds=20) is None
     assert waiting.ended() == (227, "")
     assert began_at([engine.read_logs(waiting.id)]) is None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.container import NO_RESOLVER, Kind, Limits, SandboxSpec
+from sandbox.container import NO_RESOLVER, RUNC, Kind, Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import BuildReach, Policy, install, read_allowed, remove
@@ -88,6 +88,7 @@ def _server(image: str, networks: Networks, installation_id: str, empty: Path) -
         variables={},
         network=networks.servers,
         limits=Limits(memory_mb=128, cpus=1.0, pids=64, scratch_mb=8),
+        runtime=RUNC,
         labels={"mlops.installation": installation_id},
     )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from deploy.trial import (
     stop_platform,
     wait_for,
 )
+from mlops_site import queues
+from mlops_site.queues import QueueWatch
 from sandbox.engine import Engine
 
 ROWS = [[0.1 * column for column in range(20)]]
@@ -211,3 +214,24 @@ def test_tasks_that_redis_lost_are_asked_for_again(platform: Platform, queue: Re
     queue.start()
     job = platform.ended(job_id)
     assert (job["error"], job["attempt"]) == (ENDED, 1)
+    assert "queue.forgot" in (platform.home / "logs" / "supervisor.log").read_text()
+
+
+@pytest.fixture
+def watch(queue: RedisServer, settings: Any, monkeypatch: pytest.MonkeyPatch) -> QueueWatch:
+    settings.REDIS_URL = queue.url
+    monkeypatch.setattr(queues, "get_broker", lambda: queues.RedisQueue("watched"))
+    return QueueWatch()
+
+
+def test_a_redis_that_lost_what_it_held_is_noticed_once(watch: QueueWatch, queue: RedisServer):
+    assert watch.has_forgotten()  # who starts now does not know what was there before
+    assert not watch.has_forgotten()
+    queue.client.flushall()
+    assert watch.has_forgotten()
+    assert not watch.has_forgotten()
+    queue.stop()
+    assert not watch.has_forgotten()
+    queue.start()
+    assert watch.has_forgotten()
+    assert not watch.has_forgotten()

@@ -10,6 +10,7 @@ import tempfile
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -75,7 +76,7 @@ class Faults:
 
 
 class FaultyEngine:
-    """Containers by id, and how often a script was started for each attempt."""
+    """Containers by id, and how often a script was begun for each attempt in one of its own."""
 
     def __init__(self, faults: Faults) -> None:
         self._faults = faults
@@ -131,8 +132,12 @@ class FaultyEngine:
     ) -> bytes:
         with self._faults.around("hand_in"):
             self._there(container_id)
-            told = json.loads(data[4:])["variables"]["MLFLOW_RUN_CONTEXT"]
-            self.orders.setdefault(container_id, []).append(json.loads(told)["job_attempt"])
+            told = dict(pair.split("=", 1) for pair in data[4:].decode().split("\0"))
+            job_attempt = json.loads(told["MLFLOW_RUN_CONTEXT"])["job_attempt"]
+            self.orders.setdefault(container_id, []).append(job_attempt)
+            attempt = self.containers[container_id].labels.get("mlops.attempt")
+            if attempt is not None:
+                self.starts[attempt] += 1
             return str(datetime.now(UTC).timestamp()).encode()
 
     def usage(self, container_id: str) -> Usage:
@@ -154,9 +159,6 @@ class FaultyEngine:
             self._answer()
             if container_id not in self.containers:
                 raise EngineError("no such container")
-            attempt = self.containers[container_id].labels.get("mlops.attempt")
-            if attempt is not None:
-                self.starts[attempt] += 1
             now = datetime.now(UTC)
             self._change(container_id, status="running", running=True, started_at=now)
 
@@ -230,6 +232,7 @@ class FaultyRegistry:
         self.logged: dict[str, list[LoggedModel]] = {}
         self.versions: dict[str, ModelVersion] = {}
         self.registers_twice = False
+        self.experiments = frozenset({"1"})
 
     def available(self, *, timeout_seconds: float = 1.0) -> bool:
         return not self.away
@@ -256,6 +259,10 @@ class FaultyRegistry:
     def runs_of_attempt(self, attempt: str) -> list[str]:
         self._answer()
         return []
+
+    def experiments_of(self, username: str) -> frozenset[str] | None:
+        self._answer()
+        return self.experiments
 
     def logged_models(self, attempt: str) -> list[LoggedModel]:
         with self._faults.around("logged_models"):
@@ -359,11 +366,46 @@ class StillSampler:
         return {}
 
 
+class Beside:
+    """Stands where a thread asks MLflow: that is done first here, before the engine is asked."""
+
+    def __init__(self, **_: Any) -> None:
+        self._future: Future[Any] = Future()
+
+    def __enter__(self) -> "Beside":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        return
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        try:
+            self._future.set_result(call(*arguments))
+        except Exception as error:  # noqa: BLE001 - as a pool of threads does
+            self._future.set_exception(error)
+        return self._future
+
+
+class BesideAtLast(Beside):
+    """The thread comes to it when its answer is waited for, and not before."""
+
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        self._call = lambda: call(*arguments)
+        return self
+
+    def done(self) -> bool:
+        return False
+
+    def result(self) -> Any:
+        return self._call()
+
+
 class World:
     """A platform of rows: submit, let things happen, look."""
 
-    def __init__(self, *, waiting: int = 0) -> None:
+    def __init__(self, *, waiting: int = 0, beside: type[Beside] = Beside) -> None:
         self._waiting = waiting
+        self._beside = beside
         self.faults = Faults()
         self.engine = FaultyEngine(self.faults)
         self.registry = FaultyRegistry(self.faults)
@@ -381,6 +423,7 @@ class World:
             ("training.services.claim.async_task", queue),
             ("training.services.finish.async_task", queue),
             ("training.services.waiting.async_task", queue),
+            ("training.services.launch.ThreadPoolExecutor", self._beside),
             ("training.services.finish.model_registry", lambda: self.registry),
             ("training.services.launch.model_registry", lambda: self.registry),
             ("training.supervisor.model_registry", lambda: self.registry),

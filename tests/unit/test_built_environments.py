@@ -15,6 +15,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inference.models import ModelServer
+from mlops_site.daily import EnvironmentWork
+from mlops_site.models import PRELOAD_PUT_OFF, Heartbeat
 from registry.mlflow_client import RegistryUnavailable
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentInUse, Stored
 from sandbox.store_folders import StoreFolders
@@ -428,14 +430,31 @@ def test_a_jobs_lock_can_be_had_as_a_pylock_file(api: Client):
 def test_sets_are_built_ahead_only_while_no_job_waits_for_a_build(store: FakeStore, settings: Any):
     settings.PRELOADED_ENVIRONMENTS = [["scikit-learn"]]
     job = a_job("", status="queued")
-    environments.preload()
+    assert environments.preload() is False
     assert store.built == []
     Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
-    environments.preload()
+    assert environments.preload() is True
     assert store.built == [("scikit-learn",)]
     settings.PRELOADED_ENVIRONMENTS = []
     environments.preload()
     assert len(store.built) == 1
+
+
+@pytest.mark.django_db
+def test_what_was_put_off_is_begun_again_as_soon_as_no_job_waits(settings: Any, monkeypatch):
+    asked: list[str] = []
+    monkeypatch.setattr("mlops_site.daily.async_task", lambda name, **_: asked.append(name))
+    work, job = EnvironmentWork(), a_job("", status="queued")
+    work.ask()
+    work.ask()
+    assert len(asked) == 1
+    Heartbeat.beat(PRELOAD_PUT_OFF)
+    work.ask()
+    assert len(asked) == 1
+    Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
+    work.ask()
+    work.ask()
+    assert len(asked) == 2
 
 
 def test_a_set_that_cannot_be_built_ahead_is_nobodys_failure(store: FakeStore, settings: Any):

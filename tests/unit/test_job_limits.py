@@ -171,9 +171,7 @@ def test_a_gpu_that_is_gone_is_given_to_nobody_and_kept_for_who_has_it(two_gpus)
 def test_the_container_is_asked_for_with_the_very_devices(two_gpus):
     limited(gpus=2)
     environment = Environment(key="k", path=Path("/e"), lock="")
-    spec = containers.spec_of(
-        claimed(), environment=environment, platform_folder=Path("/p"), variables={}
-    )
+    spec = containers.spec_of(claimed(), environment=environment, platform_folder=Path("/p"))
     asked = spec.create_arguments()["HostConfig"]["DeviceRequests"]
     assert asked == [
         {

@@ -430,6 +430,18 @@ def test_a_failure_after_a_cancel_is_a_cancel(world: World):
     assert (job.status, job.reason) == (Status.CANCELLED, "cancelled")
 
 
+def test_a_model_that_another_job_tagged_as_this_ones_is_not_this_ones(world: World):
+    world.submit()
+    world.launch()
+    attempt = world.attempt_of(Job.objects.get())
+    world.registry.experiments = frozenset({"its own"})
+    world.script_ends(attempt, exit_code=0, logs_model=True)
+    world.finish(attempt)
+    job = Job.objects.get()
+    assert (job.status, job.reason) == (Status.FAILED, "no_model_logged")
+    assert world.registry.versions == {}
+
+
 def test_a_cancel_before_the_model_is_registered_keeps_it_from_being_registered(world: World):
     job = world.submit()
     world.launch()

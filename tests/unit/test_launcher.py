@@ -10,26 +10,28 @@ from pathlib import Path
 import pytest
 
 from sandbox.image import launcher
+from sandbox.order import Order
 from sandbox.output import Run, printed, printed_bytes
 from training import verdict
 
 LAUNCHER = Path(launcher.__file__)
 QUOTA = 256 * 1024
+ORDER = Order({"GIVEN": "a value"}).encoded()
 
 
 @pytest.fixture
 def launch(tmp_path):
-    """Starts the launcher on a script, with /scratch replaced by a folder of the test."""
+    """Starts the launcher on a script, in a folder of the test, and gives it its order."""
     runner = tmp_path / "run_launcher.py"
     runner.write_text(
-        "import os, subprocess, sys, importlib.util\n"
-        "original = subprocess.Popen.__init__\n"
-        "def here(self, *args, **options):\n"
-        f"    options['cwd'] = {str(tmp_path)!r}\n"
-        "    original(self, *args, **options)\n"
+        "import os, sys, importlib.util\n"
+        "original = os.posix_spawn\n"
+        "def spawn(*args, **options):\n"
+        "    pid = original(*args, **options)\n"
         "    if os.environ.get('SCRIPT_IS_FASTER'):\n"
-        "        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)\n"
-        "subprocess.Popen.__init__ = here\n"
+        "        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
+        "    return pid\n"
+        "os.posix_spawn = spawn\n"
         f"spec = importlib.util.spec_from_file_location('launcher', {str(LAUNCHER)!r})\n"
         "launcher = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(launcher)\n"
@@ -43,14 +45,22 @@ def launch(tmp_path):
         grace: float = 5,
         log_bytes: int = QUOTA,
         hard_bytes: int = 1024 * QUOTA,
+        order: bytes | None = ORDER,
     ) -> subprocess.Popen:
         script = tmp_path / "script.py"
         script.write_text(source)
         command = [sys.executable, str(runner), "--deadline-seconds", str(deadline)]
         command += ["--grace-seconds", str(grace), "--log-bytes", str(log_bytes)]
         command += ["--log-hard-bytes", str(hard_bytes), str(script)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT
+        )
         started.append(process)
+        if order is not None:
+            process.stdin.write(order)
+            process.stdin.close()
+            process.stdin = None
         return process
 
     started: list[subprocess.Popen] = []
@@ -65,6 +75,12 @@ def launch(tmp_path):
 def output_of(process: subprocess.Popen, *, timeout: float = 30) -> bytes:
     """What the script printed and the launcher passed on, to the end."""
     return printed_bytes([process.communicate(timeout=timeout)[0]])
+
+
+def line_of(process: subprocess.Popen) -> bytes:
+    """The next frame."""
+    line = process.stdout.readline()
+    return process.stdout.readline() if line.startswith(b"!began ") else line
 
 
 def runs_of(process: subprocess.Popen, *, timeout: float = 60) -> list[Run]:
@@ -116,11 +132,44 @@ def test_it_passes_a_request_to_end_on_to_the_script(launch):
         "threading.Event().wait()\n"
     )
     process = launch(source)
-    assert printed_bytes([process.stdout.readline()]) == b"ready\n"
+    assert printed_bytes([line_of(process)]).startswith(b"ready")
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 225
+
+
+def test_a_request_to_end_sends_the_tail_before_the_script_has_ended(launch):
+    source = (
+        "import signal, sys, threading\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"sys.stdout.write('x' * {4 * QUOTA} + 'the last words\\n')\n"
+        "sys.stdout.flush()\n"
+        "threading.Event().wait()\n"
+    )
+    process = launch(source, grace=3)
+    tail_begins = 4 * QUOTA + len("the last words\n") - QUOTA // 2
+    data = b""
+    while not data.endswith(b"the last words\n"):
+        ((offset, data),) = printed([line_of(process)])
+        assert offset != tail_begins  # it was a sample
+    process.send_signal(signal.SIGTERM)
+    while offset != tail_begins:
+        ((offset, data),) = printed([line_of(process)])
+    assert process.poll() is None
+    process.communicate(timeout=30)
+
+
+def test_an_order_brings_variables(launch):
+    process = launch("import os\nprint(os.environ['GIVEN'])\n")
+    assert output_of(process) == b"a value\n"
+
+
+def test_without_its_whole_order_no_script_runs(launch):
+    for order in (b"", ORDER[:3], ORDER[:-1]):
+        process = launch("print('ran')", order=order)
+        assert output_of(process) == b""
+        assert process.returncode == 227
 
 
 def test_it_ends_a_script_that_stopped_itself(launch):
@@ -162,7 +211,7 @@ def test_the_script_finds_a_pipe_and_no_terminal(launch):
 
 def test_the_first_line_comes_while_the_script_runs(launch):
     process = launch("import threading; print('now'); threading.Event().wait()", deadline=60)
-    assert printed_bytes([process.stdout.readline()]) == b"now\n"
+    assert printed_bytes([line_of(process)]).startswith(b"now")
 
 
 def test_any_byte_comes_through_as_it_was_printed(launch):
@@ -211,7 +260,7 @@ def test_what_is_printed_behind_the_head_is_seen_while_the_script_runs(launch):
     process = launch(source)
     offset, data = 0, b""
     while not data.endswith(b"alive\n"):
-        ((offset, data),) = printed([process.stdout.readline()])
+        ((offset, data),) = printed([line_of(process)])
     assert offset + len(data) == QUOTA + len(b"alive\n")
 
 

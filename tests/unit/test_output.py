@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sandbox.image.launcher import FRAME_BYTES, SAMPLE_BYTES, Excerpt
+from sandbox.image.launcher import FRAME_BYTES, Excerpt
 from sandbox.output import LINE_MAX_BYTES, printed, printed_bytes
 
 LOG_BYTES = 64
@@ -90,14 +90,35 @@ def test_a_sample_is_the_newest_and_is_due_after_a_while_without_output():
     excerpt = Excerpt(log_bytes=2 * FRAME_BYTES, seconds=4)
     excerpt.take(bytes(FRAME_BYTES), now=0)
     assert excerpt.sample_due(now=0) is None
-    excerpt.take(b"seen", now=0)
+    excerpt.take(b"x" * 9000, now=0)
     assert excerpt.sample_due(now=0) is None
     assert excerpt.take(b"x" * 9000 + b"words", now=0.5) == b""
     assert excerpt.sample_due(now=0.5) == 1.5
     ((offset, data),) = printed([excerpt.take(b"", now=2)])
     assert data == b"x" * (len(data) - 5) + b"words"
-    assert len(data) <= SAMPLE_BYTES
-    assert offset + len(data) == FRAME_BYTES + 4 + 9005
+    assert 5 < len(data) < 3000
+    assert offset + len(data) == FRAME_BYTES + 18005
+
+
+def test_of_a_script_that_prints_slowly_all_has_left_half_a_second_later():
+    excerpt = Excerpt(log_bytes=1024 * 1024, seconds=300)
+    record = bytearray(excerpt.take(b"h" * 512 * 1024, now=0))
+    wanted = b"h" * 512 * 1024
+    for number in range(600):
+        line = b"epoch %d: loss 0.123, accuracy 0.987\n" % number
+        record += excerpt.take(line, now=number / 4)
+        wanted += line
+    record += excerpt.take(b"", now=151)
+    assert printed_bytes([bytes(record)]) == wanted
+
+
+def test_a_tail_that_was_sent_early_is_not_missing_later():
+    excerpt = Excerpt(log_bytes=2 * FRAME_BYTES, seconds=60)
+    record = bytearray(excerpt.take(bytes(10 * FRAME_BYTES) + b"early", now=0))
+    record += excerpt.newest()
+    assert printed_bytes([bytes(record)]).endswith(b"early")
+    record += excerpt.take(b"late", now=0.1)
+    assert printed_bytes([bytes(record + excerpt.tail())]).endswith(b"earlylate")
 
 
 @pytest.mark.parametrize(

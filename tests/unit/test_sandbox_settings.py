@@ -60,7 +60,7 @@ environment, platform = Environment(key="k", path=Path("/e"), lock=""), Path("/p
 attempt = Attempt(pk=1, job=job, number=1)
 folders = {"environment": environment, "platform_folder": platform}
 specs = {
-    "job": spec_of(attempt, variables={}, **folders),
+    "job": spec_of(attempt, **folders),
     "waiting": waiting_spec_of(1, **folders),
 }
 for room in (training.engine_room, inference.engine_room):
@@ -134,3 +134,22 @@ def test_jobs_cannot_be_put_on_somebody_elses_network(tmp_path: Path, network: s
 def test_a_maximum_below_the_default_is_named_with_the_remedy(tmp_path: Path):
     said = specs_under(tmp_path, MLOPS_JOB_MEMORY_MB_MAX="512")
     assert "MLOPS_JOB_MEMORY_MB_MAX=512: choose a number that is not below" in said
+
+
+def test_a_job_runs_under_the_runtime_that_the_operator_names(tmp_path: Path):
+    assert '"Runtime": "runc"' in specs_under(tmp_path)
+    assert '"Runtime": "runsc"' in specs_under(tmp_path, SANDBOX_RUNTIME="runsc")
+
+
+def test_every_container_that_a_user_has_a_say_in_is_given_the_operators_runtime():
+    """Whoever makes one more of them must not leave it out: an engine then takes what it likes."""
+    makers = re.compile(r"\b(?:job|waiting|server)_spec\($(.*?)^ *\)$", re.MULTILINE | re.DOTALL)
+    rooms = [CHECKOUT / name for name in ("training", "inference")]
+    calls = [
+        call
+        for room in rooms
+        for path in room.rglob("*.py")
+        for call in makers.findall(path.read_text())
+    ]
+    assert len(calls) >= 4
+    assert [call for call in calls if "runtime=settings.SANDBOX_RUNTIME" not in call] == []

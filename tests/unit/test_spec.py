@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from sandbox import seccomp
-from sandbox.container import HIDDEN_PATHS, NEVER_ASKED, Kind, Limits, Mount, SandboxSpec
+from sandbox.container import (
+    HIDDEN_PATHS,
+    NEVER_ASKED,
+    RUNC,
+    RUNSC,
+    Kind,
+    Limits,
+    Mount,
+    SandboxSpec,
+)
 from sandbox.image import launcher
 from sandbox.spec import build_spec, firewall_spec, job_spec, record_mb, server_spec, waiting_spec
 
@@ -30,6 +39,7 @@ def a_job(*, variables: Mapping[str, str] = MappingProxyType({})) -> SandboxSpec
         variables={"A": "1", "HOME": "/root", **variables},
         network="jobs",
         limits=LIMITS,
+        runtime=RUNC,
         resolvers=["192.0.2.53"],
         deadline_seconds=60,
         grace_seconds=5,
@@ -63,6 +73,7 @@ def a_server() -> SandboxSpec:
         variables={},
         network="servers",
         limits=LIMITS,
+        runtime=RUNC,
         labels={},
     )
 
@@ -85,6 +96,7 @@ def a_waiting() -> SandboxSpec:
         network="jobs",
         resolvers=[],
         limits=LIMITS,
+        runtime=RUNC,
         seconds_max=3600,
         log_bytes=1024,
         labels={},
@@ -223,9 +235,9 @@ def test_another_user_is_named():
 
 @pytest.mark.parametrize("log_bytes", [1024, 10 * 1024**2, 500 * 1024**2])
 def test_the_engine_never_drops_what_the_launcher_sends(log_bytes: int):
-    """An hour of a line every pause, and the whole excerpt, as the engine writes them down."""
+    """An hour of a line every pause, and the excerpt, its tail twice, as the engine writes it."""
     frames_a_second = 1 / (launcher.PAUSE_SECONDS + launcher.LINE_SECONDS)
-    excerpt = log_bytes * (1 + 1 / launcher.SAMPLES_SHARE)
+    excerpt = log_bytes * (1.5 + 1 / launcher.SAMPLES_SHARE)
     frames = 3610 * frames_a_second + excerpt / launcher.FRAME_BYTES
     line = len(
         '{"log":"@123456789 \\n","stream":"stdout","time":"2026-01-31T10:00:00.123456789Z"}\n'
@@ -326,3 +338,35 @@ def test_another_profile_is_found_and_told_in_a_line():
     (line,) = a_job().differences(inspect)
     assert "seccomp=another:" in line
     assert len(line) < 250
+
+
+@pytest.mark.parametrize("make", [a_job, a_server])
+def test_an_engine_that_takes_another_runtime_is_found_out(make):
+    """Two well-known projects believed for years that they ran under gVisor."""
+    wanted = replace(make(), runtime=RUNSC)
+    assert wanted.create_arguments()["HostConfig"]["Runtime"] == RUNSC
+    told = honest_inspect(wanted)
+    assert wanted.differences(told) == []
+    for other in (RUNC, "", None):
+        told["HostConfig"]["Runtime"] = other
+        (difference,) = wanted.differences(told)
+        assert difference.startswith("HostConfig.Runtime: asked for 'runsc'")
+
+
+def test_a_container_without_the_name_of_its_runtime_cannot_be_asked_for():
+    with pytest.raises(ValueError, match="runtime"):
+        replace(a_job(), runtime="")
+
+
+def test_what_the_host_counts_as_processes_of_gvisor_is_room_for_the_scripts():
+    limits = {name: replace(a_job(), runtime=name) for name in (RUNC, RUNSC, "kata-fc")}
+    asked = {
+        name: spec.create_arguments()["HostConfig"]["PidsLimit"] for name, spec in limits.items()
+    }
+    assert asked == {RUNC: 64, RUNSC: 128 + 6 * 64, "kata-fc": 64}
+    assert [spec.has_own_kernel for spec in limits.values()] == [False, True, True]
+
+
+def test_the_firewalls_rules_are_written_by_the_hosts_own_kernel():
+    rules = firewall_spec(name="f", image="i", command=["sh"], rules="", labels={})
+    assert rules.runtime == RUNC

@@ -6,6 +6,7 @@ from datetime import timedelta
 from unittest import mock
 
 import pytest
+from django.urls import reverse
 from django.utils import timezone
 
 from sandbox.engine import EngineError, EngineUnavailable, SandboxMismatch
@@ -28,6 +29,7 @@ def world() -> Iterator[World]:
         made.fill_pool()
         made.fill_pool()
         made.engine.starts.clear()
+        made.engine.orders.clear()
         yield made
 
 
@@ -53,11 +55,7 @@ def ready() -> list[str]:
 
 def begun(world: World) -> Counter[str]:
     """How often each attempt's script has begun, in either kind of container."""
-    found = Counter(attempt for orders in world.engine.orders.values() for attempt in orders)
-    for pk, count in world.engine.starts.items():
-        attempt = Attempt.objects.get(pk=pk)
-        found[f"{attempt.job_id}/{attempt.number}"] += count
-    return found
+    return Counter(attempt for orders in world.engine.orders.values() for attempt in orders)
 
 
 def test_a_job_runs_in_a_container_that_waited_for_it(world: World):
@@ -276,3 +274,16 @@ def test_a_job_without_network_gets_a_container_of_its_own(world: World):
     world.launch()
     assert world.engine.starts == {str(world.attempt_of(job).pk): 1}
     assert len(ready()) == 2
+
+
+def test_operators_see_which_ones_wait_for_what_and_cannot_touch_them(world: World, admin_client):
+    rows = WaitingContainer.objects.filter(attempt=None)
+    page = admin_client.get(reverse("admin:training_waitingcontainer_changelist"))
+    shown = page.content.decode()
+    for waiting_one in rows:
+        assert waiting_one.container_id[:12] in shown
+    assert "nobody yet" in shown
+    assert "MLflow only" in shown
+    first = reverse("admin:training_waitingcontainer_change", args=[rows[0].pk])
+    assert admin_client.get(first).status_code == 200
+    assert admin_client.post(first, {"state": "taken"}).status_code == 403

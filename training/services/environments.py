@@ -194,6 +194,12 @@ def dispatch() -> None:
         async_task(GRANT_TASK, due.pk, save=False)
 
 
+def ask_again() -> None:
+    """The queue has lost its tasks; a build that is under way has its own."""
+    wishes = BuiltEnvironment.objects.exclude(asked="").exclude(state=State.BUILDING)
+    wishes.update(queued_at=None)
+
+
 # -- for the worker --------------------------------------------------------------------------------
 def note_used(environment: Environment, *, new_jobs: int) -> None:
     """A container starts in it, for so many jobs that never had one before."""
@@ -340,25 +346,29 @@ def keep_house(registry: ModelRegistry) -> None:
     BuiltEnvironment.objects.filter(state=State.GONE, jobs=0, needed_by=[], asked="").delete()
 
 
-def preload() -> None:
+def preload() -> bool:
     """Builds the sets that most first jobs ask for, while no job wants to build anything.
 
-    A job that comes meanwhile ends it; the next call begins again. A set that cannot be built is
-    no failure of anybody: the job that asks for it is told why.
+    A job that comes meanwhile ends it: False says that it is to be begun again. A set that cannot
+    be built is no failure of anybody: the job that asks for it is told why.
     """
     store = engine_room.environments()
     for requirements in settings.PRELOADED_ENVIRONMENTS:
-        if _is_idle() and store.find(requirements) is None:
-            _preload(store, requirements)
+        if store.find(requirements) is not None:
+            continue
+        if not is_idle() or not _preload(store, requirements):
+            return False
+    return True
 
 
-def _preload(store: EnvironmentStore, requirements: Sequence[str]) -> None:
+def _preload(store: EnvironmentStore, requirements: Sequence[str]) -> bool:
+    """Whether nothing came in between."""
     over, stop = threading.Event(), threading.Event()
     output, started = bytearray(), time.monotonic()
 
     def watch() -> None:
         while not over.wait(WATCH_SECONDS):
-            if not _is_idle():
+            if not is_idle():
                 stop.set()
                 return
 
@@ -368,6 +378,7 @@ def _preload(store: EnvironmentStore, requirements: Sequence[str]) -> None:
         built = store.build(requirements, output=output.extend, stop=stop)
     except BuildStopped:
         log.info("environment.preload_put_off")
+        return False
     except EnvironmentFailed as error:
         log.warning("environment.not_preloaded: %s", error.detail)
     else:
@@ -376,9 +387,10 @@ def _preload(store: EnvironmentStore, requirements: Sequence[str]) -> None:
     finally:
         over.set()
         watcher.join()
+    return True
 
 
-def _is_idle() -> bool:
+def is_idle() -> bool:
     """No job waits, and none has its environment built."""
     waiting = Q(status=Status.QUEUED) | Q(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT)
     return not Job.objects.filter(waiting).exists()

@@ -5,7 +5,7 @@ import json
 import logging
 import signal
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
@@ -21,8 +21,7 @@ from registry.mlflow_client import (
     model_registry,
 )
 from sandbox import holders
-from sandbox.container import Kind
-from sandbox.engine import ContainerState, EngineUnavailable
+from sandbox.engine import EngineUnavailable
 from training import containers, engine_room, logs
 from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, Job, LogChunk
@@ -156,7 +155,6 @@ def keep_exit_facts(attempt: Attempt) -> bool:
         output_is_whole=output_is_whole,
         exit_code=state.exit_code,
         oom_killed=state.oom_killed,
-        container_started_at=_started_at(attempt, state),
         container_ended_at=state.finished_at or timezone.now(),
     )
     return True
@@ -229,13 +227,6 @@ def script_failure(attempt: Attempt) -> EndReason | None:
     )
 
 
-def _started_at(attempt: Attempt, state: ContainerState) -> datetime | None:
-    """By the engine, but for a container that had waited for its script: it has run for longer."""
-    if state.labels.get("mlops.kind") == Kind.WAITING:
-        return attempt.container_started_at
-    return state.started_at or attempt.container_started_at
-
-
 def _seconds_run(attempt: Attempt) -> float:
     if attempt.container_started_at is None or attempt.container_ended_at is None:
         return 0.0
@@ -276,11 +267,24 @@ def _choose_model(
     registry: ModelRegistry, attempt: Attempt
 ) -> tuple[LoggedModel | None, EndReason | None]:
     """The model that was logged last and is wholly stored; or why there is none."""
-    logged = registry.logged_models(containers.attempt_tag(attempt))
+    logged = _own(registry, attempt, registry.logged_models(containers.attempt_tag(attempt)))
     ready = [model for model in logged if model.ready]
     if ready:
         return ready[-1], None
     return None, EndReason.of(Reason.MODEL_NOT_READY if logged else Reason.NO_MODEL_LOGGED)
+
+
+def _own(registry: ModelRegistry, attempt: Attempt, logged: list[LoggedModel]) -> list[LoggedModel]:
+    """Without those that another job's script tagged as this one's, where it may write itself."""
+    if not attempt.mlflow_username:
+        return logged
+    experiments = registry.experiments_of(attempt.mlflow_username)
+    if experiments is None:
+        return logged
+    foreign = [model.model_id for model in logged if model.experiment_id not in experiments]
+    if foreign:
+        log.error("job.forged_models", extra={"job": str(attempt.job_id), "models": foreign})
+    return [model for model in logged if model.experiment_id in experiments]
 
 
 def _register(registry: ModelRegistry, attempt: Attempt, model: LoggedModel) -> ModelVersion:

@@ -4,20 +4,22 @@ import logging
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
 
 from registry.job_tokens import new_token
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
-from sandbox.container import Kind
-from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable, SandboxMismatch
+from sandbox.container import SandboxSpec
+from sandbox.engine import ContainerState, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import (
     BuildStopped,
     Environment,
     EnvironmentFailed,
     EnvironmentStore,
 )
+from sandbox.order import Order, hand_in
 from sandbox.output import began_at
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
@@ -29,6 +31,9 @@ from training.states import EndReason, Phase, Reason
 
 log = logging.getLogger(__name__)
 
+# For the launcher to come up and take its order, on a host that is busy.
+ORDER_SECONDS = 60.0
+Variables = Future[dict[str, str]]
 
 NETWORK_NOT_HELD = "The host's firewall does not hold what jobs may reach, so none is started."
 
@@ -71,13 +76,11 @@ def hand_over(attempt: Attempt, *, started_at: datetime) -> None:
 def script_began(attempt: Attempt, state: ContainerState | None) -> datetime | None:
     """When the script of an attempt began, by what its container says; None when it did not.
 
-    For whoever finds an attempt whose worker is gone. A container that waited has run for longer.
+    For whoever finds an attempt whose worker is gone: the container may run without an order.
     Raises EngineUnavailable.
     """
     if state is None or state.started_at is None:
         return None
-    if state.labels.get("mlops.kind") != Kind.WAITING:
-        return state.started_at
     began = began_at(engine_room.engine().recorded_logs(state.id))
     return None if began is None else datetime.fromtimestamp(began, UTC)
 
@@ -133,25 +136,37 @@ def _launch(attempt: Attempt, stop: threading.Event) -> None:
         environment_key=environment.key,
         environment_lock=environment.lock,
     )
-    variables = _open_tracking(attempt)
-    if stop.is_set():
-        raise Cancelled
-    engine = engine_room.engine()
-    network.ensure_kept(engine)
-    began = waiting.start_in_waiting(attempt, environment=environment, variables=variables)
+    # Before the user exists: a user that nobody remembers would never be deleted.
+    rows.update_attempt(attempt, mlflow_username=containers.user_name(attempt))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as beside:
+        variables = beside.submit(_open_tracking, attempt)
+        network.ensure_kept(engine_room.engine())
+        started_at = _start(attempt, environment, variables, stop)
+    hand_over(attempt, started_at=started_at)
+
+
+def _start(
+    attempt: Attempt, environment: Environment, variables: Variables, stop: threading.Event
+) -> datetime:
+    """When the script began, in a container that waited for it or in one of its own.
+
+    MLflow's part is done beside, and waited for as late as possible: half of a start is the
+    engine's.
+    """
+    began = waiting.start_in_waiting(attempt, environment=environment, variables=variables.result)
     if began is not None:
-        hand_over(attempt, started_at=began)
-        return
+        return began
     containers.write_script(attempt)
     spec = containers.spec_of(
         attempt,
         environment=environment,
-        platform_folder=store.platform_folder(),
-        variables=variables,
+        platform_folder=engine_room.environments(environment.image).platform_folder(),
     )
+    if variables.done():
+        variables.result()  # a failure needs no container
     if stop.is_set():
         raise Cancelled
-    _start(attempt, engine, engine.create(spec))
+    return _start_own(attempt, spec, variables)
 
 
 def _environment_for(
@@ -202,26 +217,32 @@ def _refuse_what_is_not_python(attempt: Attempt, store: EnvironmentStore) -> Non
 
 
 def _open_tracking(attempt: Attempt) -> dict[str, str]:
-    """The attempt's own MLflow user, who may write to its experiment and to nothing else."""
+    """The attempt's own MLflow user, who may write to its experiment and to nothing else.
+
+    Runs in a thread of its own: it asks MLflow, and no row.
+    """
     registry = model_registry()
-    username = containers.user_name(attempt)
-    password = new_token()
+    username, password = attempt.mlflow_username, new_token()
     experiment_id = registry.ensure_experiment(attempt.job.experiment_name)
-    # Before the user exists: a user that nobody remembers would never be deleted.
-    rows.update_attempt(attempt, mlflow_username=username)
     registry.create_job_user(username, password, experiment_id)
     return containers.job_variables(
         attempt, experiment_id=experiment_id, username=username, password=password
     )
 
 
-def _start(attempt: Attempt, engine: Engine, container_id: str) -> None:
+def _start_own(attempt: Attempt, spec: SandboxSpec, variables: Variables) -> datetime:
+    engine = engine_room.engine()
+    container_id = engine.create(spec)
     try:
         rows.update_attempt(
             attempt, container_id=container_id, readback=engine.readback(container_id)
         )
         engine.start(container_id)
-    except (rows.LeaseLost, EngineError, EngineUnavailable):
+        order = Order(variables.result())
+        began = hand_in(engine, container_id, order, timeout_seconds=ORDER_SECONDS)
+        if began is None:
+            raise EngineError("The container ended before it was told what to run.")
+    except (rows.LeaseLost, EngineError, EngineUnavailable, RegistryUnavailable, RegistryRefused):
         engine.remove(container_id)
         raise
-    hand_over(attempt, started_at=timezone.now())
+    return began

@@ -158,6 +158,12 @@ class NetworkWatch:
             self._rules_asked_at = now
             async_task(KEEP_TASK, save=False)
 
+    def ask_again(self) -> None:
+        """The queue has lost its tasks; the last proof holds as long as it would have."""
+        self._rules_asked_at = 0.0
+        if problem():
+            self._proof_asked_at = None
+
     def _proof_due(self, now: float) -> bool:
         """At the start, whatever an earlier life found; soon again after a failure."""
         if self._proof_asked_at is None:
@@ -209,6 +215,7 @@ def subjects() -> Subjects:
             variables={},
             network=settings.SERVERS_NETWORK,
             limits=PROBE_LIMITS,
+            runtime=settings.SANDBOX_RUNTIME,
             labels=_labels(),
         ),
         build=_build(empty),
@@ -253,6 +260,7 @@ def _job(network: Network, empty: Path) -> SandboxSpec:
         network=docker_network(network),
         resolvers=resolvers(network),
         limits=PROBE_LIMITS,
+        runtime=settings.SANDBOX_RUNTIME,
         deadline_seconds=60,
         grace_seconds=1,
         log_bytes=settings.JOB_LOG_MAX_BYTES,

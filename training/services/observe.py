@@ -1,10 +1,12 @@
 """What the supervisor writes: leases renewed and taken over, decisions, what lost its holder."""
 
+import contextlib
 import fcntl
 import logging
 import os
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from django.conf import settings
@@ -43,6 +45,8 @@ SUPERVISOR_LEASE_SECONDS = 15
 DEADLINE_SLACK_SECONDS = 5
 # Between a kill and the engine's word that the container has ended.
 KILL_SECONDS = 10
+# For launchers to send what they hold, when the platform stops.
+TAIL_SECONDS = 2.0
 
 
 def hold_engine(engine: str, holder: uuid.UUID) -> bool:
@@ -206,12 +210,9 @@ def stop_everything() -> int:
     script that has ended already is not run again: the next start registers its model. What cannot
     be stopped now, since the engine is away, is found by the next start.
     """
-    stopped = 0
-    for attempt in Attempt.objects.select_related("job").filter(finished_at=None):
-        try:
-            stopped += _stop(attempt)
-        except (EngineError, EngineUnavailable, rows.LeaseLost):
-            log.exception("job.not_stopped", extra={"attempt": attempt.pk})
+    running = [attempt for attempt in _open_attempts() if _with_care(_is_to_be_stopped, attempt)]
+    _have_tails_sent([attempt.container_id for attempt in running if attempt.container_id])
+    stopped = sum(_with_care(_stop, attempt) for attempt in running)
     try:
         waiting.give_up_all(engine_room.engine())
     except (EngineError, EngineUnavailable):
@@ -219,13 +220,44 @@ def stop_everything() -> int:
     return stopped
 
 
-def _stop(attempt: Attempt) -> bool:
-    """Whether this ended the attempt."""
+def _open_attempts() -> list[Attempt]:
+    return list(Attempt.objects.select_related("job").filter(finished_at=None))
+
+
+def _with_care(step: Callable[[Attempt], bool], attempt: Attempt) -> bool:
+    try:
+        return step(attempt)
+    except (EngineError, EngineUnavailable, rows.LeaseLost):
+        log.exception("job.not_stopped", extra={"attempt": attempt.pk})
+        return False
+
+
+def _is_to_be_stopped(attempt: Attempt) -> bool:
     if not rows.take_lease(attempt, rows.SUPERVISOR):
         return False
+    has_run = bool(attempt.container_id) and attempt.container_started_at is not None
+    return not (has_run and _has_ended_by_itself(attempt))
+
+
+def _have_tails_sent(container_ids: Sequence[str]) -> None:
+    """Of what scripts printed last, which a kill would lose; all have the same short time.
+
+    A launcher that is asked to end sends it at once, whatever its script does about it.
+    """
+    engine, until = engine_room.engine(), time.monotonic() + TAIL_SECONDS
+    with contextlib.suppress(EngineError, EngineUnavailable):
+        for container_id in container_ids:
+            engine.terminate(container_id)
+        for container_id in container_ids:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            engine.wait(container_id, timeout_seconds=left)
+
+
+def _stop(attempt: Attempt) -> bool:
+    """Whether this ended the attempt."""
     if attempt.container_id:
-        if attempt.container_started_at is not None and _has_ended_by_itself(attempt):
-            return False
         engine = engine_room.engine()
         # Ended first: what it printed until then is then all there is to keep.
         engine.kill(attempt.container_id)

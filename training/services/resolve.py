@@ -86,6 +86,11 @@ def dispatch() -> None:
         async_task(RESOLVE_TASK, due.pk, save=False)
 
 
+def ask_again() -> None:
+    """The queue has lost its tasks. A worker that has one already answers it twice, no more."""
+    Resolution.objects.filter(status=Status.RESOLVING).update(queued_at=None)
+
+
 def answer(resolution_id: int) -> None:
     """From a set that was asked for to its lock, or to the reason why there is none."""
     resolution = Resolution.objects.filter(pk=resolution_id, status=Status.RESOLVING).first()

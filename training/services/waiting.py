@@ -6,11 +6,11 @@ the supervisor asks for them and clears away. No job ever needs one: where somet
 should be, the job gets a container of its own.
 """
 
-import json
 import logging
 import shutil
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from itertools import islice
 
 from django.conf import settings
@@ -19,10 +19,11 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from registry.mlflow_client import RegistryRefused, RegistryUnavailable
 from sandbox.container import SCRIPT_PATH, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment
-from sandbox.spec import job_environment
+from sandbox.order import Bounds, Order, hand_in
 from training import containers, engine_room
 from training.models import Attempt, EngineCapacity, Job, WaitingContainer
 from training.services import claim, rows
@@ -43,23 +44,25 @@ STARTING_MAX = timedelta(minutes=2)
 MEMORY_MB = 192
 ORDER_SECONDS = 10.0
 READY_MARK = b"!ready"
-BEGAN_MARK = b"!began "
+CANNOT_HAND_OVER = (EngineError, EngineUnavailable, RegistryUnavailable, RegistryRefused, OSError)
+Variables = Callable[[], dict[str, str]]
 
 
 # -- a job takes one -----------------------------------------------------------------------------
 def start_in_waiting(
-    attempt: Attempt, *, environment: Environment, variables: dict[str, str]
+    attempt: Attempt, *, environment: Environment, variables: Variables
 ) -> datetime | None:
     """When the script began, in a container that waited for it; None when none was fit.
 
-    Raises LeaseLost, EngineUnavailable, EngineError; then nothing of it is left.
+    Raises LeaseLost, EngineUnavailable, EngineError, and what `variables` raises, which is asked
+    last; then nothing of it is left.
     """
     waiting = _take(attempt, environment)
     if waiting is None:
         return None
     try:
         began = _hand_over(waiting, attempt, environment, variables)
-    except (rows.LeaseLost, EngineError, EngineUnavailable, OSError):
+    except (rows.LeaseLost, *CANNOT_HAND_OVER):
         _remove(waiting, engine_room.engine())
         raise
     if began is None:
@@ -84,7 +87,7 @@ def _hand_over(
     waiting: WaitingContainer,
     attempt: Attempt,
     environment: Environment,
-    variables: dict[str, str],
+    variables: Variables,
 ) -> datetime | None:
     engine = engine_room.engine()
     spec = _spec(waiting, environment)
@@ -99,31 +102,22 @@ def _hand_over(
     # Before the order: whoever finds the attempt without its worker knows where to look.
     rows.update_attempt(attempt, container_id=waiting.container_id, readback=readback)
     containers.put_script(attempt, containers.waiting_folder(waiting.pk))
-    told = engine.hand_in(
-        waiting.container_id,
-        _order(attempt, variables),
-        answer=BEGAN_MARK,
-        timeout_seconds=ORDER_SECONDS,
-    )
-    if told is None:
+    order = Order(variables(), bounds=_bounds(attempt.job))
+    began = hand_in(engine, waiting.container_id, order, timeout_seconds=ORDER_SECONDS)
+    if began is None:
         # It ended before it had the order: the script did not run.
         rows.update_attempt(attempt, container_id="", readback={})
-        return None
-    return datetime.fromtimestamp(float(told), UTC)
+    return began
 
 
-def _order(attempt: Attempt, variables: dict[str, str]) -> bytes:
-    """Its length and itself, as `sandbox/image/waiting_launcher.py` reads it."""
-    order = {
-        "path": f"{SCRIPT_PATH}/{attempt.job.script_name}",
-        "variables": job_environment(variables),
-        "seconds": attempt.job.timeout_seconds,
-        "grace_seconds": settings.JOB_GRACE_SECONDS,
-        "log_bytes": settings.JOB_LOG_MAX_BYTES,
-        "log_hard_bytes": settings.JOB_LOG_HARD_BYTES,
-    }
-    data = json.dumps(order).encode()
-    return len(data).to_bytes(4, "big") + data
+def _bounds(job: Job) -> Bounds:
+    return Bounds(
+        path=f"{SCRIPT_PATH}/{job.script_name}",
+        seconds=job.timeout_seconds,
+        grace_seconds=settings.JOB_GRACE_SECONDS,
+        log_bytes=settings.JOB_LOG_MAX_BYTES,
+        log_hard_bytes=settings.JOB_LOG_HARD_BYTES,
+    )
 
 
 def forget(attempt: Attempt) -> None:

@@ -18,6 +18,7 @@ from django_q.brokers import get_broker
 from inference import services as inference_services
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
+from mlops_site.queues import QueueWatch
 from mlops_site.turn import Turn, TurnLost
 from sandbox.engine import Engine, EngineUnavailable
 from training.doorbell import SUPERVISOR_BELL, wake_on_ring
@@ -105,7 +106,18 @@ class _Supervision:
         return None
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
-        slow_at, network = 0.0, NetworkWatch()
+        slow_at, network, queue = 0.0, NetworkWatch(), QueueWatch()
+        daily, environments = DailyWork(), EnvironmentWork()
+
+        def ask_again() -> None:
+            if not queue.has_forgotten():
+                return
+            log.warning("queue.forgot: what it lost is asked for again")
+            jobs.ask_again()
+            inference_services.ask_again()
+            for each in (network, daily, environments):
+                each.ask_again()
+
         slow_looks = (
             _beat,
             _reach_queue,
@@ -118,11 +130,12 @@ class _Supervision:
             leftovers.remove_abandoned_builds,
             leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
-            DailyWork().ask,
-            EnvironmentWork().ask,
+            daily.ask,
+            environments.ask,
         )
         while not self._stopping.is_set():
             self._wake.clear()
+            self._guarded(ask_again)
             self._guarded(jobs.tick)
             self._guarded(inference_services.dispatch)
             if time.monotonic() >= slow_at:

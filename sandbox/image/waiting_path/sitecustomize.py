@@ -29,7 +29,7 @@ FD_VARIABLE = "MLOPS_WAITING_FD"
 MODULES = ("numpy", "pandas", "sklearn", "mlflow", "mlflow.sklearn")
 # How far the configuration is searched; it lies in the midst of a larger structure.
 CONFIG_WORDS = 64
-WIDE = f"utf-32-{'le' if sys.byteorder == 'little' else 'be'}"
+WIDE_BYTES = 4
 
 
 class NotFit(Exception):
@@ -65,7 +65,7 @@ class FileName:
     def replace(self, name: str) -> None:
         if len(name) > self._room:
             raise NotFit("the name is too long")
-        data = f"{name}\0".encode(WIDE)
+        data = _wide(f"{name}\0")
         ctypes.memmove(self._address, data, len(data))
 
 
@@ -76,12 +76,17 @@ def _address_of(name: str) -> int:
     api._PyInterpreterState_GetConfig.argtypes = [ctypes.c_void_p]
     config = api._PyInterpreterState_GetConfig(api.PyInterpreterState_Get())
     words = (ctypes.c_size_t * CONFIG_WORDS).from_address(config)
-    wanted, writable = f"{name}\0".encode(WIDE), list(_writable_memory())
+    wanted, writable = _wide(f"{name}\0"), list(_writable_memory())
     for address in words:
         inside = any(low <= address <= high - len(wanted) for low, high in writable)
         if inside and ctypes.string_at(address, len(wanted)) == wanted:
             return int(address)
     raise NotFit("the file's name is not where it is looked for")
+
+
+def _wide(text: str) -> bytes:
+    """As C has it; by no codec, which would stay behind as a module of its own."""
+    return b"".join(ord(each).to_bytes(WIDE_BYTES, sys.byteorder) for each in text)
 
 
 def _writable_memory() -> Iterator[tuple[int, int]]:

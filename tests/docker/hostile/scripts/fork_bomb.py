@@ -1,6 +1,7 @@
 import signal
 
 made = 0
+print("refused by the end of this process, if that is the last line", flush=True)
 try:
     while made < 5000:
         if os.fork() == 0:

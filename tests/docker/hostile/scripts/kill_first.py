@@ -1,6 +1,7 @@
 import signal
 
-for number in (signal.SIGKILL, signal.SIGSTOP):
+print("refused what the end of the container does not tell", flush=True)
+for number in (signal.SIGSTOP, signal.SIGTERM, signal.SIGKILL):
     os.kill(1, number)
 state = open("/proc/1/stat").read().split()[2]
 print("refused PID 1 stopped: it is", state) if state not in "TZ" else print(

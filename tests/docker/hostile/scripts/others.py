@@ -1,6 +1,6 @@
 import glob
 
-own = {str(os.getpid()), "1", "self", "thread-self"}
+own = {str(os.getpid()), str(os.getppid()), "1", "self", "thread-self"}
 seen = [path for path in glob.glob("/proc/[0-9]*") if os.path.basename(path) not in own]
 print("MANAGED to see processes:" if seen else "refused processes of others:", seen)
 

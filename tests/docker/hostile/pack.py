@@ -1,0 +1,53 @@
+"""Stands before several scripts of the corpus that run one after another in one container.
+
+Each is a process of its own in a session of its own; what it leaves in the writable folders goes.
+"""
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+
+SECONDS = 20
+WRITABLE = ("/tmp", "/scratch", "/dev/shm")  # noqa: S108
+BEGIN, END = "--- begins ", "--- ended "
+
+
+def run_each(prelude: str, scripts: dict[str, str]) -> None:
+    for name, script in scripts.items():
+        print(f"{BEGIN}{name}", flush=True)
+        status = _run(f"{prelude}\n{script}", name)
+        print(f"\n{END}{name} {status}", flush=True)
+        _clean()
+
+
+def _run(source: str, name: str) -> int:
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            exec(compile(source, name, "exec"), {"__name__": "__main__"})  # noqa: S102
+        except BaseException:  # noqa: BLE001 - whatever ends a script, the next one is run
+            traceback.print_exc(file=sys.stdout)
+        finally:
+            sys.stdout.flush()
+            os._exit(0)
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(0.005)
+    os.killpg(child, signal.SIGKILL)
+    return os.waitpid(child, 0)[1]
+
+
+def _clean() -> None:
+    for folder in WRITABLE:
+        for entry in os.scandir(folder):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)

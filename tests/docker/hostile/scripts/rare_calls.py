@@ -1,0 +1,12 @@
+buffer = ctypes.create_string_buffer(4096)
+tried("the kernel's log", lambda: call("syslog", 3, buffer, 4096))
+tried("to clear the kernel's log", lambda: call("syslog", 5, 0, 0))
+tried("accounting", lambda: call("acct", b"/scratch/acct"))
+tried("quotas", lambda: call("quotactl", 0x800002, b"/dev/vda", 0, buffer))
+tried("no swap", lambda: call("swapoff", b"/dev/zram0"))
+tried("pages of others", lambda: call("move_pages", 1, 1, buffer, 0, buffer, 2))
+tried("handles", lambda: call("fanotify_init", 0, 0))
+tried("a cookie", lambda: call("lookup_dcookie", ctypes.c_uint64(0), buffer, 4096))
+if platform.machine() == "x86_64":
+    tried("every port", lambda: call("iopl", 3))
+    tried("one port", lambda: call("ioperm", 0x70, 2, 1))

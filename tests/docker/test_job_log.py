@@ -63,4 +63,5 @@ def test_a_script_finds_its_environment_before_the_plugin_and_nothing_else_of_ou
     script = "import os, sys\nprint(sys.path)\nprint(os.listdir('/opt/mlops/job_path'))\n"
     path, listed = output(script).splitlines()
     assert path.startswith("['/job', '/opt/mlops/job_path', ")
-    assert sorted(eval(listed)) == ["mlops_job_log-1.dist-info", "mlops_job_log.py"]
+    ours = ["__pycache__", "mlops_job_log-1.dist-info", "mlops_job_log.py"]
+    assert sorted(eval(listed)) == ours

@@ -1,13 +1,13 @@
 """What the queue calls; each may be delivered twice, and each looks at the rows first."""
 
-from inference import services
+from inference.services import starting
 
 
 def start_server(server_id: int) -> None:
     """Starts what is to be started, unless another worker does so already."""
-    services.start_server(server_id)
+    starting.start_server(server_id)
 
 
 def stop_server(server_id: int) -> None:
     """Stops what is to be stopped; a second delivery finds nothing to do."""
-    services.stop_server(server_id)
+    starting.stop_server(server_id)

@@ -13,11 +13,12 @@ class SiteConfig(AppConfig):
         # These need the loaded app registry; connecting receivers is what the second is for.
         from django_q.models import Failure, OrmQ, Schedule, Success  # noqa: PLC0415
 
-        from inference import containers, services  # noqa: PLC0415
+        from inference import containers  # noqa: PLC0415
+        from inference.services import pool  # noqa: PLC0415
         from mlops_site import receivers  # noqa: F401, PLC0415
         from training.services import environments  # noqa: PLC0415
 
-        environments.also_needed_by(services.environments_in_use)
+        environments.also_needed_by(pool.environments_in_use)
         containers.find_locks_with(environments.lock_of)
         # Their pages unpickle what tasks returned, offer to add tasks, and cannot read the queue:
         # it is signed with a key that the web process does not have.

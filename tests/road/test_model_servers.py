@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.trial import Platform, wait_for
-from inference.services import CLAIM_SECONDS
+from inference.services.rows import CLAIM_SECONDS
 from sandbox.engine import Engine
 
 # Its loading takes long enough to be met in the middle.

@@ -12,8 +12,8 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
+from registry.doorbell import SUPERVISOR_BELL
 from training.api.submission import Edits, Submission
-from training.doorbell import SUPERVISOR_BELL
 from training.models import IdempotencyKey, Job, JobTerm
 from training.services import rows
 from training.services.claim import one_at_a_time, room_left

@@ -15,12 +15,12 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
 from django_q.brokers import get_broker
 
-from inference import services as inference_services
+from inference.services import watching as servers
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
 from mlops_site.turn import Turn, TurnLost
+from registry.doorbell import SUPERVISOR_BELL, wake_on_ring
 from sandbox.engine import Engine, EngineUnavailable
-from training.doorbell import SUPERVISOR_BELL, wake_on_ring
 from training.leftovers import Leftovers
 from training.services.claim import LOCAL_ENGINE
 from training.services.network import NetworkWatch
@@ -106,6 +106,7 @@ class _Supervision:
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
         slow_at, network = 0.0, NetworkWatch()
+        self._guarded(servers.start_what_was_live)
         slow_looks = (
             _beat,
             _reach_queue,
@@ -113,8 +114,9 @@ class _Supervision:
             jobs.measure,
             leftovers.restore_networks,
             jobs.reconcile,
-            inference_services.reconcile,
-            inference_services.remove_cut_off_downloads,
+            servers.reconcile,
+            servers.balance,
+            servers.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
             leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
@@ -124,7 +126,7 @@ class _Supervision:
         while not self._stopping.is_set():
             self._wake.clear()
             self._guarded(jobs.tick)
-            self._guarded(inference_services.dispatch)
+            self._guarded(servers.dispatch)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in slow_looks:

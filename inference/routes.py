@@ -175,6 +175,8 @@ class Routes:
             task = asyncio.ensure_future(self._find(key))
             self._warming[key] = task
             task.add_done_callback(lambda _: self._warming.pop(key, None))
+            # Everybody who waited may have gone: then nobody looks at how it ended.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 
     def _warm_quietly(self, key: Key, selector: str) -> None:

@@ -110,9 +110,9 @@ def _renew(server_id: int, token: uuid.UUID) -> None:
         connection.close()
 
 
-def write(server_id: int, token: uuid.UUID, **fields: Any) -> None:
-    """Raises ClaimLost when the server is no longer ours to start."""
-    changed = ModelServer.objects.filter(pk=server_id, claim=token, status=Status.STARTING).update(
+def write(server_id: int, held: uuid.UUID, /, **fields: Any) -> None:
+    """`held` is the claim. Raises ClaimLost when the server is no longer ours to start."""
+    changed = ModelServer.objects.filter(pk=server_id, claim=held, status=Status.STARTING).update(
         **now(), **fields
     )
     if not changed:

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -238,12 +239,17 @@ def _finished(predicted: Predicted, request_id: str) -> Answer:
         "probabilities": said["probabilities"],
         "classes": said["classes"],
         "inference_time_ms": round(said["inference_time_ms"], 1),
-        "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "timestamp": _timestamp(int(time.time())),
     }
     if request_id:
         document["request_id"] = request_id
     headers = {"content-type": "application/json", "server-timing": predicted.server_timing}
     return 200, headers, orjson.dumps(document)
+
+
+@lru_cache(maxsize=2)
+def _timestamp(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _passed_on(heard: Heard) -> Refused:

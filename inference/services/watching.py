@@ -30,6 +30,7 @@ TASK_PATIENCE_SECONDS = 30
 # Longer than a gateway takes to notice that another server has taken a place.
 DRAIN_SECONDS = 15
 MEASURED_AT_ONCE = 4
+WANTED_AGAIN_SECONDS = 600
 
 
 def dispatch() -> None:
@@ -89,6 +90,7 @@ def balance() -> None:
     for name, policy in known.items():
         if policy.min_servers:
             _keep_enough(name, policy)
+    _try_again()
 
 
 # -- rows and containers ------------------------------------------------------------------------
@@ -208,6 +210,14 @@ def _stop_idle(servers: list[ModelServer], policy: Policy) -> None:
     for row in spare:
         if row.last_used_at is None or row.last_used_at < since:
             pool.stop(row.pk, reason=Reason.IDLE)
+
+
+def _try_again() -> None:
+    """Starts that failed because a part of the platform was away, of versions that are wanted."""
+    wanted = timezone.now() - timedelta(seconds=WANTED_AGAIN_SECONDS)
+    failed = ModelServer.objects.filter(status=Status.FAILED, last_used_at__gt=wanted)
+    for row in failed.filter(reason__in=[Reason.REGISTRY_UNAVAILABLE, Reason.ENGINE_FAILED]):
+        pool.ensure_server(row.model_name, row.version)
 
 
 def _keep_enough(name: str, policy: Policy) -> None:

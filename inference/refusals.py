@@ -84,7 +84,7 @@ def not_loadable(name: str, version: str, *, reason: str, error: str) -> Refused
         503,
         code,
         f"Model {name} version {version} cannot answer: {error}",
-        hint=known.hint,
+        hint=known.hint.format(model_name=name, version=version),
         retry_after_seconds=known.retry_seconds,
     )
 

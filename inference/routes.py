@@ -193,7 +193,7 @@ class Routes:
     async def _find(self, key: Key) -> Fleet:
         version = await self._versions.version(*key)
         view = await self._threads.call(lambda: pool.ensure_server(*key, source=version.source))
-        if view.status != "ready":
+        if view.status == "starting":
             metrics.COLD_STARTS.labels(*key).inc()
         deadline = time.monotonic() + settings.INFERENCE_WAIT_SECONDS
         while view.status != "ready":

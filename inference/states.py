@@ -106,7 +106,7 @@ MEANINGS: dict[Reason, Meaning] = {
         "The model needs more memory than its server may have.",
         "Raise `memory_mb` with PUT /mlops/models/{model_name}/serving, or send fewer rows.",
     ),
-    Reason.START_TIMEOUT: _models("The model was not loaded in time.", SEE_LOG),
+    Reason.START_TIMEOUT: _models("The model was not loaded in time.", SEE_LOG, passing=True),
     Reason.HANG: _models(
         "A prediction took so long that the server was ended.", "Send fewer rows at a time."
     ),

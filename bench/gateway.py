@@ -174,7 +174,13 @@ def main() -> None:
         command = [sys.executable, "manage.py", "migrate", "-v", "0"]
         subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **variables}, check=True)
         make_row(home, f"127.0.0.1:{stand_in_port}")
-        web: tuple[str, ...] = ("-m", "uvicorn", "mlops_site.asgi:application", "--port", str(web_port))
+        web: tuple[str, ...] = (
+            "-m",
+            "uvicorn",
+            "mlops_site.asgi:application",
+            "--port",
+            str(web_port),
+        )
         web += ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
         web += ("--log-level", "warning")
         helper = ("-m", "bench.gateway", "stand-in", str(stand_in_port))

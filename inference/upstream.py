@@ -2,10 +2,13 @@
 
 import socket
 from dataclasses import dataclass
+from functools import lru_cache
 
 import aiohttp
 from aiohttp import AddrInfoType
 from django.conf import settings
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 # Below the server's own: the side that asks must be the first to drop an idle connection.
 KEEP_ALIVE_SECONDS = 30
@@ -19,7 +22,6 @@ UNREACHABLE = (
     aiohttp.ClientResponseError,
     ConnectionError,
 )
-PLAIN = {"content-type": "application/json"}
 
 
 class RouteGone(Exception):
@@ -62,9 +64,7 @@ class Upstream:
         """Raises RouteGone, TimeoutError, AnswerTooLarge."""
         try:
             async with self._pool().post(
-                f"http://{route.address}/predict",
-                data=body,
-                headers={"authorization": f"Bearer {route.token}", **PLAIN},
+                _address(route), data=body, headers=_headers(route)
             ) as response:
                 content = await _read(response)
                 if response.status == 401:
@@ -93,6 +93,18 @@ class Upstream:
                 skip_auto_headers=("User-Agent", "Accept-Encoding", "Accept"),
             )
         return self._session
+
+
+@lru_cache(maxsize=1000)
+def _address(route: Route) -> URL:
+    return URL(f"http://{route.address}/predict")
+
+
+@lru_cache(maxsize=1000)
+def _headers(route: Route) -> CIMultiDictProxy[str]:
+    """Made once: nobody changes them."""
+    told = {"authorization": f"Bearer {route.token}", "content-type": "application/json"}
+    return CIMultiDictProxy(CIMultiDict(told))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -273,6 +273,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatusEnum": "training.states.Status",
         "NetworkEnum": "training.states.Network",
+        "ReasonEnum": "training.states.Reason",
+        "ServerReasonEnum": "inference.states.Reason",
         "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
     },
 }

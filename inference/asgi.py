@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Awaitable, Callable
-from urllib.parse import unquote
 
 import orjson
 
 from inference import gateway, metrics
 from inference.dialects import mlflow_invocations, open_inference
 from inference.door import Handler, Request
+from inference.question import LATEST
 from inference.schema import described, openapi_document, schema_document
 from registry.rawhttp.asgi import Scope
 from registry.rawhttp.problems import Answer
@@ -61,13 +61,13 @@ def handler_of(scope: Scope) -> Handler | None:
     for method, pattern, named in PATTERNS:
         found = pattern.fullmatch(path) if scope["method"] == method else None
         if found is not None:
-            return _bound(named, unquote(found["name"]), found.groupdict().get("selector"))
+            return _bound(named, found["name"], found.groupdict().get("selector"))
     return None
 
 
 def _bound(named: Named, name: str, selector: str | None) -> Handler:
     async def handler(request: Request) -> Answer:
-        return await named(request, name, unquote(selector or "latest"))
+        return await named(request, name, selector or LATEST)
 
     return handler
 

@@ -37,6 +37,8 @@ CODE = re.compile(r"[a-z_]{1,40}")
 # What a model's server may call a refusal: its words are a stranger's, and metrics name them.
 SERVER_STATUSES = frozenset({400, 413, 422, 500, 503, 504})
 LISTEN_AGAIN_SECONDS = 1.0
+DETAIL_CHARACTERS = 4000
+ERRORS_MOST = 50
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class Gateway:
     async def _ask_with_patience(self, key: Key, body: bytes, began: float) -> Predicted:
         for _ in range(TRIES):
             fleet = await self.routes.fleet(key)
+            if not fleet.lanes:
+                continue
             with self.routes.place(key, fleet) as route:
                 try:
                     heard = await self._upstream.ask(route, body)
@@ -256,7 +260,7 @@ def _passed_on(heard: Heard) -> Refused:
     """The model server's refusal in its own words."""
     try:
         told = orjson.loads(heard.content)
-        code, detail, errors = str(told["code"]), str(told["detail"]), list(told["errors"])
+        code, detail, errors = str(told["code"]), str(told["detail"]), _places(told["errors"])
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return _not_understood(heard)
     if heard.status not in SERVER_STATUSES or not CODE.fullmatch(code):
@@ -264,9 +268,19 @@ def _passed_on(heard: Heard) -> Refused:
     return refusal(
         heard.status,
         code,
-        detail,
-        errors=tuple(errors),
+        detail[:DETAIL_CHARACTERS],
+        errors=errors,
         retry_after_seconds=RETRY_AFTER_SECONDS if heard.status == 503 else None,
+    )
+
+
+def _places(listed: list[dict[str, Any]]) -> tuple[dict[str, str], ...]:
+    return tuple(
+        {
+            "field": str(place["field"])[:DETAIL_CHARACTERS],
+            "detail": str(place["detail"])[:DETAIL_CHARACTERS],
+        }
+        for place in listed[:ERRORS_MOST]
     )
 
 

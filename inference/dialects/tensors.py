@@ -80,11 +80,14 @@ def table_of(tensors: list[Tensor]) -> Any:
 def output_tensors(said: dict[str, Any], wanted: list[str]) -> list[Tensor]:
     """What the model said, as the outputs that were asked for."""
     found = {"predict": said["predictions"], "predict_proba": said["probabilities"]}
-    return [_output(name, found[name] or []) for name in wanted]
+    return [_output(name, [] if found[name] is None else found[name]) for name in wanted]
 
 
-def _output(name: str, values: list[Any]) -> Tensor:
-    nested = bool(values) and isinstance(values[0], list)
+def _output(name: str, said: Any) -> Tensor:
+    """Whatever a model says is a tensor: what is no list is one value."""
+    values = said if isinstance(said, list) else [said]
+    widths = {len(row) if isinstance(row, list) else -1 for row in values}
+    nested = len(widths) == 1 and widths.isdisjoint({-1})
     shape = (len(values), len(values[0])) if nested else (len(values),)
     flat = list(itertools.chain.from_iterable(values)) if nested else values
     return Tensor(name, _datatype(flat), shape, flat)

@@ -253,7 +253,7 @@ def _restart(server: ModelServer, source: str) -> bool:
     other_files = bool(source and server.source) and server.source != source
     outdated = server.status == Status.READY and other_files
     ended = server.status in (Status.STOPPED, Status.FAILED)
-    if not (outdated or (ended and (other_files or _may_retry(server)))):
+    if not (outdated or (ended and (other_files or may_retry(server)))):
         return False
     return _put_to_start(server)
 
@@ -275,7 +275,8 @@ def _put_to_start(server: ModelServer) -> bool:
     return bool(changed)
 
 
-def _may_retry(server: ModelServer) -> bool:
+def may_retry(server: ModelServer) -> bool:
+    """Whether the pause after the server's end is over."""
     moment = timezone.now()
     if server.not_before is not None and moment < server.not_before:
         return False

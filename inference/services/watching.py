@@ -193,12 +193,17 @@ def _replace(name: str, version: str, servers: list[ModelServer], policy: Policy
         for row in outdated:
             pool.stop(row.pk, reason=Reason.REPLACED)
         return True
-    begun = ModelServer.objects.filter(
-        model_name=name, version=version, status__in=[Status.STARTING, Status.FAILED]
-    )
-    if not fresh and not begun.exists():
+    if not fresh and not _is_begun(name, version):
         pool.add_server(name, version)
     return True
+
+
+def _is_begun(name: str, version: str) -> bool:
+    """Whether a server starts, or has failed so lately that none is to be tried yet."""
+    held = ModelServer.objects.filter(model_name=name, version=version)
+    failed = held.filter(status=Status.FAILED)
+    starts = held.filter(status=Status.STARTING).exists()
+    return starts or any(not pool.may_retry(row) for row in failed)
 
 
 def _stop_idle(servers: list[ModelServer], policy: Policy) -> None:
@@ -231,7 +236,7 @@ def _keep_enough(name: str, policy: Policy) -> None:
     live = held.filter(status__in=LIVE).count()
     if live == 0:
         pool.ensure_server(name, newest)
-    elif live < policy.min_servers and not held.filter(status=Status.FAILED).exists():
+    elif live < policy.min_servers and not _is_begun(name, newest):
         pool.add_server(name, newest)
 
 

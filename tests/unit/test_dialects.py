@@ -187,3 +187,17 @@ def test_a_tensor_that_is_none_is_a_400_in_the_protocols_words(road: Road, tenso
 def test_an_output_that_there_is_not_is_refused(road: Road) -> None:
     tensor = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [1]}
     assert infer([tensor], outputs=[{"name": "nope"}])[0] == 400
+
+
+@pytest.mark.parametrize("said", ["x", {"a": 1}, [[1], 2], [[1, 2], [3]], [None], [{"a": 1}]])
+def test_whatever_a_model_says_is_an_output(
+    road: Road, said: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RESULT, "predictions", said)
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "FP64", "data": [1]}
+    assert infer([tensor])[0] == 200
+
+
+def test_a_models_name_is_taken_as_it_is_in_the_path(road: Road) -> None:
+    assert post("/mlops/endpoints/50%41/invocations", b'{"inputs": [[1]]}')[0] == 200
+    assert road.asked[0][0] == "50%41"

@@ -542,6 +542,8 @@ def test_bodies_beyond_what_the_process_may_hold_are_refused(
         (200, {**RESULT, "inference_time_ms": "x"}),
         (302, {"code": "x", "detail": "y", "errors": []}),
         (400, {"code": "NOT A CODE", "detail": "y", "errors": []}),
+        (400, {"code": "wrong_type", "detail": "y", "errors": [1]}),
+        (400, {"code": "wrong_type", "detail": "y", "errors": {"field": "x"}}),
     ],
 )
 def test_a_server_that_answers_garbage_is_one_clear_500(

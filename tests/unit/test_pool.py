@@ -126,6 +126,17 @@ def test_a_server_with_other_limits_goes_only_after_its_successor_was_ready_for_
     assert statuses() == [(1, "stopping", "replaced"), (2, "ready", "")]
 
 
+def test_a_successor_that_failed_is_tried_again_after_a_pause_and_the_old_one_serves_on() -> None:
+    a_server()
+    a_server(replica=2, status="failed", reason="start_timeout", error="Late.", container_id="")
+    policy(memory_mb=2048)
+    watching.balance()
+    assert [status for _, status, _ in statuses()] == ["ready", "failed"]
+    ModelServer.objects.filter(replica=2).update(changed_at=timezone.now() - timedelta(minutes=2))
+    watching.balance()
+    assert [status for _, status, _ in statuses()] == ["ready", "starting"]
+
+
 # -- room -----------------------------------------------------------------------------------------
 def test_room_is_made_by_memory_and_never_from_a_pinned_model(
     settings: Any, monkeypatch: pytest.MonkeyPatch

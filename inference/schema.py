@@ -143,7 +143,7 @@ def request_schema(model: Model) -> dict[str, Any]:
 def response_schema(model: Model) -> dict[str, Any]:
     label = {"enum": list(model.classes)} if model.classes else {}
     width = {"minItems": len(model.classes), "maxItems": len(model.classes)}
-    chances = {"type": "array", "items": {"type": ["number", "null"]}}
+    chances: dict[str, Any] = {"type": "array", "items": {"type": ["number", "null"]}}
     if model.classes:
         chances = {**chances, **width}
     return {

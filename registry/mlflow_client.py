@@ -373,7 +373,7 @@ class ModelRegistry:
     def delete_alias(self, name: str, alias: str) -> None:
         """An alias that is not there is deleted already."""
         path = "/api/2.0/mlflow/registered-models/alias"
-        self._call("DELETE", path, params={"name": name, "alias": alias})
+        self._call("DELETE", path, json={"name": name, "alias": alias})
 
     def requirements_of(self, version: ModelVersion) -> list[str]:
         """What the model itself says it needs (`requirements.txt`); empty when it says nothing."""

@@ -1,6 +1,6 @@
 """What the queue calls; each may be delivered twice, and each looks at the rows first."""
 
-from inference import services
+from inference import compact_forms, services
 
 
 def start_server(server_id: int) -> None:
@@ -11,3 +11,8 @@ def start_server(server_id: int) -> None:
 def stop_server(server_id: int) -> None:
     """Stops what is to be stopped; a second delivery finds nothing to do."""
     services.stop_server(server_id)
+
+
+def keep_compact_form(server_id: int) -> None:
+    """Keeps what the server made of its model, if it has come to an end with it."""
+    compact_forms.keep(server_id)

@@ -1,7 +1,7 @@
 """Tries the compact form of a model, and compares it with the original on thousands of rows.
 
 Runs in the model's own container, in a process of its own, at the lowest priority: it opens the
-model, which is a stranger's code. Writes `outcome.json`, and `compact.npz` only when every answer
+model, which is a stranger's code. Writes an outcome, and the form only when every answer
 agreed, to the last bit or within the tolerance that the operator allows.
 """
 
@@ -20,6 +20,8 @@ if __name__ == "__main__":
 
 import numpy as np  # noqa: E402 (found through the line above, as all that follow)
 from served_compact import (  # noqa: E402
+    COMPACT,
+    OUTCOME,
     CompactModel,
     CompactUnreadable,
     expected_document,
@@ -74,14 +76,14 @@ def main() -> int:
     except NoCompactForm as refused:
         _write(arguments.out, {"state": "refused", "reason": str(refused), "proof": refused.proof})
         return 0
-    (arguments.out / "compact.npz").write_bytes(kept.content)
+    (arguments.out / COMPACT).write_bytes(kept.content)
     reason = "Every answer agreed with the original's."
     _write(arguments.out, {"state": "kept", "reason": reason, "proof": kept.proof})
     return 0
 
 
 def _write(folder: Path, outcome: Mapping[str, Any]) -> None:
-    (folder / "outcome.json").write_text(json.dumps(outcome))
+    (folder / OUTCOME).write_text(json.dumps(outcome))
 
 
 def make(model: ServedModel, *, tolerance: float = 0.0) -> Kept:

@@ -28,7 +28,14 @@ import orjson  # noqa: E402 (found through the line above, as all that follow)
 from served_desk import Batching, Desk, attempt, first_words  # noqa: E402
 from served_http import MAX_BODY_BYTES, Connection, Exchange, Reply  # noqa: E402
 from served_inputs import MAX_ROWS  # noqa: E402
-from served_lane import CompactDesk, Lane, end_group, make_compact, read_compact  # noqa: E402
+from served_lane import (  # noqa: E402
+    CompactDesk,
+    Lane,
+    end_group,
+    make_compact,
+    read_compact,
+    read_refusal,
+)
 from served_queue import MAX_WAITING, Queue, refusal  # noqa: E402
 
 LOAD_FAILED = 3
@@ -36,7 +43,6 @@ FAILURE_PREFIX = "model_server: "
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
 # "off", or the largest difference from the original that the operator allows; none: not a bit.
 LANE_VARIABLE = "MLOPS_FAST_LANE"
-COMPACT_FILE = Path(".mlops") / "compact.npz"
 Report = Callable[[str], None]
 
 
@@ -105,7 +111,7 @@ class ModelServer:
 
     def begin(self) -> "Future[None]":
         """Gets ready; the future holds whatever the model's code raised."""
-        kept = None if self._wanted_lane == "off" else read_compact(self._folder / COMPACT_FILE)
+        kept = None if self._wanted_lane == "off" else read_compact(self._folder)
         if kept is not None:
             model, self._lane = kept
             self._description = dict(model.about.description)
@@ -128,6 +134,10 @@ class ModelServer:
         self._description = self._original.description()
         if self._wanted_lane == "off":
             self._lane = Lane("none", "The operator switched the fast lane off.")
+            return
+        known = read_refusal(self._folder)
+        if known is not None:
+            self._lane = known
             return
         self._lane = Lane("trying", "The compact form is compared with the original.")
         threading.Thread(target=self._make_lane, name="maker", daemon=True).start()

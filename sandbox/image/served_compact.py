@@ -19,6 +19,10 @@ from served_inputs import Column, Expected, InputsRefused, read_matrix, read_tab
 from served_trees import Trees
 
 FORMAT = 1
+# Kept equal to `inference/model_files.py` by a test.
+OURS = ".mlops"
+COMPACT = f"compact-{FORMAT}.npz"
+OUTCOME = f"outcome-{FORMAT}.json"
 MAX_BYTES = 256 * 1024 * 1024
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 Transform = Callable[[Any], Any]
@@ -202,7 +206,7 @@ def _scores(form: str, arrays: Mapping[str, Any]) -> Transform:
 
         return from_trees
     if form == "linear":
-        weights, offset = np.ascontiguousarray(arrays["weights"]), arrays["offset"]
+        weights, offset = arrays["weights"], arrays["offset"]
 
         def from_line(rows: Any) -> Any:
             found = rows @ weights.T + offset

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from served_answers import encoded
-from served_compact import CompactModel, CompactUnreadable
+from served_compact import COMPACT, OURS, OUTCOME, CompactModel, CompactUnreadable
 from served_desk import answer_of, attempt, question_in, refusal_of
 from served_http import Reply
 from served_inputs import check_probabilities
@@ -71,10 +71,19 @@ class CompactDesk:
         )
 
 
-def read_compact(path: Path) -> tuple[CompactModel, Lane] | None:
+def read_refusal(folder: Path) -> Lane | None:
+    """The outcome of a trial that the model did not pass; it is not made again."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        told = json.loads((folder / OURS / OUTCOME).read_text())
+        if told["state"] == "refused":
+            return Lane("refused", str(told["reason"])[:REASON_CHARACTERS], told["proof"])
+    return None
+
+
+def read_compact(folder: Path) -> tuple[CompactModel, Lane] | None:
     """A form that was kept, and how it came to be; None when there is none to be read."""
     try:
-        content = path.read_bytes()
+        content = (folder / OURS / COMPACT).read_bytes()
         model = CompactModel(content)
     except FileNotFoundError:
         return None
@@ -119,12 +128,12 @@ def end_group(pid: int) -> None:
 
 
 def _outcome(out: Path) -> Lane:
-    with (out / "outcome.json").open("rb") as file:
+    with (out / OUTCOME).open("rb") as file:
         told = json.loads(file.read(OUTCOME_BYTES))
     reason = str(told["reason"])[:REASON_CHARACTERS]
     if told["state"] != "kept":
         return Lane("refused", reason, told["proof"])
-    return Lane("kept", reason, told["proof"], (out / "compact.npz").read_bytes())
+    return Lane("kept", reason, told["proof"], (out / COMPACT).read_bytes())
 
 
 def _last_in_line() -> None:

@@ -127,7 +127,8 @@ def _about(
 
 
 def _linear(last: Any, steps: tuple[str, ...], arrays: dict[str, Any]) -> Iterator[Candidate]:
-    weights = np.array(last.coef_, dtype=np.float64)
+    # In memory as they lie there: a product of matrices sums in the order of that.
+    weights = np.array(last.coef_, dtype=np.float64, order="K")
     width = weights.shape[-1]
     arrays = {**arrays, "weights": weights, "offset": np.array(last.intercept_)}
     rows = _rows_before(arrays, steps, width)

@@ -23,7 +23,7 @@ CACHE = CHECKOUT / ".cache" / "bench-serving"
 INSIDE = Path(__file__).parent / "inside"
 IMAGE = CHECKOUT / "sandbox" / "image"
 SKLEARN = "scikit-learn==1.8.*"
-START_SECONDS = 180
+START_SECONDS = 600
 STOP_SECONDS = 20
 # Ours, and everybody's: the machine has two cores, and the rows of a request are few.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

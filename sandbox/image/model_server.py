@@ -36,7 +36,8 @@ from served_lane import (  # noqa: E402
     read_compact,
     read_refusal,
 )
-from served_queue import MAX_WAITING, Queue, refusal  # noqa: E402
+from served_queue import CALL_SECONDS, MAX_WAITING, Queue, refusal  # noqa: E402
+from served_queue import Desk as AnyDesk  # noqa: E402
 
 LOAD_FAILED = 3
 FAILURE_PREFIX = "model_server: "
@@ -92,7 +93,7 @@ class Original:
 class ModelServer:
     """Routes, lanes and what is known of the model; lives in the event loop's thread."""
 
-    def __init__(self, folder: Path, *, token: str, lane: str) -> None:
+    def __init__(self, folder: Path, *, token: str, lane: str, call_seconds: float) -> None:
         self._folder = folder
         self._authorization = f"Bearer {token}".encode() if token else b""
         self._wanted_lane = lane
@@ -101,7 +102,8 @@ class ModelServer:
         self._description: dict[str, Any] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._original = Original(folder, self._report)
-        self._slow = Queue(self._original, self._thread, otherwise=_nobody)
+        self._call_seconds = call_seconds
+        self._slow = self._queue(self._original, self._thread, otherwise=_nobody)
         self._fast: Queue | None = None
         self._lane = Lane("none", "No compact form was tried yet.")
         self._maker = 0
@@ -128,7 +130,16 @@ class ModelServer:
     def _fast_queue(self, desk: CompactDesk) -> Queue:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compact")
         gc.freeze()
-        return Queue(desk, thread, otherwise=self._slow.put)
+        return self._queue(desk, thread, otherwise=self._slow.put)
+
+    def _queue(
+        self,
+        desk: AnyDesk,
+        thread: ThreadPoolExecutor,
+        *,
+        otherwise: Callable[[Exchange], None],
+    ) -> Queue:
+        return Queue(desk, thread, otherwise=otherwise, call_seconds=self._call_seconds)
 
     def _loaded(self) -> None:
         self._description = self._original.description()
@@ -218,10 +229,12 @@ def _nobody(exchange: Exchange) -> None:
     exchange.answer(refusal(500, "model_failed", "Nobody answers this request."))
 
 
-async def serve(folder: Path, *, host: str, port: int, token: str, lane: str) -> int:
+async def serve(
+    folder: Path, *, host: str, port: int, token: str, lane: str, call_seconds: float = CALL_SECONDS
+) -> int:
     """Runs until told to end. The exit code: 0, or LOAD_FAILED."""
     loop = asyncio.get_running_loop()
-    server = ModelServer(folder, token=token, lane=lane)
+    server = ModelServer(folder, token=token, lane=lane, call_seconds=call_seconds)
     listening = await loop.create_server(
         lambda: Connection(server.handle), host, port, backlog=1024, reuse_address=True
     )
@@ -251,13 +264,21 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 (the container's own address)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--call-seconds", type=float, default=CALL_SECONDS)
     arguments = parser.parse_args()
     token = os.environ.pop(TOKEN_VARIABLE, "")
     lane = os.environ.pop(LANE_VARIABLE, "")
     import uvloop  # noqa: PLC0415 (only the process needs it, not who imports this file)
 
     code = uvloop.run(
-        serve(arguments.model, host=arguments.host, port=arguments.port, token=token, lane=lane)
+        serve(
+            arguments.model,
+            host=arguments.host,
+            port=arguments.port,
+            token=token,
+            lane=lane,
+            call_seconds=arguments.call_seconds,
+        )
     )
     sys.stdout.flush()
     sys.stderr.flush()

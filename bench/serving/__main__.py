@@ -5,11 +5,12 @@ the rounds counts. Fails for no figure, only where an answer is wrong.
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -80,15 +81,22 @@ def _arguments() -> argparse.Namespace:
 
 
 def _installed(peers: Sequence[Peer]) -> list[Peer]:
-    """Those that could be installed; one that could not is told and left out."""
+    """Those that could be installed."""
     found = []
     for peer in peers:
-        try:
+        with _left_out(peer):
             peer.install()
             found.append(peer)
-        except TrialFailed as error:
-            print(f"{peer.name} is left out: {error}", file=sys.stderr)
     return found
+
+
+@contextlib.contextmanager
+def _left_out(peer: Peer) -> Iterator[None]:
+    """A peer that fails is told of, and the others are measured."""
+    try:
+        yield
+    except TrialFailed as error:
+        print(f"{peer.name} is left out: {error}", file=sys.stderr, flush=True)
 
 
 def inputs(rows: int) -> Rows:
@@ -106,7 +114,8 @@ def _measure(
         try:
             for number, peer in enumerate(peers):
                 step(f"{model}: starting {peer.name}")
-                running.append(started(peer, model, inputs(3), Path(folder) / str(number)))
+                with _left_out(peer):
+                    running.append(started(peer, model, inputs(3), Path(folder) / str(number)))
             _agree(running)
             cells = [
                 cell

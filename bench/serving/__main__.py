@@ -151,6 +151,9 @@ def _cell(
 ) -> list[Cell]:
     step(f"{model}: {rows} rows, {connections} connections")
     samples: dict[str, list[Sample]] = {one.peer.name: [] for one in running}
+    for one in running:
+        # What is opened at the first request of a size is no part of its load.
+        ask(one.peer, one.url, inputs(rows))
     for _ in range(rounds):
         for one in running:
             body = json.dumps(one.peer.body(inputs(rows))).encode()

@@ -24,6 +24,7 @@ INSIDE = Path(__file__).parent / "inside"
 IMAGE = CHECKOUT / "sandbox" / "image"
 SKLEARN = "scikit-learn==1.8.*"
 START_SECONDS = 600
+ASK_SECONDS = 120
 STOP_SECONDS = 20
 # Ours, and everybody's: the machine has two cores, and the rows of a request are few.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -148,7 +149,7 @@ def started(peer: Peer, model: str, rows: Rows, work: Path) -> Running:
 
 def ask(peer: Peer, url: str, rows: Rows) -> list[Any]:
     """The labels. Raises TrialFailed."""
-    answer = requests.post(url, data=json.dumps(peer.body(rows)), headers=JSON, timeout=30)
+    answer = requests.post(url, data=json.dumps(peer.body(rows)), headers=JSON, timeout=ASK_SECONDS)
     if answer.status_code != 200:
         raise TrialFailed(f"{peer.name}: {answer.status_code} {answer.text[:300]}")
     return peer.labels(answer.json())

@@ -25,7 +25,8 @@ if __name__ == "__main__":
     sys.path[:] = [*sys.path[1:], "/platform", sys.path[0]]
 
 import orjson  # noqa: E402 (found through the line above, as all that follow)
-from served_desk import Batching, Desk, attempt, first_words  # noqa: E402
+from served_answers import attempt  # noqa: E402
+from served_desk import Batching, Desk, first_words  # noqa: E402
 from served_http import MAX_BODY_BYTES, Connection, Exchange, Reply  # noqa: E402
 from served_inputs import MAX_ROWS  # noqa: E402
 from served_lane import (  # noqa: E402
@@ -55,6 +56,7 @@ class Original:
         self._report = report
         self._desk: Desk | None = None
         self._example: Any = None
+        self._error: BaseException | None = None
 
     @property
     def loaded(self) -> bool:
@@ -80,14 +82,19 @@ class Original:
         gc.collect()
         gc.freeze()
 
+    def open(self) -> None:
+        """As `load`, once; what was raised is told to whoever asks."""
+        if self._desk is None and self._error is None:
+            _, self._error = attempt(self.load)
+            if self._error is not None:
+                traceback.print_exception(self._error)
+
     def answer(self, bodies: Sequence[bytes], queued: Sequence[float]) -> Sequence[Reply | None]:
-        if self._desk is None:
-            _, error = attempt(self.load)
-            if error is not None:
-                traceback.print_exception(error)
-                detail = f"The model cannot be loaded: {first_words(error)}"
-                return [refusal(500, "model_failed", detail) for _ in bodies]
-        return self._desk.answer(bodies, queued) if self._desk else []
+        if self._desk is not None:
+            return self._desk.answer(bodies, queued)
+        detail = "The model cannot be loaded"
+        detail += f": {first_words(self._error)}" if self._error else "."
+        return [refusal(500, "model_failed", detail) for _ in bodies]
 
 
 class ModelServer:
@@ -130,7 +137,7 @@ class ModelServer:
     def _fast_queue(self, desk: CompactDesk) -> Queue:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compact")
         gc.freeze()
-        return self._queue(desk, thread, otherwise=self._slow.put)
+        return self._queue(desk, thread, otherwise=self._ask_original)
 
     def _queue(
         self,
@@ -206,6 +213,12 @@ class ModelServer:
             exchange.answer(refusal(503, "not_ready", detail))
             return
         (self._fast or self._slow).put(exchange)
+
+    def _ask_original(self, exchange: Exchange) -> None:
+        """Opened in its own thread first: that may take longer than a call may."""
+        if not self._original.loaded:
+            self._thread.submit(self._original.open)
+        self._slow.put(exchange)
 
     def _ready(self) -> Reply:
         if self._description is None:

@@ -2,13 +2,14 @@
 
 import math
 import sys
-from collections.abc import Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 
+T = TypeVar("T")
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # What orjson writes from memory; float32 is not there, since it would write fewer digits.
 DIRECT = frozenset(["float64", "int64", "int32", "uint64", "uint32", "bool"])
@@ -106,3 +107,11 @@ def _check_size(size: int) -> None:
             f"The model's answer is larger than {MAX_ANSWER_BYTES // 1024**2} MB; "
             "send fewer rows at a time.",
         )
+
+
+def attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    """What came of it, or what it raised: a stranger's code may raise whatever there is."""
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 (SystemExit of a model must not end its server)
+        return None, error

@@ -7,13 +7,13 @@ each alone. What the model's code raises, whatever it is, becomes one refusal in
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from served_answers import AnswerRefused, Result, encoded
+from served_answers import AnswerRefused, Result, attempt, encoded
 from served_http import MAX_BODY_BYTES, Reply
 from served_inputs import InputsRefused
 from served_queue import refusal
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     # A server of a compact form alone imports neither: they need pandas.
     from served_model import Prepared, ServedModel
 
-T = TypeVar("T")
 MESSAGE_CHARACTERS = 300
 # The first call of several, and then every so many-th, is made one by one too, and compared.
 CHECK_EVERY = 512
@@ -137,14 +136,6 @@ def answer_of(
         "x-mlops-batch-rows": str(rows),
     }
     return Reply(200, body, headers)
-
-
-def attempt(call: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    """What came of it, or what it raised: a stranger's code may raise whatever there is."""
-    try:
-        return call(), None
-    except BaseException as error:  # noqa: BLE001 (SystemExit of a model must not end its server)
-        return None, error
 
 
 def same(one: Result, other: Result) -> bool:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from served_answers import encoded
+from served_answers import attempt, encoded
 from served_compact import COMPACT, OURS, OUTCOME, CompactModel, CompactUnreadable
-from served_desk import answer_of, attempt, question_in, refusal_of
+from served_desk import answer_of, question_in, refusal_of
 from served_http import Reply
 from served_inputs import check_probabilities
 from served_trees import TreesUnreadable

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from served_desk import Batching, attempt
+from served_answers import attempt
+from served_desk import Batching
 from served_estimators import parts_of
 from served_model import Report, ServedModel, load
 from served_probe import Rows, batching_of, categories_in, example_in, small_example, warm_up

@@ -17,6 +17,7 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 import orjson
+from served_answers import attempt
 from served_http import Exchange, Reply
 
 MAX_WAITING = 256
@@ -120,10 +121,15 @@ class Queue:
         with self._watch:
             now = time.monotonic()
             queued = [(now - exchange.arrived) * 1000 for exchange in turn]
-            replies = self._desk.answer([exchange.body for exchange in turn], queued)
+            bodies = [exchange.body for exchange in turn]
+            replies, error = attempt(lambda: self._desk.answer(bodies, queued))
         spent = time.perf_counter() - began
         self._expected = max(spent, self._expected * FORGETS)
-        return replies
+        if replies is not None and len(replies) == len(turn):
+            return replies
+        # Ours, or memory's: whoever waits must hear something, and the queue goes on.
+        print(f"The call failed: {error!r}", file=sys.stderr, flush=True)
+        return [refusal(500, "model_failed", "The model's answer was lost.") for _ in turn]
 
     def _finish(self, replies: Sequence[Reply | None]) -> None:
         turn, self._busy = self._busy, []

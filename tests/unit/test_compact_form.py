@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
+import mlflow.sklearn
 import numpy as np
 import pandas as pd
 import pytest
@@ -37,6 +38,7 @@ from served_signature import Signature  # noqa: E402
 from served_trees import Trees, TreesUnreadable  # noqa: E402
 
 from inference import model_files  # noqa: E402
+from tests.fixtures.model_server import answers_ready, started, until  # noqa: E402
 
 FEATURES, LABELS = make_classification(
     n_samples=300, n_features=8, n_informative=5, n_classes=3, random_state=4
@@ -191,3 +193,29 @@ def test_a_trial_that_was_lost_is_remembered(tmp_path: Path) -> None:
 def test_platform_and_container_agree_on_where_a_form_is_kept() -> None:
     ours = (model_files.OURS, model_files.COMPACT, model_files.OUTCOME)
     assert ours == (served_compact.OURS, served_compact.COMPACT, served_compact.OUTCOME)
+
+
+def test_a_server_answers_from_the_form_alone_and_opens_the_model_when_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_REQUIREMENTS_INFERENCE_TIMEOUT", "0")
+    model = KEPT["logistic"]()
+    mlflow.sklearn.save_model(model, tmp_path / "model", serialization_format="cloudpickle")
+    kept = tmp_path / "model" / served_compact.OURS
+    kept.mkdir()
+    (kept / served_compact.COMPACT).write_bytes(make(served(model)).content)
+    server = started(tmp_path / "model")
+    try:
+        until(lambda: answers_ready(server))
+        plain, beyond = [[0.5] * 8], [[1e39] + [0.0] * 7]
+        first = server.predict({"inputs": plain, "return_probabilities": True})
+        assert first.headers["x-mlops-lane"] == "compact"
+        assert first.json()["probabilities"] == model.predict_proba(plain).tolist()
+        assert server.get("/ready").json()["original_loaded"] is False
+        second = server.predict({"inputs": beyond, "return_probabilities": True})
+        assert second.headers["x-mlops-lane"] == "original"
+        assert second.json()["probabilities"] == model.predict_proba(beyond).tolist()
+        assert server.get("/ready").json()["original_loaded"] is True
+    finally:
+        server.process.kill()
+        server.process.communicate()

@@ -1,5 +1,6 @@
 """Who is measured, each in an environment of its own that is made once and kept in `.cache`."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -85,14 +86,12 @@ class Running:
         return sum(_pss_kilobytes(pid) for pid in _family(self.process.pid)) / 1024
 
     def stop(self) -> None:
+        """Its whole session: some leave their workers behind when they are told to end."""
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in _family(self.process.pid):
-                _signal(pid, number)
-            try:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_SECONDS)
-                return
-            except subprocess.TimeoutExpired:
-                continue
 
 
 def trained(peer: Peer, model: str) -> Path:
@@ -131,7 +130,12 @@ def started(peer: Peer, model: str, rows: Rows, work: Path) -> Running:
     begin = time.monotonic()
     with (work / "log").open("wb") as log:
         process = subprocess.Popen(
-            peer.command(folder, work, port), cwd=work, env=variables, stdout=log, stderr=log
+            peer.command(folder, work, port),
+            cwd=work,
+            env=variables,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}{peer.path}"
 
@@ -159,13 +163,6 @@ def _run(command: list[str], **variables: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
     if done.returncode:
         raise TrialFailed(f"{command[:4]}: {done.stderr[-1500:]}")
-
-
-def _signal(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _family(pid: int) -> list[int]:

@@ -27,6 +27,7 @@ from sandbox.spec import SERVER_PORT, Limits, server_spec
 log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
+LANE_VARIABLE = "MLOPS_FAST_LANE"
 FAILURE_PREFIX = "model_server: "
 SCRATCH_MB = 128
 POLL_SECONDS = 0.05
@@ -133,7 +134,7 @@ def run(
         model_folder=folder,
         environment_folder=environment.path,
         platform_folder=store.platform_folder(),
-        variables={**THREADS, TOKEN_VARIABLE: token},
+        variables={**THREADS, TOKEN_VARIABLE: token, LANE_VARIABLE: settings.FAST_LANE},
         network=settings.SERVERS_NETWORK,
         limits=Limits(
             memory_mb=memory_mb,

@@ -146,6 +146,8 @@ SERVER_MEMORY_MB = int(_bound("MLOPS_SERVER_MEMORY_MB", 1024))
 SERVER_CPUS = _bound("MLOPS_SERVER_CPUS", 1.0)
 SERVER_PIDS = int(_bound("MLOPS_SERVER_PIDS", 128))
 SERVER_START_SECONDS = _int("MLOPS_SERVER_START_SECONDS", 60)
+# "off", or by how much a compact form may differ from its model; nothing: by not a single bit.
+FAST_LANE = os.environ.get("MLOPS_FAST_LANE", "")
 MAX_MODEL_SERVERS = _int("MLOPS_MAX_MODEL_SERVERS", 8)
 # All model servers together; one that is unused for so long stops, 0: never.
 SERVERS_MEMORY_MB = _int("MLOPS_SERVERS_MEMORY_MB", MAX_MODEL_SERVERS * SERVER_MEMORY_MB)

@@ -15,6 +15,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
 from django_q.brokers import get_broker
 
+from inference import compact_forms
 from inference.services import watching as servers
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
@@ -127,6 +128,7 @@ class _Supervision:
             self._wake.clear()
             self._guarded(jobs.tick)
             self._guarded(servers.dispatch)
+            self._guarded(compact_forms.dispatch)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in slow_looks:

@@ -1,9 +1,9 @@
 # Every target sets up what it needs first; a second call finds it there.
-.PHONY: help run test manage lint bench chaos clean
+.PHONY: help run test manage lint bench bench-serving chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 run: ## install everything, start everything, print where it answers (MLOPS_HOME, PORT)
 	@deploy/bootstrap.sh
@@ -29,6 +29,10 @@ lint: ## ruff, mypy, the walls between rooms, the OpenAPI schema, missing migrat
 bench: ## our figures beside their floors
 	@deploy/bootstrap.sh
 	@exec .venv/bin/python -m bench.road
+
+bench-serving: ## our model server beside mlflow, MLServer and BentoML (BENCH_ARGS="--models forest")
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m bench.serving $(BENCH_ARGS)
 
 chaos: ## 200 jobs while everything is killed again and again; prints a table (CHAOS_ARGS="--jobs 50")
 	@deploy/bootstrap.sh

@@ -10,22 +10,29 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
-from inference import services
-from inference.models import ModelServer
+from inference.models import AliasChange, ModelPolicy, ModelServer
+from inference.services import pool
 
 
 @admin.register(ModelServer)
 class ModelServerAdmin(admin.ModelAdmin):
-    list_display = ["model_name", "version", "state", "last_used_at", "age", "error"]
+    list_display = ["model_name", "version", "replica", "state", "last_used_at", "age", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["model_name", "version", "container_id", "environment_key", "error"]
     ordering = ["-changed_at"]
     fields = [
         "model_name",
         "version",
+        "replica",
         "state",
         "error",
         "reason",
+        "log_tail",
+        "crashes",
+        "not_before",
+        "memory_mb",
+        "cpus",
+        "memory_bytes",
         "source",
         "engine",
         "container_id",
@@ -67,10 +74,38 @@ class ModelServerAdmin(admin.ModelAdmin):
 
     @admin.action(description="Stop server", permissions=["stop"])
     def stop_servers(self, request: HttpRequest, servers: QuerySet[ModelServer]) -> None:
-        stopping = [server for server in servers if services.stop(server.pk)]
+        stopping = [server for server in servers if pool.stop(server.pk)]
         self.message_user(
             request,
             f"{len(stopping)} of {len(servers)} servers are stopping; the next request to a "
             "stopped model starts its server again.",
             messages.SUCCESS if stopping else messages.WARNING,
         )
+
+
+class _ReadOnlyAdmin(admin.ModelAdmin):
+    """What the API's services write, to be looked at."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(AliasChange)
+class AliasChangeAdmin(_ReadOnlyAdmin):
+    list_display = ["model_name", "alias", "version", "previous", "how", "actor", "at"]
+    list_filter = ["how"]
+    search_fields = ["model_name", "alias", "version", "actor"]
+
+
+@admin.register(ModelPolicy)
+class ModelPolicyAdmin(_ReadOnlyAdmin):
+    list_display = ["model_name", "min_servers", "max_servers", "pinned", "memory_mb", "cpus"]
+    search_fields = ["model_name"]

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import requests
 from django.conf import settings
 from rest_framework.exceptions import APIException
+from urllib3.exceptions import HTTPError
 
 from inference.failures import StartFailed, unreachable
+from inference.states import MEANINGS, Reason
 from registry.mlflow_client import ModelRegistry, ModelVersion
 from sandbox.container import Limits
 from sandbox.engine import ContainerState, Engine
@@ -25,11 +28,19 @@ from sandbox.spec import SERVER_PORT, server_spec
 log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
+LANE_VARIABLE = "MLOPS_FAST_LANE"
 FAILURE_PREFIX = "model_server: "
 SCRATCH_MB = 128
 POLL_SECONDS = 0.05
 READY_CALL_SECONDS = 5.0
-LOG_TAIL_CHARACTERS = 300
+READY_MAX_BYTES = 1024 * 1024
+SENTENCE_CHARACTERS = 300
+LOG_TAIL_LINES = 20
+LOG_TAIL_CHARACTERS = 4000
+# What the model server ends with; `docs/MODEL_SERVER.md`.
+HUNG = 4
+# As served models say it, and as Python does.
+MISSING_MODULE = ("ModuleNotFoundError", "No module named")
 # One thread: the rows of a request are few, and a pool of threads costs more than they take.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -43,6 +54,26 @@ class Running:
 
     container_id: str
     token: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a server says of itself: what it is doing, and of its model once that is loaded."""
+
+    phase: str
+    description: dict[str, Any] | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.description is not None
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Where a server answers, and what it said of its model."""
+
+    address: str
+    description: dict[str, Any]
 
 
 def environment_of(
@@ -118,6 +149,8 @@ def run(
     store: EnvironmentStore,
     environment: Environment,
     folder: Path,
+    memory_mb: int,
+    cpus: float,
 ) -> Running:
     """Makes and starts the container; one that a killed worker left under its name is removed."""
     token = secrets.token_urlsafe(32)
@@ -129,11 +162,11 @@ def run(
         model_folder=folder,
         environment_folder=environment.path,
         platform_folder=store.platform_folder(),
-        variables={**THREADS, TOKEN_VARIABLE: token},
+        variables={**THREADS, TOKEN_VARIABLE: token, LANE_VARIABLE: settings.FAST_LANE},
         network=settings.SERVERS_NETWORK,
         limits=Limits(
-            memory_mb=settings.SERVER_MEMORY_MB,
-            cpus=settings.SERVER_CPUS,
+            memory_mb=memory_mb,
+            cpus=cpus,
             pids=settings.SERVER_PIDS,
             scratch_mb=SCRATCH_MB,
         ),
@@ -153,31 +186,38 @@ def container_name(server_id: int) -> str:
 
 
 def wait_until_ready(
-    running: Running, *, engine: Engine, seconds: float, report: Callable[[str], None]
-) -> str:
-    """The address, once the model is loaded. Raises StartFailed."""
+    running: Running,
+    *,
+    engine: Engine,
+    seconds: float,
+    memory_mb: int,
+    report: Callable[[str], None],
+) -> Ready:
+    """Where it answers, once the model is loaded. Raises StartFailed."""
     deadline = time.monotonic() + seconds
     phase = "starting"
     while time.monotonic() < deadline:
         state = engine.state(running.container_id)
         if state is None or not state.running:
-            raise _ended(state, engine)
+            raise ending(state, engine, memory_mb=memory_mb, loading=True)
         if state.ip_address:
             address = f"{state.ip_address}:{SERVER_PORT}"
-            answer = ask_ready(address, running.token)
-            if answer is None:
-                return address
-            if answer and answer != phase:
-                phase = answer
+            asked = ask_ready(address, running.token)
+            if asked.description is not None:
+                return Ready(address, asked.description)
+            if asked.phase and asked.phase != phase:
+                phase = asked.phase
                 report(phase)
         time.sleep(POLL_SECONDS)
     raise StartFailed(
-        "start_timeout", f"The model was not loaded within {seconds:.0f} s (last seen: {phase})."
+        Reason.START_TIMEOUT,
+        f"The model was not loaded within {seconds:.0f} s (last seen: {phase}).",
+        log_tail=_tail(_lines(engine.read_logs(running.container_id))),
     )
 
 
-def ask_ready(address: str, token: str) -> str | None:
-    """None when the server is ready; else what it is doing, empty when it does not answer."""
+def ask_ready(address: str, token: str) -> Asked:
+    """A server that does not answer has no phase. What it says is a stranger's: it is bounded."""
     with requests.Session() as session:
         # A proxy of the host has no way to a container.
         session.trust_env = False
@@ -186,22 +226,51 @@ def ask_ready(address: str, token: str) -> str | None:
                 f"http://{address}/ready",
                 headers={"Authorization": f"Bearer {token}"},
                 timeout=READY_CALL_SECONDS,
+                stream=True,
             )
-            return None if answer.status_code == 200 else str(answer.json().get("phase", ""))
-        except (requests.RequestException, ValueError):
-            return ""
+            content = answer.raw.read(READY_MAX_BYTES, decode_content=False)
+            document = json.loads(content)
+        except (requests.RequestException, OSError, HTTPError, ValueError, RecursionError):
+            return Asked(phase="")
+    if not isinstance(document, dict):
+        return Asked(phase="")
+    if answer.status_code == 200:
+        return Asked(phase="", description=document)
+    return Asked(phase=str(document.get("phase", "")))
 
 
-def _ended(state: ContainerState | None, engine: Engine) -> StartFailed:
+def ending(
+    state: ContainerState | None, engine: Engine, *, memory_mb: int, loading: bool = False
+) -> StartFailed:
+    """Why a server ended on its own, from what the engine and its last lines say."""
     if state is None:
-        return StartFailed("container_gone", "The container was removed.")
+        return StartFailed(Reason.CONTAINER_GONE, MEANINGS[Reason.CONTAINER_GONE].sentence)
+    lines = _lines(engine.read_logs(state.id))
+    tail = _tail(lines)
     if state.oom_killed:
-        return StartFailed(
-            "out_of_memory",
-            f"The model needs more memory than a server may have ({settings.SERVER_MEMORY_MB} MB).",
-        )
-    lines = engine.read_logs(state.id).decode(errors="replace").split("\n")
+        sentence = f"The model needs more memory than a server may have ({memory_mb} MB)."
+        return StartFailed(Reason.OUT_OF_MEMORY, sentence, log_tail=tail)
+    why = _last_words(lines) or f"exit code {state.exit_code}"
+    if state.exit_code == HUNG:
+        return StartFailed(Reason.HANG, MEANINGS[Reason.HANG].sentence, log_tail=tail)
+    if not loading:
+        sentence = f"The model's process ended while it served: {why}"
+        return StartFailed(Reason.CRASHED, sentence, log_tail=tail)
+    missing = any(word in why for word in MISSING_MODULE)
+    reason = Reason.WRONG_ENVIRONMENT if missing else Reason.MODEL_NOT_LOADABLE
+    return StartFailed(reason, f"The model cannot be loaded: {why}", log_tail=tail)
+
+
+def _lines(output: bytes) -> list[str]:
+    return [line for line in output.decode(errors="replace").split("\n") if line.strip()]
+
+
+def _last_words(lines: list[str]) -> str:
     told = [line.removeprefix(FAILURE_PREFIX) for line in lines if line.startswith(FAILURE_PREFIX)]
-    last = [line.strip() for line in lines if line.strip()][-1:]
-    why = (told[-1:] or last or [f"exit code {state.exit_code}"])[0][:LOG_TAIL_CHARACTERS]
-    return StartFailed("model_not_loadable", f"The model cannot be loaded: {why}")
+    last = [line.strip() for line in lines[-1:]]
+    return (told[-1:] or last or [""])[0][:SENTENCE_CHARACTERS]
+
+
+def _tail(lines: list[str]) -> str:
+    # PostgreSQL keeps no NUL in a text.
+    return "\n".join(lines[-LOG_TAIL_LINES:])[-LOG_TAIL_CHARACTERS:].replace("\0", "")

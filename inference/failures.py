@@ -6,10 +6,11 @@ from rest_framework.exceptions import APIException
 class StartFailed(Exception):
     """The server cannot be started: a reason for programs, a sentence for people."""
 
-    def __init__(self, reason: str, sentence: str) -> None:
+    def __init__(self, reason: str, sentence: str, *, log_tail: str = "") -> None:
         super().__init__(sentence)
-        self.reason = reason
+        self.reason = str(reason)
         self.sentence = sentence
+        self.log_tail = log_tail
 
 
 def unreachable(error: APIException) -> StartFailed:

@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 DOWNLOADING = ".download-"
 REMOVED = ".removed-"
 LOCK = ".lock"
+# Ours, beside the model's own files: what its server made of it (`inference/compact_forms.py`).
+OURS = ".mlops"
+# With the form's own number: what another release made is made again.
+OUTCOME = "outcome-1.json"
+COMPACT = "compact-1.npz"
 
 
 def folder_name(model_name: str, source: str, version: str) -> str:
@@ -52,6 +57,17 @@ def model_folder(version: ModelVersion, *, registry: ModelRegistry) -> Path:
         shutil.rmtree(final)
         raise StartFailed("model_files_missing", "The version has no MLmodel file.")
     return found[0].parent
+
+
+def outcome_file(model_name: str, source: str, version: str) -> Path | None:
+    """Where it says what came of the version's compact form; None when it is there already, or
+    the version's files are not."""
+    folder = _root() / folder_name(model_name, source, version)
+    found = sorted(folder.rglob("MLmodel"), key=lambda path: len(path.parts))
+    if not found:
+        return None
+    path = found[0].parent / OURS / OUTCOME
+    return None if path.exists() else path
 
 
 def remove_cut_off() -> list[str]:
@@ -111,6 +127,10 @@ def _download(version: ModelVersion, target: Path, *, registry: ModelRegistry) -
 
 def _publish(folder: Path, final: Path) -> None:
     """Readable for the container's user, and in place in one step; the first of two wins."""
+    for forged in folder.rglob(OURS):
+        # Only a server that compared may say that a compact form is the model.
+        shutil.rmtree(forged, ignore_errors=True)
+        forged.unlink(missing_ok=True)
     for path in [folder, *folder.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() else 0o644)

@@ -1,9 +1,6 @@
-"""What a model server is: rows only, no rules. Only `services` changes a server's state.
+"""What model servers, their policies and aliases' histories are: rows only, no rules.
 
-(none) ──▶ starting ──▶ ready ──▶ stopping ──▶ stopped
-              ▲  │        │                       │
-              │  └▶ failed └──(container gone)──▶ │
-              └───────┴───────────────────────────┘
+Only `services` changes them; `states.py` has the diagram of a server's status.
 """
 
 import uuid
@@ -13,7 +10,7 @@ from django.db.models import Q
 
 
 class ModelServer(models.Model):
-    """The server of one model version: where it answers, or why it does not."""
+    """One server of a model version: where it answers, or why it does not."""
 
     class Status(models.TextChoices):
         STARTING = "starting", "Starting"
@@ -24,12 +21,25 @@ class ModelServer(models.Model):
 
     model_name = models.CharField(max_length=250)
     version = models.CharField(max_length=20)
+    # Several servers of a version are told apart by it; the first has the number 1.
+    replica = models.PositiveSmallIntegerField(default=1)
     # Where the version's files came from: a number is given again when a model is made anew.
     source = models.CharField(max_length=500, blank=True, default="")
     status = models.CharField(max_length=20, choices=Status, default=Status.STARTING)
     phase = models.CharField(max_length=60, blank=True, default="")
     reason = models.CharField(max_length=40, blank=True, default="")
     error = models.TextField(blank=True, default="")
+    # The last lines that its container printed, when it ended on its own.
+    log_tail = models.TextField(blank=True, default="")
+    # What it said of its model when it was ready: the schema is made from it.
+    description = models.JSONField(null=True, blank=True)
+    # The limits that its container was started with; 0: it never was.
+    memory_mb = models.PositiveIntegerField(default=0)
+    cpus = models.FloatField(default=0)
+    memory_bytes = models.BigIntegerField(null=True, blank=True)
+    # How often in a row it ended on its own, and until when it is not started again.
+    crashes = models.PositiveSmallIntegerField(default=0)
+    not_before = models.DateTimeField(null=True, blank=True)
     engine = models.CharField(max_length=60, default="local")
     container_id = models.CharField(max_length=80, blank=True, default="")
     address = models.CharField(max_length=60, blank=True, default="")
@@ -48,10 +58,12 @@ class ModelServer(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        ordering = ["model_name", "version"]
+        ordering = ["model_name", "version", "replica"]
         indexes = [models.Index(fields=["status", "last_used_at"], name="server_status_used")]
         constraints = [
-            models.UniqueConstraint(fields=["model_name", "version"], name="server_once"),
+            models.UniqueConstraint(
+                fields=["model_name", "version", "replica"], name="server_once_for_each_replica"
+            ),
             models.CheckConstraint(
                 condition=~Q(status="ready") | (~Q(address="") & ~Q(container_id="")),
                 name="server_ready_has_address",
@@ -64,3 +76,51 @@ class ModelServer(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model_name} version {self.version} ({self.status})"
+
+
+class ModelPolicy(models.Model):
+    """How many servers the versions of a model have, and with which limits; null: the default."""
+
+    model_name = models.CharField(max_length=250, unique=True)
+    # Servers of the version that answers without a number, whether or not anybody asks.
+    min_servers = models.PositiveSmallIntegerField(default=0)
+    max_servers = models.PositiveSmallIntegerField(default=1)
+    pinned = models.BooleanField(default=False)
+    idle_seconds = models.PositiveIntegerField(null=True, blank=True)
+    memory_mb = models.PositiveIntegerField(null=True, blank=True)
+    cpus = models.FloatField(null=True, blank=True)
+    changed_at = models.DateTimeField()
+    changed_by = models.CharField(max_length=120, blank=True, default="")
+
+    class Meta:
+        ordering = ["model_name"]
+        verbose_name_plural = "model policies"
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(max_servers__gte=1) & Q(max_servers__gte=models.F("min_servers")),
+                name="policy_min_below_max",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_name}: {self.min_servers} to {self.max_servers} servers"
+
+
+class AliasChange(models.Model):
+    """What an alias named from a moment on; empty: it was taken away."""
+
+    model_name = models.CharField(max_length=250)
+    alias = models.CharField(max_length=255)
+    version = models.CharField(max_length=20, blank=True, default="")
+    previous = models.CharField(max_length=20, blank=True, default="")
+    actor = models.CharField(max_length=120, blank=True, default="")
+    # `set`, `deleted`, `rolled_back`, or `seen`: changed in MLflow itself and noticed by us.
+    how = models.CharField(max_length=20)
+    at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [models.Index(fields=["model_name", "alias", "-id"], name="alias_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.model_name}@{self.alias}: {self.version or 'nothing'}"

@@ -13,12 +13,13 @@ class SiteConfig(AppConfig):
         # These need the loaded app registry; connecting receivers is what the second is for.
         from django_q.models import Failure, OrmQ, Schedule, Success  # noqa: PLC0415
 
-        from inference import containers, engine_room, services  # noqa: PLC0415
+        from inference import containers, engine_room  # noqa: PLC0415
+        from inference.services import pool  # noqa: PLC0415
         from mlops_site import receivers  # noqa: F401, PLC0415
         from training.services import environments, network  # noqa: PLC0415
 
-        environments.also_needed_by(services.environments_in_use)
-        environments.also_kept_for(services.environments_served)
+        environments.also_needed_by(pool.environments_in_use)
+        environments.also_kept_for(pool.environments_served)
         containers.find_locks_with(environments.lock_of)
         engine_room.hold_network_with(
             before_build=network.ensure_for_builds, before_start=network.problem_of_servers

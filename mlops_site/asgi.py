@@ -23,7 +23,8 @@ from registry.rawhttp.asgi import (
 
 # After Django's set-up: the handlers read models.
 from inference import gateway  # isort: skip
-from inference.asgi import inference_app  # isort: skip
+from inference.asgi import handler_of  # isort: skip
+from inference.door import answer_request  # isort: skip
 from mlops_site.door import refusal  # isort: skip
 from mlops_site.problems import CONTENT_TYPE, TooLarge, problem_document  # isort: skip
 from training import asgi as following  # isort: skip
@@ -43,8 +44,9 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if refused is not None:
         await _send_problem(refused, send)
         return
-    if scope["method"] == "POST" and scope["path"].rstrip("/") == "/mlops/inference":
-        await inference_app(scope, receive, send)
+    handler = handler_of(scope)
+    if handler is not None:
+        await answer_request(scope, receive, send, handler)
         return
     if following.is_followed(scope):
         await following.following_app(scope, receive, send)
@@ -95,6 +97,8 @@ async def _send_problem(document: dict[str, Any], send: Send) -> None:
 async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
+        if message["type"] == "lifespan.startup":
+            gateway.current().listen()
         if message["type"] == "lifespan.shutdown":
             await gateway.close()
             await following.close()

@@ -17,7 +17,7 @@ Scope = dict[str, Any]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OTHER_SITES = frozenset({b"cross-site", b"same-site"})
-API = "/mlops/"
+API = ("/mlops/", "/v2/", "/metrics")
 
 
 def refusal(scope: Scope) -> dict[str, Any] | None:

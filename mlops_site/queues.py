@@ -22,7 +22,7 @@ from django_q.conf import Conf
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from training.doorbell import QUEUE_BELL, Listener
+from registry.doorbell import QUEUE_BELL, Listener
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,13 @@ from typing import Any
 
 from django.dispatch import receiver
 
-from inference import services as inference_services
+from inference.services import pool
+from registry.doorbell import GATEWAY_BELL
 from training.signals import model_registered
 
 
 @receiver(model_registered)
 def warm_the_new_version(*, model_name: str, version: str, **_: Any) -> None:
     """Starts the model server at once: the first request after training finds it ready."""
-    inference_services.warm(model_name, version)
+    pool.warm(model_name, version)
+    GATEWAY_BELL.ring_on_commit()

@@ -178,7 +178,17 @@ SERVER_MEMORY_MB = int(_bound("MLOPS_SERVER_MEMORY_MB", 1024))
 SERVER_CPUS = _bound("MLOPS_SERVER_CPUS", 1.0)
 SERVER_PIDS = int(_bound("MLOPS_SERVER_PIDS", 128))
 SERVER_START_SECONDS = _int("MLOPS_SERVER_START_SECONDS", 60)
+# "off", or by how much a compact form may differ from its model; nothing: by not a single bit.
+FAST_LANE = os.environ.get("MLOPS_FAST_LANE", "")
 MAX_MODEL_SERVERS = _int("MLOPS_MAX_MODEL_SERVERS", 8)
+# All model servers together; one that is unused for so long stops, 0: never.
+SERVERS_MEMORY_MB = _int("MLOPS_SERVERS_MEMORY_MB", MAX_MODEL_SERVERS * SERVER_MEMORY_MB)
+SERVER_IDLE_SECONDS = _int("MLOPS_SERVER_IDLE_SECONDS", 3600)
+# Requests at one server of a model at a time, waiting ones included; then at all of them.
+INFERENCE_QUEUE = _int("MLOPS_INFERENCE_QUEUE", 256)
+INFERENCE_HELD_BYTES = _int("MLOPS_INFERENCE_HELD_BYTES", 256 * 1024 * 1024)
+INFERENCE_BODY_SECONDS = _int("MLOPS_INFERENCE_BODY_SECONDS", 30)
+INFERENCE_ANSWER_MAX_BYTES = _int("MLOPS_INFERENCE_ANSWER_MAX_BYTES", 64 * 1024 * 1024)
 INFERENCE_WAIT_SECONDS = _int("MLOPS_INFERENCE_WAIT_SECONDS", 60)
 INFERENCE_MAX_BYTES = _int("MLOPS_INFERENCE_MAX_BYTES", 16 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(4 * SCRIPT_MAX_BYTES, INFERENCE_MAX_BYTES)
@@ -297,6 +307,8 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatusEnum": "training.states.Status",
         "NetworkEnum": "training.states.Network",
+        "ReasonEnum": "training.states.Reason",
+        "ServerReasonEnum": "inference.states.Reason",
         "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
     },
 }

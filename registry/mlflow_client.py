@@ -89,6 +89,15 @@ class ModelVersionNotFound(APIException):
         super().__init__(f"Model {name} version {version} not found")
 
 
+class AliasNotFound(APIException):
+    status_code = HTTPStatus.NOT_FOUND
+    default_code = "alias_not_found"
+
+    def __init__(self, name: str, alias: str) -> None:
+        super().__init__(f"Model {name} has no alias {alias}")
+        self.hint = f"GET /mlops/models/{name}/aliases lists what there is."
+
+
 class NoReadyVersion(APIException):
     status_code = HTTPStatus.NOT_FOUND
     default_code = "model_version_not_found"
@@ -368,6 +377,33 @@ class ModelRegistry:
         except RegistryRefused as error:
             raise ModelVersionNotFound(name, version) from error
         return _version(answer["model_version"])
+
+    def aliased(self, name: str, alias: str) -> ModelVersion:
+        """The version that the alias names now. Raises AliasNotFound and ModelNotFound."""
+        asked = {"name": name, "alias": alias}
+        try:
+            return _version(self._get("registered-models/alias", asked)["model_version"])
+        except RegistryRefused as error:
+            self.model(name)
+            raise AliasNotFound(name, alias) from error
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """Every alias with the version it names. Raises ModelNotFound."""
+        try:
+            model = self._get("registered-models/get", {"name": name})["registered_model"]
+        except RegistryRefused as error:
+            raise ModelNotFound(name) from error
+        return {item["alias"]: str(item["version"]) for item in model.get("aliases", [])}
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        """Raises ModelVersionNotFound, and RegistryRefused for a name that MLflow keeps."""
+        self.version(name, version)
+        self._post("registered-models/alias", {"name": name, "alias": alias, "version": version})
+
+    def delete_alias(self, name: str, alias: str) -> None:
+        """An alias that is not there is deleted already."""
+        path = "/api/2.0/mlflow/registered-models/alias"
+        self._call("DELETE", path, json={"name": name, "alias": alias})
 
     def requirements_of(self, version: ModelVersion) -> list[str]:
         """What the model itself says it needs (`requirements.txt`); empty when it says nothing."""

@@ -11,7 +11,8 @@ BASELINE = ("mlflow-skinny==3.13.*", "pandas", "psutil")
 # From 3.14 the default format of scikit-learn models refuses most tree ensembles.
 CONSTRAINTS = ("mlflow<3.14", "mlflow-skinny<3.14")
 BASELINE_NAMES = frozenset(Requirement(line).name for line in BASELINE)
-PLATFORM = ("uvicorn>=0.34,<1", "httptools>=0.6,<1", "uvloop>=0.21,<1", "orjson>=3.10,<4")
+# Without what they depend on: numpy and SciPy are the environment's own, and treelite is a library.
+PLATFORM = ("httptools>=0.6,<1", "uvloop>=0.21,<1", "orjson>=3.10,<4", "treelite>=4.4,<5")
 
 
 def whole_set(requirements: Sequence[str]) -> list[str]:

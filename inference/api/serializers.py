@@ -33,7 +33,7 @@ class LabelsField(serializers.JSONField):
 
 @extend_schema_field({"oneOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]})
 class VersionField(serializers.JSONField):
-    """A version number, as text or as a number."""
+    """A version number, as text or as a number; an alias; or `latest`."""
 
 
 class InferenceRequestSerializer(serializers.Serializer):
@@ -42,7 +42,15 @@ class InferenceRequestSerializer(serializers.Serializer):
     model_name = serializers.CharField(help_text="A registered model.")
     model_version = VersionField(
         required=False,
-        help_text="The version that answers; without it, the latest one that is ready.",
+        help_text=(
+            "The version that answers: a number, an alias such as `champion`, or `latest`; without "
+            "it, the latest one that is ready."
+        ),
+    )
+    model_alias = serializers.CharField(
+        required=False,
+        allow_null=True,
+        help_text="The alias of the version that answers, instead of `model_version`.",
     )
     inputs = InputsField(
         help_text=(
@@ -75,3 +83,6 @@ class InferenceResponseSerializer(serializers.Serializer):
     )
     inference_time_ms = serializers.FloatField(help_text="How long the model itself computed.")
     timestamp = serializers.DateTimeField(help_text="When the answer was made, in UTC.")
+    request_id = serializers.CharField(
+        help_text="As in the header `X-Request-ID`, which a client may send; logs name it too."
+    )

@@ -1,7 +1,31 @@
-"""The path of predictions, with or without a trailing slash."""
+"""The paths of predictions and model servers, with or without a trailing slash."""
 
 from django.urls import re_path
 
+from inference.api.alias_views import AliasListView, AliasView, RollbackView
+from inference.api.model_views import InvocationsView, OpenApiView, SchemaView
+from inference.api.pool_views import (
+    ServerListView,
+    ServerReasonsView,
+    ServingView,
+    VersionServerView,
+)
 from inference.api.views import InferenceView
 
-urlpatterns = [re_path(r"^inference/?$", InferenceView.as_view(), name="inference")]
+MODEL = r"^models/(?P<model_name>[^/]+)"
+VERSIONED = rf"{MODEL}/versions/(?P<version>[^/]+)"
+urlpatterns = [
+    re_path(r"^inference/?$", InferenceView.as_view(), name="inference"),
+    re_path(r"^inference/servers/?$", ServerListView.as_view(), name="servers"),
+    re_path(r"^inference/reasons/?$", ServerReasonsView.as_view(), name="server-reasons"),
+    re_path(rf"{MODEL}/serving/?$", ServingView.as_view(), name="serving"),
+    re_path(rf"{MODEL}/aliases/?$", AliasListView.as_view(), name="aliases"),
+    re_path(rf"{MODEL}/aliases/(?P<alias>[^/]+)/?$", AliasView.as_view(), name="alias"),
+    re_path(
+        rf"{MODEL}/aliases/(?P<alias>[^/]+)/rollback/?$", RollbackView.as_view(), name="rollback"
+    ),
+    re_path(rf"{VERSIONED}/server/?$", VersionServerView.as_view(), name="version-server"),
+    re_path(rf"{VERSIONED}/schema/?$", SchemaView.as_view(), name="model-schema"),
+    re_path(rf"{VERSIONED}/openapi\.json/?$", OpenApiView.as_view(), name="model-openapi"),
+    re_path(rf"{VERSIONED}/invocations/?$", InvocationsView.as_view(), name="invocations"),
+]

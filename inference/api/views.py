@@ -1,12 +1,11 @@
 """The documented face of predictions; the web process answers them in `inference.asgi`."""
 
-from asgiref.sync import async_to_sync
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from inference import gateway
+from inference.api.model_views import answered
 from inference.api.serializers import InferenceRequestSerializer, InferenceResponseSerializer
 from registry.api.examples import problem_example
 
@@ -35,6 +34,7 @@ RESPONSE_EXAMPLE = {
     "classes": [0, 1],
     "inference_time_ms": 15.3,
     "timestamp": "2025-10-23T10:10:00Z",
+    "request_id": "0b1f6f7e5f8a4c1e9d3b2a1908f7e6d5",
 }
 UNKNOWN_EXAMPLE = {
     "type": "about:blank",
@@ -108,5 +108,4 @@ class InferenceView(APIView):
         ],
     )
     def post(self, request: Request) -> HttpResponse:
-        status, headers, content = async_to_sync(gateway.answer_once)(request._request.body)
-        return HttpResponse(content, status=status, headers=headers)
+        return answered(request)

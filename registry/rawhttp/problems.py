@@ -55,11 +55,14 @@ def problem(
     errors: Sequence[dict[str, str]] = (),
     hint: str = "",
     retry_after_seconds: int | None = None,
+    request_id: str = "",
 ) -> Answer:
     """Status, headers and body."""
     document = problem_document(
         status=status, code=code, detail=detail, instance=instance, errors=errors, hint=hint
     )
+    if request_id:
+        document["request_id"] = request_id
     headers = {"content-type": CONTENT_TYPE}
     if retry_after_seconds is not None:
         headers["retry-after"] = str(retry_after_seconds)

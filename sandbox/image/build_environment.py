@@ -158,7 +158,7 @@ def install_lock(folder: Path, order: Order) -> None:
 def install_platform(folder: Path, order: Order) -> None:
     """`requirements.in` becomes a plain folder for the end of `sys.path`, mounted at /platform."""
     target = folder / "environment"
-    command = [UV, "pip", "install", *order.common, *WHEELS_ONLY, *order.sources]
+    command = [UV, "pip", "install", "--no-deps", *order.common, *WHEELS_ONLY, *order.sources]
     command += ["--link-mode", "hardlink", "--python", sys.executable, "--target", str(target)]
     command += ["--requirements", str(folder / "requirements.in")]
     if subprocess.run(command).returncode:

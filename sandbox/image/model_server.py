@@ -1,21 +1,22 @@
 """The first process of a model container: answers predictions of the one model at `--model`.
 
-It listens from its first moment, so that whoever waits sees what it is doing, loads the model in
-the same single thread that later predicts, and ends when the model cannot be loaded: the last line
-it prints says why. The user's packages win over ours, which stand at the end of `sys.path`.
-
-    GET  /ready    200 what the model expects | 503 {"phase"} while it loads
-    POST /predict  200 labels and probabilities | 4xx, 5xx {"code", "detail", "errors"}
+It listens from its first moment, so that whoever waits sees what it is doing. With a compact form
+beside the model it is ready in half a second, and opens the original when a request needs it;
+without, it opens the original first and tries a compact form afterwards. It ends when the model
+cannot be loaded or does not come back; the last line it prints says why. The user's packages win
+over ours, which stand at the end of `sys.path`. What is said over HTTP: `docs/MODEL_SERVER.md`.
 """
 
 import argparse
 import asyncio
+import gc
 import hmac
 import os
-import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,177 +24,251 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[:] = [*sys.path[1:], "/platform", sys.path[0]]
 
-import orjson  # noqa: E402 (found through the line above)
-import uvicorn  # noqa: E402
+import orjson  # noqa: E402 (found through the line above, as all that follow)
+from served_answers import attempt  # noqa: E402
+from served_desk import Batching, Desk, first_words  # noqa: E402
+from served_http import MAX_BODY_BYTES, Connection, Exchange, Reply  # noqa: E402
+from served_inputs import MAX_ROWS  # noqa: E402
+from served_lane import (  # noqa: E402
+    CompactDesk,
+    Lane,
+    end_group,
+    make_compact,
+    read_compact,
+    read_refusal,
+)
+from served_queue import CALL_SECONDS, MAX_WAITING, Queue, refusal  # noqa: E402
+from served_queue import Desk as AnyDesk  # noqa: E402
 
-MAX_BODY_BYTES = 16 * 1024 * 1024
-MAX_WAITING = 32
-KEEP_ALIVE_SECONDS = 75
-GRACE_SECONDS = 5
-MESSAGE_CHARACTERS = 300
 LOAD_FAILED = 3
 FAILURE_PREFIX = "model_server: "
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
+# "off", or the largest difference from the original that the operator allows; none: not a bit.
+LANE_VARIABLE = "MLOPS_FAST_LANE"
+Report = Callable[[str], None]
 
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Answer = tuple[int, Message]
+
+class Original:
+    """The model itself, opened at its first use or when told to; only in the model's thread."""
+
+    def __init__(self, folder: Path, report: Report) -> None:
+        self._folder = folder
+        self._report = report
+        self._desk: Desk | None = None
+        self._example: Any = None
+        self._error: BaseException | None = None
+
+    @property
+    def loaded(self) -> bool:
+        return self._desk is not None
+
+    @property
+    def batching(self) -> Batching:
+        if self._desk is None:
+            return Batching(on=False, reason="The model is not loaded.", most_rows=0)
+        return self._desk.batching
+
+    def description(self) -> dict[str, Any]:
+        assert self._desk is not None  # noqa: S101 (who asks has loaded it)
+        return {**self._desk.model.description(), "example": self._example}
+
+    def load(self) -> None:
+        """Raises whatever the model's code raises."""
+        # Here and not above: these import pandas, and the server answers before that is done.
+        from served_open import opened  # noqa: PLC0415
+
+        found = opened(self._folder, self._report)
+        self._desk, self._example = Desk(found.model, found.batching), found.example
+        gc.collect()
+        gc.freeze()
+
+    def open(self) -> None:
+        """As `load`, once; what was raised is told to whoever asks."""
+        if self._desk is None and self._error is None:
+            _, self._error = attempt(self.load)
+            if self._error is not None:
+                traceback.print_exception(self._error)
+
+    def answer(self, bodies: Sequence[bytes], queued: Sequence[float]) -> Sequence[Reply | None]:
+        if self._desk is not None:
+            return self._desk.answer(bodies, queued)
+        detail = "The model cannot be loaded"
+        detail += f": {first_words(self._error)}" if self._error else "."
+        return [refusal(500, "model_failed", detail) for _ in bodies]
 
 
 class ModelServer:
-    """An ASGI application around one model."""
+    """Routes, lanes and what is known of the model; lives in the event loop's thread."""
 
-    def __init__(self, folder: Path, *, token: str) -> None:
+    def __init__(self, folder: Path, *, token: str, lane: str, call_seconds: float) -> None:
         self._folder = folder
-        self._token = token
+        self._authorization = f"Bearer {token}".encode() if token else b""
+        self._wanted_lane = lane
+        self._loop = asyncio.get_running_loop()
         self._phase = "starting"
-        self._model: Any = None
-        self._waiting = 0
+        self._description: dict[str, Any] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-
-    def load(self) -> "Future[None]":
-        """Begins to load; the future holds whatever the model's code raised."""
-        return self._thread.submit(self._load)
-
-    def _load(self) -> None:
-        # Here and not above: it imports pandas, and the server answers before that is done.
-        from served_model import load  # noqa: PLC0415
-
-        self._model = load(self._folder, self._report)
+        self._original = Original(folder, self._report)
+        self._call_seconds = call_seconds
+        self._slow = self._queue(self._original, self._thread, otherwise=_nobody)
+        self._fast: Queue | None = None
+        self._lane = Lane("none", "No compact form was tried yet.")
+        self._maker = 0
 
     def _report(self, phase: str) -> None:
         self._phase = phase
 
-    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+    def begin(self) -> "Future[None]":
+        """Gets ready; the future holds whatever the model's code raised."""
+        kept = None if self._wanted_lane == "off" else read_compact(self._folder)
+        if kept is not None:
+            model, self._lane = kept
+            self._description = dict(model.about.description)
+            self._fast = self._fast_queue(CompactDesk(model))
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+        loading = self._thread.submit(self._original.load)
+        loading.add_done_callback(
+            lambda done: done.exception() or self._loop.call_soon_threadsafe(self._loaded)
+        )
+        return loading
+
+    def _fast_queue(self, desk: CompactDesk) -> Queue:
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compact")
+        gc.freeze()
+        return self._queue(desk, thread, otherwise=self._ask_original)
+
+    def _queue(
+        self,
+        desk: AnyDesk,
+        thread: ThreadPoolExecutor,
+        *,
+        otherwise: Callable[[Exchange], None],
+    ) -> Queue:
+        return Queue(desk, thread, otherwise=otherwise, call_seconds=self._call_seconds)
+
+    def _loaded(self) -> None:
+        self._description = self._original.description()
+        if self._wanted_lane == "off":
+            self._lane = Lane("none", "The operator switched the fast lane off.")
             return
-        status, document = await self._answer(scope, receive)
-        body = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS, default=str)
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(body)).encode()),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        known = read_refusal(self._folder)
+        if known is not None:
+            self._lane = known
+            return
+        self._lane = Lane("trying", "The compact form is compared with the original.")
+        threading.Thread(target=self._make_lane, name="maker", daemon=True).start()
 
-    async def _answer(self, scope: Message, receive: Receive) -> Answer:
-        if not self._knows_us(scope):
-            return _problem(401, "wrong_token", "This server belongs to another caller.")
-        if (scope["method"], scope["path"]) == ("GET", "/ready"):
-            return self._ready()
-        if (scope["method"], scope["path"]) == ("POST", "/predict"):
-            return await self._predict(receive)
-        return _problem(404, "not_found", "There is GET /ready and POST /predict.")
+    def _make_lane(self) -> None:
+        lane, error = attempt(
+            lambda: make_compact(
+                self._folder, tolerance=self._wanted_lane or "0", started=self._remember_maker
+            )
+        )
+        self._maker = 0
+        if error is not None or lane is None:
+            reason = f"Its trial failed: {first_words(error)}" if error else "Its trial failed."
+            lane = Lane("refused", reason)
+        self._loop.call_soon_threadsafe(self._take_lane, lane)
 
-    def _knows_us(self, scope: Message) -> bool:
+    def _remember_maker(self, pid: int) -> None:
+        self._maker = pid
+
+    def _take_lane(self, lane: Lane) -> None:
+        if lane.content:
+            # The same bytes that the next server reads, by the same way.
+            from served_compact import CompactModel  # noqa: PLC0415 (loaded by read_compact)
+
+            self._fast = self._fast_queue(CompactDesk(CompactModel(lane.content)))
+        self._lane = lane
+        print(f"fast lane {lane.state}: {lane.reason}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        if self._maker:
+            end_group(self._maker)
+
+    # -- requests
+    def handle(self, exchange: Exchange) -> None:
+        if not self._knows_us(exchange):
+            exchange.answer(refusal(401, "wrong_token", "This server belongs to another caller."))
+        elif (exchange.method, exchange.path) == ("POST", "/predict"):
+            self._predict(exchange)
+        elif (exchange.method, exchange.path) == ("GET", "/ready"):
+            exchange.answer(self._ready())
+        elif (exchange.method, exchange.path) == ("GET", "/compact"):
+            exchange.answer(self._compact())
+        else:
+            detail = "There is GET /ready, POST /predict and GET /compact."
+            exchange.answer(refusal(404, "not_found", detail))
+
+    def _knows_us(self, exchange: Exchange) -> bool:
         """An address may be given to another container: the token shows which model was meant."""
-        wanted = f"Bearer {self._token}".encode()
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        return not self._token or hmac.compare_digest(wanted, given)
+        given = exchange.headers.get(b"authorization", b"")
+        return not self._authorization or hmac.compare_digest(self._authorization, given)
 
-    def _ready(self) -> Answer:
-        if self._model is None:
-            return 503, {"phase": self._phase}
-        return 200, self._model.description()
+    def _predict(self, exchange: Exchange) -> None:
+        if self._description is None:
+            detail = f"The model is not loaded yet ({self._phase})."
+            exchange.answer(refusal(503, "not_ready", detail))
+            return
+        (self._fast or self._slow).put(exchange)
 
-    async def _predict(self, receive: Receive) -> Answer:
-        if self._model is None:
-            return _problem(503, "not_ready", f"The model is not loaded yet ({self._phase}).")
-        if self._waiting >= MAX_WAITING:
-            return _problem(503, "busy", "Too many predictions of this model are waiting.")
-        self._waiting += 1
-        try:
-            return await self._predict_in_turn(receive)
-        finally:
-            self._waiting -= 1
+    def _ask_original(self, exchange: Exchange) -> None:
+        """Opened in its own thread first: that may take longer than a call may."""
+        if not self._original.loaded:
+            self._thread.submit(self._original.open)
+        self._slow.put(exchange)
 
-    async def _predict_in_turn(self, receive: Receive) -> Answer:
-        body = await _body(receive)
-        if body is None:
-            return _problem(413, "body_too_large", f"At most {MAX_BODY_BYTES} bytes are read.")
-        try:
-            document = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
-            return _problem(400, "invalid_json", f"The body is not JSON: {error}.")
-        if not isinstance(document, dict) or "inputs" not in document:
-            return _problem(400, "invalid_request", "The body must be an object with `inputs`.")
-        wanted = document.get("return_probabilities") is True
-        work = asyncio.wrap_future(
-            self._thread.submit(self._model.predict, document["inputs"], probabilities=wanted)
-        )
-        # The model's code is a stranger's: what it raised is looked at, whatever it is.
-        await asyncio.wait([work])
-        raised = work.exception()
-        return _failure(raised) if raised else (200, vars(work.result()))
+    def _ready(self) -> Reply:
+        if self._description is None:
+            return Reply(503, orjson.dumps({"phase": self._phase}))
+        document = {
+            **self._description,
+            "batching": vars(self._original.batching),
+            "lane": self._lane.document(),
+            "original_loaded": self._original.loaded,
+            "limits": {"rows": MAX_ROWS, "body_bytes": MAX_BODY_BYTES, "waiting": MAX_WAITING},
+        }
+        return Reply(200, orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS, default=str))
+
+    def _compact(self) -> Reply:
+        if not self._lane.content:
+            return refusal(404, "no_compact_form", self._lane.reason)
+        return Reply(200, self._lane.content, content_type="application/octet-stream")
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """None when it is too large."""
-    body = bytearray()
-    more = True
-    while more:
-        message = await receive()
-        body += message.get("body", b"")
-        more = message.get("more_body", False)
-        if len(body) > MAX_BODY_BYTES:
-            return None
-    return bytes(body)
+def _nobody(exchange: Exchange) -> None:
+    exchange.answer(refusal(500, "model_failed", "Nobody answers this request."))
 
 
-def _failure(error: BaseException) -> Answer:
-    """What a failed prediction looks like outside: one sentence, no traceback, no path."""
-    if type(error).__name__ == "InputsRefused":
-        return 400, vars(error)
-    traceback.print_exception(error)
-    told = _told(error)
-    if type(error).__name__ == "MlflowException":
-        # MLflow's own, for inputs that break the signature; it is no ValueError.
-        sentence = f"The model refused the inputs: {told}"
-        return _problem(400, "model_refused_inputs", sentence, "inputs")
-    return _problem(500, "model_failed", f"The model failed: {type(error).__name__}: {told}")
-
-
-def _told(error: BaseException) -> str:
-    """As `served_model.first_line`, which may be what could not be imported."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else "no message"
-    return re.sub(r"(?:/[\w.@+-]+)+/", "", text)[:MESSAGE_CHARACTERS]
-
-
-def _problem(status: int, code: str, detail: str, field: str = "") -> Answer:
-    errors = [{"field": field, "detail": detail}] if field else []
-    return status, {"code": code, "detail": detail, "errors": errors}
-
-
-async def serve(folder: Path, *, host: str, port: int, token: str) -> int:
+async def serve(
+    folder: Path, *, host: str, port: int, token: str, lane: str, call_seconds: float = CALL_SECONDS
+) -> int:
     """Runs until told to end. The exit code: 0, or LOAD_FAILED."""
-    application = ModelServer(folder, token=token)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            application,
-            host=host,
-            port=port,
-            http="httptools",
-            lifespan="off",
-            log_level="warning",
-            access_log=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+    loop = asyncio.get_running_loop()
+    server = ModelServer(folder, token=token, lane=lane, call_seconds=call_seconds)
+    listening = await loop.create_server(
+        lambda: Connection(server.handle), host, port, backlog=1024, reuse_address=True
     )
-    loading = application.load()
+    over = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, over.set)
+    loading = server.begin()
 
     def end_if_failed(done: "Future[None]") -> None:
-        server.should_exit = server.should_exit or done.exception() is not None
+        if done.exception() is not None:
+            loop.call_soon_threadsafe(over.set)
 
     loading.add_done_callback(end_if_failed)
-    await server.serve()
+    await over.wait()
+    listening.close()
+    server.end()
     error = loading.exception() if loading.done() else None
     if error is None:
         return 0
     traceback.print_exception(error)
-    print(f"{FAILURE_PREFIX}{type(error).__name__}: {_told(error)}", file=sys.stderr)
+    print(f"{FAILURE_PREFIX}{type(error).__name__}: {first_words(error)}", file=sys.stderr)
     return LOAD_FAILED
 
 
@@ -202,11 +277,22 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--host", default="0.0.0.0")  # noqa: S104 (the container's own address)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--call-seconds", type=float, default=CALL_SECONDS)
     arguments = parser.parse_args()
     token = os.environ.pop(TOKEN_VARIABLE, "")
+    lane = os.environ.pop(LANE_VARIABLE, "")
     import uvloop  # noqa: PLC0415 (only the process needs it, not who imports this file)
 
-    code = uvloop.run(serve(arguments.model, host=arguments.host, port=arguments.port, token=token))
+    code = uvloop.run(
+        serve(
+            arguments.model,
+            host=arguments.host,
+            port=arguments.port,
+            token=token,
+            lane=lane,
+            call_seconds=arguments.call_seconds,
+        )
+    )
     sys.stdout.flush()
     sys.stderr.flush()
     # Not sys.exit: a model that is still loading in its thread would be waited for.

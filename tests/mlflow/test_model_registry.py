@@ -15,6 +15,7 @@ import pytest
 
 from registry.job_tokens import PREFIX, new_token
 from registry.mlflow_client import (
+    AliasNotFound,
     LoggedModel,
     ModelNotFound,
     ModelRegistry,
@@ -108,6 +109,23 @@ def test_a_model_becomes_version_after_version(registry, job):
     assert registry.version("versions", None).version == "2"
     assert registry.version("versions", "2").description == "again"
     assert first.model_id == model.model_id
+
+
+def test_an_alias_names_a_version_until_it_is_moved_or_taken_away(registry, job):
+    (model,) = ready_models(registry, job.attempt)
+    for _ in range(2):
+        registry.register_logged_model("aliased", model, tags={})
+    registry.set_alias("aliased", "champion", "1")
+    registry.set_alias("aliased", "champion", "2")
+    assert registry.aliased("aliased", "champion").version == "2"
+    assert registry.aliases("aliased") == {"champion": "2"}
+    registry.delete_alias("aliased", "champion")
+    with pytest.raises(AliasNotFound):
+        registry.aliased("aliased", "champion")
+    with pytest.raises(ModelNotFound):
+        registry.aliased("nope", "champion")
+    with pytest.raises(ModelVersionNotFound):
+        registry.set_alias("aliased", "champion", "9")
 
 
 def test_a_version_that_an_interrupted_try_made_is_found_again(registry, job):

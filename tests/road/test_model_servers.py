@@ -1,5 +1,6 @@
 """A model server whose starter is killed is the next worker's at once, not when a claim is over."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -8,9 +9,10 @@ import time
 from typing import Any
 
 import pytest
+import requests
 
 from deploy.trial import Platform, wait_for
-from inference.services import CLAIM_SECONDS
+from inference.services.rows import CLAIM_SECONDS
 from sandbox.engine import Engine
 
 # Its loading takes long enough to be met in the middle.
@@ -75,3 +77,48 @@ def test_a_server_whose_starter_is_killed_is_started_by_the_next_worker(
     names = {"mlops.installation": platform.installation_id, "mlops.server": str(server)}
     assert len(engine.find(names)) == 1
     print(f"ready again after {took:.1f} s")
+
+
+LINEAR_MODEL = """\
+import mlflow
+import mlflow.sklearn
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+rows = np.random.default_rng(0).normal(size=(200, 4))
+model = LogisticRegression().fit(rows, rows[:, 0] > 0)
+with mlflow.start_run():
+    mlflow.sklearn.log_model(model, "model")
+"""
+LINEAR = "SELECT address, token, container_id FROM inference_modelserver WHERE model_name = 'line'"
+
+
+def test_a_model_whose_compact_form_was_kept_starts_from_it_alone(
+    platform: Platform, engine: Engine
+) -> None:
+    job = platform.run(LINEAR_MODEL, model_name="line", requirements=["scikit-learn"])
+    assert job["status"] == "completed", job
+    question = {
+        "model_name": "line",
+        "inputs": [[1.0, 0.0, 0.5, 2.0], [-1.0, 0.25, 0.0, 0.0]],
+        "return_probabilities": True,
+    }
+    first = platform.post("/mlops/inference", question)
+    assert first.status_code == 200, first.text
+    models = platform.home / "models"
+    (outcome,) = wait_for(
+        lambda: list(models.rglob(".mlops/outcome-1.json")), seconds=120, what="the trial's outcome"
+    )
+    told = json.loads(outcome.read_text())
+    assert (told["state"], told["proof"]["largest_difference"]) == ("kept", 0.0), told
+    ((_, _, container),) = rows(platform, LINEAR)
+    engine.remove(container)
+    again = platform.post("/mlops/inference", question)
+    assert again.status_code == 200, again.text
+    assert again.json()["predictions"] == first.json()["predictions"]
+    assert again.json()["probabilities"] == first.json()["probabilities"]
+    ((address, token, _),) = rows(platform, LINEAR)
+    about = requests.get(
+        f"http://{address}/ready", headers={"Authorization": f"Bearer {token}"}, timeout=10
+    ).json()
+    assert (about["lane"]["state"], about["original_loaded"]) == ("kept", False)

@@ -11,8 +11,8 @@ from django_q.models import OrmQ
 
 from deploy.trial import wait_for
 from mlops_site.queues import OrmQueue
-from training import doorbell
-from training.doorbell import Doorbell, Listener, wake_on_ring
+from registry import doorbell
+from registry.doorbell import Doorbell, Listener, wake_on_ring
 
 LONG = 20.0
 

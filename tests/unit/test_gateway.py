@@ -12,11 +12,18 @@ from aiohttp import web
 from django.utils import timezone
 from rest_framework.test import APIRequestFactory
 
-from inference import asgi, gateway, services
+from inference import asgi, door, gateway, versions
 from inference.api.views import InferenceView
 from inference.gateway import Gateway
 from inference.models import ModelServer
-from registry.mlflow_client import ModelVersion, ModelVersionNotFound, RegistryUnavailable
+from inference.services import pool, watching
+from inference.services.rows import ServerView
+from registry.mlflow_client import (
+    AliasNotFound,
+    ModelVersion,
+    ModelVersionNotFound,
+    RegistryUnavailable,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,6 +43,7 @@ class Registry:
     def __init__(self) -> None:
         self.calls = 0
         self.sources = {"1": "models:/m-1", "2": "models:/m-2"}
+        self.named: dict[str, str] = {}
         self.available = True
 
     def version(self, name: str, version: str | None) -> ModelVersion:
@@ -45,6 +53,17 @@ class Registry:
         number = version or "2"
         if name != "churn" or number not in self.sources:
             raise ModelVersionNotFound(name, number)
+        return self._version(name, number)
+
+    def aliased(self, name: str, alias: str) -> ModelVersion:
+        self.calls += 1
+        if not self.available:
+            raise RegistryUnavailable
+        if name != "churn" or alias not in self.named:
+            raise AliasNotFound(name, alias)
+        return self._version(name, self.named[alias])
+
+    def _version(self, name: str, number: str) -> ModelVersion:
         now = datetime.now(UTC)
         return ModelVersion(
             name=name,
@@ -118,7 +137,7 @@ class Worker:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     stub = Registry()
-    monkeypatch.setattr(gateway, "model_registry", lambda: stub)
+    monkeypatch.setattr(versions, "model_registry", lambda: stub)
     return stub
 
 
@@ -126,14 +145,14 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
 def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
     """The supervisor queues what is due whenever the gateway looks whether it is done."""
     stub = Worker()
-    monkeypatch.setattr(services, "async_task", stub)
-    look = services.look
+    monkeypatch.setattr(watching, "async_task", stub)
+    look = pool.look
 
-    def dispatch_and_look(server_id: int) -> services.ServerView | None:
-        services.dispatch()
+    def dispatch_and_look(server_id: int) -> ServerView | None:
+        watching.dispatch()
         return look(server_id)
 
-    monkeypatch.setattr(services, "look", dispatch_and_look)
+    monkeypatch.setattr(pool, "look", dispatch_and_look)
     return stub
 
 
@@ -146,7 +165,7 @@ class Answered:
 
 async def ask(road: Gateway, document: Any) -> Answered:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    status, headers, content = await road.answer(body)
+    status, headers, content = await road.answer(body, request_id="r-1")
     return Answered(status, headers, json.loads(content))
 
 
@@ -196,7 +215,7 @@ def test_a_body_that_is_no_json_object_is_a_400(registry: Registry, body: bytes)
     assert (answered.status, answered.document["code"]) == (400, "invalid_json")
 
 
-@pytest.mark.parametrize("version", ["999", 999, "latest", "1a"])
+@pytest.mark.parametrize("version", ["999", 999, "1a"])
 def test_an_unknown_version_has_the_contracts_sentence(registry: Registry, version: Any) -> None:
     answered = alone({**REQUEST, "model_name": "my_model", "model_version": version})
     assert answered.status == 404
@@ -215,7 +234,8 @@ def test_a_version_that_is_empty_is_a_wrong_field(registry: Registry) -> None:
 def test_while_the_registry_is_away_the_version_that_was_the_latest_goes_on_answering(
     registry: Registry, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateway, "LATEST_FRESH_SECONDS", 0)
+    monkeypatch.setattr(versions, "FRESH_SECONDS", 0)
+    monkeypatch.setattr(versions, "STALE_SECONDS", 0)
 
     async def story(road: Gateway) -> None:
         worker.container = await Container().start()
@@ -254,6 +274,7 @@ def test_a_cold_model_is_started_and_answers_with_the_contracts_fields(
             "classes",
             "inference_time_ms",
             "timestamp",
+            "request_id",
         ]
         assert answered.document["model_version"] == "1"
         assert answered.document["inference_time_ms"] == 15.3
@@ -388,8 +409,8 @@ def test_a_version_number_that_was_given_again_is_served_from_its_new_files(
         created_at=now,
         changed_at=now,
     )
-    view = services.ensure_server("churn", "1", source="models:/m-1")
-    services.dispatch()
+    view = pool.ensure_server("churn", "1", source="models:/m-1")
+    watching.dispatch()
     assert (view.status, len(worker.tasks)) == ("starting", 1)
 
 
@@ -407,7 +428,10 @@ def through_asgi(body: bytes, *, length: int | None = None) -> Answered:
 
     async def story() -> None:
         headers = [(b"content-length", str(length or len(body)).encode())]
-        await asgi.inference_app({"type": "http", "headers": headers}, receive, send)
+        scope = {"type": "http", "method": "POST", "path": "/mlops/inference", "headers": headers}
+        handler = asgi.handler_of(scope)
+        assert handler is not None
+        await door.answer_request(scope, receive, send, handler)
         await gateway.close()
 
     asyncio.run(story())
@@ -442,3 +466,142 @@ def test_djangos_own_view_answers_the_same(registry: Registry) -> None:
     assert response.status_code == 404
     assert response["content-type"] == "application/problem+json"
     assert json.loads(response.content)["detail"] == "Model churn version 999 not found"
+
+
+# -- addressing -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("address", [{"model_version": "champion"}, {"model_alias": "champion"}])
+def test_an_alias_is_answered_by_the_version_that_it_names(
+    registry: Registry, worker: Worker, address: dict[str, str]
+) -> None:
+    registry.named["champion"] = "1"
+
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        answered = await ask(road, {"model_name": "churn", "inputs": [[1]], **address})
+        await worker.container.stop()
+        assert (answered.status, answered.document["model_version"]) == (200, "1")
+
+    run(story)
+
+
+def test_alias_and_version_together_are_refused(registry: Registry) -> None:
+    answered = alone({**REQUEST, "model_alias": "champion"})
+    assert [error["field"] for error in answered.document["errors"]] == ["model_alias"]
+
+
+def test_a_moved_alias_is_answered_by_the_old_version_until_the_new_one_is_ready(
+    registry: Registry, worker: Worker
+) -> None:
+    asked = {"model_name": "churn", "model_alias": "champion", "inputs": [[1]]}
+    registry.named["champion"] = "1"
+
+    async def story(road: Gateway) -> None:
+        container = worker.container = await Container().start()
+        assert (await ask(road, asked)).document["model_version"] == "1"
+        registry.named["champion"], worker.container = "2", None
+        road.versions.doubt()
+        assert (await ask(road, asked)).document["model_version"] == "1"
+        worker.container = container
+        await asyncio.to_thread(ModelServer.objects.update, queued_at=None)
+        await road.routes.fleet(("churn", "2"))
+        assert (await ask(road, asked)).document["model_version"] == "2"
+        await container.stop()
+
+    run(story)
+
+
+# -- overload, and strange servers ----------------------------------------------------------------
+def test_a_full_queue_is_a_503_that_says_when_to_come_back(
+    registry: Registry, worker: Worker, settings: Any
+) -> None:
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        await ask(road, REQUEST)
+        settings.INFERENCE_QUEUE = 0
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert (answered.status, answered.document["code"]) == (503, "overloaded")
+        assert answered.headers["retry-after"] == "1"
+
+    run(story)
+
+
+def test_bodies_beyond_what_the_process_may_hold_are_refused(
+    registry: Registry, worker: Worker, settings: Any
+) -> None:
+    settings.INFERENCE_HELD_BYTES = 10
+    answered = alone(REQUEST)
+    assert (answered.status, answered.document["code"]) == (503, "overloaded")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        (200, {"predictions": [1]}),
+        (200, [1, 2]),
+        (200, {**RESULT, "inference_time_ms": "x"}),
+        (302, {"code": "x", "detail": "y", "errors": []}),
+        (400, {"code": "NOT A CODE", "detail": "y", "errors": []}),
+        (400, {"code": "wrong_type", "detail": "y", "errors": [1]}),
+        (400, {"code": "wrong_type", "detail": "y", "errors": {"field": "x"}}),
+    ],
+)
+def test_a_server_that_answers_garbage_is_one_clear_500(
+    registry: Registry, worker: Worker, said: tuple[int, Any]
+) -> None:
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        worker.container.answer = said
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert (answered.status, answered.document["code"]) == (500, "model_failed")
+
+    run(story)
+
+
+def test_an_answer_that_is_too_large_is_not_taken_into_memory(
+    registry: Registry, worker: Worker, settings: Any
+) -> None:
+    settings.INFERENCE_ANSWER_MAX_BYTES = 20
+
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert (answered.status, answered.document["code"]) == (500, "answer_too_large")
+
+    run(story)
+
+
+def test_of_two_servers_the_one_with_fewer_requests_is_taken(
+    registry: Registry, worker: Worker
+) -> None:
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        await ask(road, REQUEST)
+        second = await Container().start()
+        key = ("churn", "1")
+        fleet = await road.routes.fleet(key)
+        lane = dataclasses.replace(fleet.lanes[0].route, address=second.address, server_id=0)
+        fleet.lanes.append(type(fleet.lanes[0])(lane))
+        with road.routes.place(key, fleet):
+            await ask(road, REQUEST)
+        assert len(second.asked) == 1
+        await worker.container.stop()
+        await second.stop()
+
+    run(story)
+
+
+# -- what a client sees beside the answer ---------------------------------------------------------
+def test_answers_and_problems_name_the_request(registry: Registry, worker: Worker) -> None:
+    assert alone({}).document["request_id"] == "r-1"
+
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert answered.document["request_id"] == "r-1"
+        assert answered.headers["server-timing"].startswith("gateway;dur=")
+
+    run(story)

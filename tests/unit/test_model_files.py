@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from inference import model_files, services
+from inference import model_files
 from inference.failures import StartFailed
 from inference.models import ModelServer
+from inference.services import rows, starting, watching
 from registry.mlflow_client import ModelVersion, RegistryUnavailable
 from sandbox import held_folders
 
@@ -118,7 +119,7 @@ def test_a_download_goes_when_its_process_was_killed_and_not_before(
     process.kill()
     process.wait()
     assert folder.is_dir()
-    services.remove_cut_off_downloads()
+    watching.remove_cut_off_downloads()
     assert names(root) == set()
 
 
@@ -159,7 +160,7 @@ def test_files_stay_while_a_row_names_them_and_go_when_none_does(
     )
     folder_of(registry, "models:/m-1")
     kept = folder_of(registry, "models:/m-2")
-    services.remove_unowned_models()
+    watching.remove_unowned_models()
     assert names(root) == {kept.name, downloader[1].name}
 
 
@@ -190,17 +191,17 @@ def test_a_start_names_its_files_before_it_looks_for_them(
     server = ModelServer.objects.create(
         model_name="churn", version="1", created_at=now, changed_at=now
     )
-    claim = services._claim(server.pk)
+    claim = rows.claim(server.pk)
     assert claim is not None
     owned: list[set[str]] = []
 
     def look(*_: object, **__: object) -> Path:
-        owned.append(services._owned_folders())
+        owned.append(watching._owned_folders())
         raise StartFailed("host_failed", "no")
 
-    monkeypatch.setattr(services, "_version", lambda *_: a_version("models:/m-9"))
-    monkeypatch.setattr(services.containers, "environment_of", lambda *_, **__: None)
-    monkeypatch.setattr(services.model_files, "model_folder", look)
+    monkeypatch.setattr(starting, "_version", lambda *_: a_version("models:/m-9"))
+    monkeypatch.setattr(starting.containers, "environment_of", lambda *_, **__: None)
+    monkeypatch.setattr(starting.model_files, "model_folder", look)
     with pytest.raises(StartFailed):
-        services._start_anew(server, claim, engine=None, registry=None)  # type: ignore[arg-type]
+        starting._start_anew(server, claim, engine=None, registry=None)  # type: ignore[arg-type]
     assert owned == [{model_files.folder_name("churn", "models:/m-9", "1")}]

@@ -1,13 +1,7 @@
 """The model server: real models, loaded as a container would, asked over real HTTP."""
 
-import json
-import os
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +9,6 @@ import mlflow.sklearn
 import numpy as np
 import pandas as pd
 import pytest
-import requests
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -24,15 +17,21 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-IMAGE_FOLDER = Path(__file__).parents[2] / "sandbox" / "image"
+from tests.fixtures.model_server import (
+    IMAGE_FOLDER,
+    START_SECONDS,
+    Server,
+    answers_ready,
+    started,
+    until,
+)
+
 # As in the container, where these files lie side by side in one folder.
 sys.path.append(str(IMAGE_FOLDER))
 
 from served_inputs import InputsRefused  # noqa: E402
 from served_model import ServedModel, load, plain  # noqa: E402
 
-START_SECONDS = 60
-TOKEN = "a-token"
 PEOPLE = pd.DataFrame({"age": [25, 35, 45, 50] * 10, "plan": ["a", "b", "a", "c"] * 10})
 LEFT = np.array(["no", "yes", "no", "yes"] * 10)
 
@@ -238,53 +237,6 @@ def test_what_json_cannot_say_becomes_null() -> None:
 
 
 # -- the process ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Server:
-    process: subprocess.Popen[str]
-    url: str
-
-    def get(self, path: str, token: str = TOKEN) -> requests.Response:
-        return requests.get(f"{self.url}{path}", headers=_bearer(token), timeout=5)
-
-    def predict(self, document: Any) -> requests.Response:
-        content = document if isinstance(document, bytes) else json.dumps(document).encode()
-        return requests.post(
-            f"{self.url}/predict", data=content, headers=_bearer(TOKEN), timeout=10
-        )
-
-
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
-
-
-def started(folder: Path) -> Server:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-u", str(IMAGE_FOLDER / "model_server.py"), "--model", str(folder)]
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "MLOPS_SERVER_TOKEN": TOKEN},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    return Server(process, f"http://127.0.0.1:{port}")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "the server did not get there in time"
-
-
-def answers_ready(server: Server) -> bool:
-    assert server.process.poll() is None, server.process.stderr and server.process.stderr.read()
-    try:
-        return server.get("/ready").status_code == 200
-    except requests.ConnectionError:
-        return False
 
 
 @pytest.fixture(scope="module")

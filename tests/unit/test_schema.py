@@ -73,7 +73,7 @@ def test_an_example_of_a_problem_has_the_code_that_it_stands_under(schema: dict[
     for operations in schema["paths"].values():
         for operation in operations.values():
             for code, response in operation["responses"].items():
-                content = response["content"].get("application/problem+json", {})
+                content = response.get("content", {}).get("application/problem+json", {})
                 for example in content.get("examples", {}).values():
                     assert str(example["value"]["status"]) == code
                     assert example["value"]["detail"]

@@ -9,7 +9,7 @@ from django.db import transaction
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
-from training.doorbell import SUPERVISOR_BELL
+from registry.doorbell import SUPERVISOR_BELL
 from training.models import Job
 from training.services import rows
 from training.states import ENDINGS, TERMINAL, EndReason, Phase, Reason, Status

@@ -20,6 +20,7 @@ from django.utils import timezone
 from django_q.tasks import async_task
 from rest_framework.exceptions import APIException, NotFound
 
+from registry.doorbell import SUPERVISOR_BELL
 from registry.mlflow_client import ModelRegistry, RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
 from sandbox.environments import (
@@ -31,7 +32,6 @@ from sandbox.environments import (
 )
 from sandbox.image.lock_file import pins_in
 from training import engine_room
-from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, BuiltEnvironment, Job
 from training.python_versions import version_of
 from training.services.claim import builders_busy

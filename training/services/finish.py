@@ -12,6 +12,7 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from registry.doorbell import SUPERVISOR_BELL
 from registry.mlflow_client import (
     LoggedModel,
     ModelRegistry,
@@ -23,7 +24,6 @@ from registry.mlflow_client import (
 from sandbox import holders
 from sandbox.engine import EngineUnavailable
 from training import containers, engine_room, logs
-from training.doorbell import SUPERVISOR_BELL
 from training.models import Attempt, Job, LogChunk
 from training.services import rows, waiting
 from training.signals import model_registered

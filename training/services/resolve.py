@@ -14,10 +14,10 @@ from django.db.models import Q
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from registry.doorbell import SUPERVISOR_BELL
 from sandbox.engine import EngineError, EngineUnavailable
 from sandbox.environments import BuildStopped, EnvironmentFailed, EnvironmentLock, whole_set
 from training import engine_room
-from training.doorbell import SUPERVISOR_BELL
 from training.models import Resolution
 from training.modules import near_names
 from training.python_versions import image_of

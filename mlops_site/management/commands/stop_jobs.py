@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from inference import services as inference_services
+from inference.services import pool
 from training.services import observe
 
 
@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         jobs = observe.stop_everything()
-        inference_services.end_all()
+        pool.end_all()
         if jobs:
             word = "job was" if jobs == 1 else "jobs were"
             self.stdout.write(f"{jobs} {word} stopped and will run again at the next start.")

@@ -15,13 +15,14 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, close_old_connections
 from django_q.brokers import get_broker
 
-from inference import services as inference_services
+from inference import compact_forms
+from inference.services import watching as servers
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
 from mlops_site.queues import QueueWatch
 from mlops_site.turn import Turn, TurnLost
+from registry.doorbell import SUPERVISOR_BELL, wake_on_ring
 from sandbox.engine import Engine, EngineUnavailable
-from training.doorbell import SUPERVISOR_BELL, wake_on_ring
 from training.leftovers import Leftovers
 from training.services.claim import LOCAL_ENGINE
 from training.services.network import NetworkWatch
@@ -114,10 +115,11 @@ class _Supervision:
                 return
             log.warning("queue.forgot: what it lost is asked for again")
             jobs.ask_again()
-            inference_services.ask_again()
+            servers.ask_again()
             for each in (network, daily, environments):
                 each.ask_again()
 
+        self._guarded(servers.start_what_was_live)
         slow_looks = (
             _beat,
             _reach_queue,
@@ -125,8 +127,9 @@ class _Supervision:
             jobs.measure,
             leftovers.restore_networks,
             jobs.reconcile,
-            inference_services.reconcile,
-            inference_services.remove_cut_off_downloads,
+            servers.reconcile,
+            servers.balance,
+            servers.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
             leftovers.remove_helpers,
             leftovers.remove_forgotten_users,
@@ -137,7 +140,8 @@ class _Supervision:
             self._wake.clear()
             self._guarded(ask_again)
             self._guarded(jobs.tick)
-            self._guarded(inference_services.dispatch)
+            self._guarded(servers.dispatch)
+            self._guarded(compact_forms.dispatch)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in slow_looks:

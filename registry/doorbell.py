@@ -67,6 +67,10 @@ class Listener:
                 self._socket.recv(1)
         return True
 
+    def fileno(self) -> int:
+        """For an event loop, which watches it itself."""
+        return self._socket.fileno()
+
     def close(self) -> None:
         self._socket.close()
 
@@ -101,3 +105,4 @@ def _socket() -> socket.socket:
 
 SUPERVISOR_BELL = Doorbell("supervisor")
 QUEUE_BELL = Doorbell("queue")
+GATEWAY_BELL = Doorbell("gateway")

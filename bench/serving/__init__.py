@@ -1,0 +1,1 @@
+"""Our model server beside its peers: same model, same bodies, same machine, one after the other."""

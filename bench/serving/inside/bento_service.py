@@ -1,0 +1,26 @@
+"""The model behind BentoML, once without and once with its batching."""
+
+import os
+from typing import Any
+
+import bentoml
+import joblib
+import numpy as np
+
+MODEL = os.environ["BENCH_MODEL"]
+BATCHED = os.environ.get("BENCH_BATCHED") == "1"
+
+
+@bentoml.service(
+    workers=1, traffic={"timeout": 60, "max_concurrency": 1000}, metrics={"enabled": False}
+)
+class Served:
+    """`x` are rows; labels come back."""
+
+    def __init__(self) -> None:
+        self.model = joblib.load(MODEL)
+
+    @bentoml.api(batchable=BATCHED, max_batch_size=256, max_latency_ms=1000)
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        answer: Any = self.model.predict(x)
+        return np.asarray(answer)

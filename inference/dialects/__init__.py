@@ -1,0 +1,1 @@
+"""Forms of a request that other servers' clients send; each is turned into our own and back."""

@@ -1,0 +1,126 @@
+"""What Prometheus reads of predictions at `/metrics`: counts and times of each model version.
+
+Only versions that a server was looked for are named: what a client invents makes no series.
+"""
+
+from dataclasses import dataclass, field
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from inference.services.pool import server_figures
+
+REGISTRY = CollectorRegistry()
+LABELS = ("model", "version")
+CODES_MOST = 30
+SECONDS = (
+    0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60
+)  # fmt: skip
+REQUESTS = Counter(
+    "mlops_inference_requests", "Predictions that were answered.", LABELS, registry=REGISTRY
+)
+ERRORS = Counter(
+    "mlops_inference_errors",
+    "Requests that ended without a prediction, by the code of the problem.",
+    (*LABELS, "code"),
+    registry=REGISTRY,
+)
+STAGES = Histogram(
+    "mlops_inference_stage_seconds",
+    "Where the time of a prediction went: gateway, queue, model, and total.",
+    (*LABELS, "stage"),
+    buckets=SECONDS,
+    registry=REGISTRY,
+)
+BATCHES = Histogram(
+    "mlops_inference_batch_requests",
+    "Requests that one call of the model answered.",
+    LABELS,
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+    registry=REGISTRY,
+)
+COLD_STARTS = Counter(
+    "mlops_inference_cold_starts",
+    "Requests that found no server and waited for one.",
+    LABELS,
+    registry=REGISTRY,
+)
+UNDER_WAY = Gauge(
+    "mlops_inference_under_way", "Requests at a model's servers now.", LABELS, registry=REGISTRY
+)
+SERVERS = Gauge(
+    "mlops_model_servers",
+    "Servers of a version in a status.",
+    (*LABELS, "status"),
+    registry=REGISTRY,
+)
+MEMORY = Gauge(
+    "mlops_model_server_memory_bytes",
+    "Memory that the servers of a version use, as last measured.",
+    LABELS,
+    registry=REGISTRY,
+)
+MEMORY_LIMIT = Gauge(
+    "mlops_model_server_memory_limit_bytes",
+    "Memory that the servers of a version may use.",
+    LABELS,
+    registry=REGISTRY,
+)
+
+
+@dataclass
+class Series:
+    """The series of one version, looked up once: a look-up costs more than the count."""
+
+    name: str
+    version: str
+    errors: dict[str, Counter] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        pair = (self.name, self.version)
+        self._requests = REQUESTS.labels(*pair)
+        self._gateway = STAGES.labels(*pair, "gateway")
+        self._queue = STAGES.labels(*pair, "queue")
+        self._model = STAGES.labels(*pair, "model")
+        self._total = STAGES.labels(*pair, "total")
+        self._batches = BATCHES.labels(*pair)
+
+    def answered(self, *, total_ms: float, queue_ms: float, model_ms: float, batch: int) -> None:
+        self._requests.inc()
+        self._total.observe(total_ms / 1000)
+        self._queue.observe(queue_ms / 1000)
+        self._model.observe(model_ms / 1000)
+        self._gateway.observe(max(0.0, total_ms - queue_ms - model_ms) / 1000)
+        if batch:
+            self._batches.observe(batch)
+
+    def failed(self, code: str) -> None:
+        if code not in self.errors:
+            # A model's process may invent codes.
+            code = code if len(self.errors) < CODES_MOST else "other"
+            self.errors[code] = ERRORS.labels(self.name, self.version, code)
+        self.errors[code].inc()
+
+
+_series: dict[tuple[str, str], Series] = {}
+
+
+def series(name: str, version: str) -> Series:
+    key = (name, version)
+    found = _series.get(key)
+    if found is None:
+        found = _series[key] = Series(name, version)
+    return found
+
+
+def page() -> bytes:
+    """All of it in Prometheus' text format; asks the database how the servers are."""
+    for gauge in (SERVERS, MEMORY, MEMORY_LIMIT):
+        gauge.clear()
+    for figures in server_figures():
+        pair = (figures.model_name, figures.version)
+        SERVERS.labels(*pair, figures.status).inc(figures.count)
+        if figures.memory_bytes:
+            MEMORY.labels(*pair).inc(figures.memory_bytes)
+        if figures.memory_limit_bytes:
+            MEMORY_LIMIT.labels(*pair).inc(figures.memory_limit_bytes)
+    return generate_latest(REGISTRY)

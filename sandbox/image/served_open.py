@@ -1,0 +1,40 @@
+"""Opens the original, warms it up, and finds out whether its requests may share calls."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from served_answers import attempt
+from served_desk import Batching
+from served_estimators import parts_of
+from served_model import Report, ServedModel, load
+from served_probe import Rows, batching_of, categories_in, example_in, small_example, warm_up
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model that has answered once, if anybody knows with what it can be asked."""
+
+    model: ServedModel
+    batching: Batching
+    example: Any
+
+
+def opened(folder: Path, report: Report) -> Opened:
+    """Raises whatever the model's code raises while it is loaded; its trial may fail."""
+    model = load(folder, report)
+    report("warming up")
+    description = yaml.safe_load((folder / "MLmodel").read_text())
+    rows = Rows(
+        model.estimator.expected,
+        example=example_in(folder, description),
+        known=categories_in(parts_of(getattr(model.estimator, "model", None))),
+    )
+    _, refused = attempt(lambda: warm_up(model, rows))
+    example = {"inputs": small_example(rows)} if refused is None and rows.possible else None
+    batching, error = attempt(lambda: batching_of(model, rows))
+    if batching is None:
+        reason = f"It could not be tried: {type(error or refused).__name__}."
+        batching = Batching(on=False, reason=reason, most_rows=0)
+    return Opened(model, batching, example)

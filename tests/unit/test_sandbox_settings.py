@@ -35,6 +35,7 @@ from dataclasses import replace
 from pathlib import Path
 django.setup()
 import inference.containers, inference.engine_room, training.engine_room
+from django.conf import settings
 from sandbox.environments import Environment
 from training.containers import spec_of, waiting_spec_of
 from training.models import Attempt, Job
@@ -73,6 +74,7 @@ for room in (training.engine_room, inference.engine_room):
 specs["server"] = made(
     inference.containers.run,
     server_id=1, engine=Engine(), store=store, environment=environment, folder=Path("/m"),
+    memory_mb=settings.SERVER_MEMORY_MB, cpus=settings.SERVER_CPUS,
 )
 shown = {}
 for name, spec in specs.items():

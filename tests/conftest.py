@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import hypothesis
 import pytest
 from django.db import connection
 
@@ -11,6 +12,11 @@ pytest_plugins = [
     "tests.fixtures.platform",
     "tests.fixtures.strangers",
 ]
+
+
+# How long an example takes says nothing of what is tested, and much of what runs beside it.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

@@ -108,6 +108,11 @@ class Platform:
     def run(self, script: str, **fields: Any) -> dict[str, Any]:
         return self.ended(self.upload(script, **fields))
 
+    def model_folder(self, job: dict[str, Any]) -> Path:
+        """Where the job's own model lies, among those that were fetched to be served."""
+        described = (self.home / "models").rglob("MLmodel")
+        return next(path.parent for path in described if job["run_id"] in path.read_text())
+
     def in_phase(self, job_id: str, phase: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             job = self.job(job_id)

@@ -1,7 +1,5 @@
 """Model servers for operators: to be read, and stopped through the service that may do so."""
 
-from typing import Any
-
 from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -12,10 +10,11 @@ from django.utils.timesince import timesince
 
 from inference.models import AliasChange, ModelPolicy, ModelServer
 from inference.services import pool
+from registry.read_only_admin import ReadOnlyAdmin
 
 
 @admin.register(ModelServer)
-class ModelServerAdmin(admin.ModelAdmin):
+class ModelServerAdmin(ReadOnlyAdmin):
     list_display = ["model_name", "version", "replica", "state", "last_used_at", "age", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["model_name", "version", "container_id", "environment_key", "error"]
@@ -44,16 +43,6 @@ class ModelServerAdmin(admin.ModelAdmin):
         "changed_at",
     ]
     actions = ["stop_servers"]
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def has_stop_permission(self, request: HttpRequest) -> bool:
         """Reading does not include stopping: that takes the right to change servers."""
@@ -83,29 +72,14 @@ class ModelServerAdmin(admin.ModelAdmin):
         )
 
 
-class _ReadOnlyAdmin(admin.ModelAdmin):
-    """What the API's services write, to be looked at."""
-
-    show_full_result_count = False
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
 @admin.register(AliasChange)
-class AliasChangeAdmin(_ReadOnlyAdmin):
+class AliasChangeAdmin(ReadOnlyAdmin):
     list_display = ["model_name", "alias", "version", "previous", "how", "actor", "at"]
     list_filter = ["how"]
     search_fields = ["model_name", "alias", "version", "actor"]
 
 
 @admin.register(ModelPolicy)
-class ModelPolicyAdmin(_ReadOnlyAdmin):
+class ModelPolicyAdmin(ReadOnlyAdmin):
     list_display = ["model_name", "min_servers", "max_servers", "pinned", "memory_mb", "cpus"]
     search_fields = ["model_name"]

@@ -9,7 +9,7 @@ from functools import cache
 from django.conf import settings
 
 from sandbox.engine import Engine
-from sandbox.environments import Environment, EnvironmentStore
+from sandbox.environments import EnvironmentStore
 
 _build_guards: list[Callable[[Engine], None]] = []
 _start_guards: list[Callable[[Engine], str]] = []
@@ -68,9 +68,3 @@ def default_image() -> str:
 def every_store() -> list[EnvironmentStore]:
     """One for each Python version, the default first; all of them share one folder."""
     return [environments(image) for image in settings.PYTHON_IMAGES.values()]
-
-
-def environment(key: str) -> Environment | None:
-    """By its key, whatever its Python; None when this host does not have it."""
-    found = (store.get(key) for store in every_store())
-    return next((one for one in found if one is not None), None)

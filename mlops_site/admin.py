@@ -3,13 +3,12 @@
 from django.contrib import admin
 
 from mlops_site.models import Heartbeat
-from training.admin import ReadOnlyAdmin
+from registry.read_only_admin import ReadOnlyAdmin
 
 
 @admin.register(Heartbeat)
 class HeartbeatAdmin(ReadOnlyAdmin):
     list_display = ["name", "beaten_at", "age"]
-    show_full_result_count = False
 
     @admin.display(description="Age")
     def age(self, beat: Heartbeat) -> str:

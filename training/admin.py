@@ -16,6 +16,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from rest_framework.exceptions import APIException
 
+from registry.read_only_admin import ReadOnlyAdmin
 from sandbox.image.lock_file import pins_in
 from training import logs
 from training.api.submission import Edits
@@ -41,19 +42,6 @@ NAMED_PACKAGES = ("scikit-learn", "pandas", "xgboost", "lightgbm", "torch")
 def _link(job_id: uuid.UUID) -> SafeString:
     address = reverse("admin:training_job_change", args=[job_id])
     return format_html('<a href="{}">{}</a>', address, job_id)
-
-
-class ReadOnlyAdmin(admin.ModelAdmin):
-    """State belongs to the services: nothing is added, changed or deleted by hand."""
-
-    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 class ReadOnlyInline(admin.TabularInline):
@@ -107,7 +95,6 @@ class JobAdmin(ReadOnlyAdmin):
     list_filter = ["status", "priority", "reason"]
     actions = ["cancel_jobs", "run_again"]
     search_fields = ["id", "script_name", "experiment_name", "model_name", "run_id", "error"]
-    show_full_result_count = False
     inlines = [AttemptInline, EventInline]
     fieldsets = [
         (None, {"fields": ["id", "state", "phase", "reason", "error", "hint"]}),
@@ -226,7 +213,6 @@ class JobEventAdmin(ReadOnlyAdmin):
     search_fields = ["job__id", "job__script_name", "detail"]
     list_select_related = ["job"]
     ordering = ["-at"]
-    show_full_result_count = False
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobEvent]:
         return super().get_queryset(request).select_related("job")
@@ -246,7 +232,6 @@ class AttemptAdmin(ReadOnlyAdmin):
     search_fields = ["job__id", "container_id"]
     list_select_related = ["job"]
     exclude = ["lease_token", "mlflow_username"]
-    show_full_result_count = False
 
 
 @admin.register(SandboxProof)
@@ -257,7 +242,6 @@ class SandboxProofAdmin(ReadOnlyAdmin):
         *("self_test", "sandbox_checked_at", "checked"),
     ]
     readonly_fields = ["held", "tried", "self_test", "checked"]
-    show_full_result_count = False
 
     @admin.display(description="Held")
     def held(self, proof: SandboxProof) -> str:
@@ -305,7 +289,6 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     search_fields = ["key", "lock"]
     ordering = ["-created_at"]
     actions = ["rebuild", "delete_folders"]
-    show_full_result_count = False
     fieldsets = [
         (None, {"fields": ["key", "state", "asked", "error", "packages", "size"]}),
         ("Needed by", {"fields": ["jobs", "models_in_it", "users"]}),
@@ -373,7 +356,6 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
     list_display = ["container", "state", "packages", "given_to", "waits_since", "cpu_seconds"]
     list_filter = ["state"]
     ordering = ["id"]
-    show_full_result_count = False
     fields = (
         "container",
         "state",

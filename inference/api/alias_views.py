@@ -8,6 +8,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from inference.api.actor import actor_of
 from inference.question import ALIAS, LATEST, MAX_VERSION_DIGITS
 from inference.services import aliases
 from registry.api.examples import problem_example
@@ -111,10 +112,6 @@ def _document(alias: aliases.Alias) -> dict[str, Any]:
     }
 
 
-def _actor(request: Request) -> str:
-    return str(request.META.get("REMOTE_ADDR", ""))
-
-
 def _checked(alias: str) -> str:
     """Raises ValidationError for what would be read as a version."""
     if not ALIAS.fullmatch(alias) or alias.isdecimal() or alias.lower() == LATEST:
@@ -184,7 +181,7 @@ class AliasView(APIView):
         asked = AliasRequestSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         version = str(int(asked.validated_data["version"]))
-        done = aliases.point(model_name, _checked(alias), version, actor=_actor(request))
+        done = aliases.point(model_name, _checked(alias), version, actor=actor_of(request))
         return Response(_document(done))
 
     @extend_schema(
@@ -196,7 +193,7 @@ class AliasView(APIView):
         responses={204: OpenApiResponse(description="It is gone")},
     )
     def delete(self, request: Request, model_name: str, alias: str) -> Response:
-        aliases.take_away(model_name, alias, actor=_actor(request))
+        aliases.take_away(model_name, alias, actor=actor_of(request))
         return Response(status=204)
 
 
@@ -217,4 +214,4 @@ class RollbackView(APIView):
         ],
     )
     def post(self, request: Request, model_name: str, alias: str) -> Response:
-        return Response(_document(aliases.roll_back(model_name, alias, actor=_actor(request))))
+        return Response(_document(aliases.roll_back(model_name, alias, actor=actor_of(request))))

@@ -10,6 +10,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from inference.api.actor import actor_of
 from inference.models import ModelServer
 from inference.services import pool
 from inference.services.policy import Policy, policy_of, set_policy
@@ -241,8 +242,7 @@ class ServingView(APIView):
             memory_mb=data.get("memory_mb", settings.SERVER_MEMORY_MB),
             cpus=data.get("cpus", settings.SERVER_CPUS),
         )
-        actor = str(request.META.get("REMOTE_ADDR", ""))
-        return Response(asdict(set_policy(model_name, policy, actor=actor)))
+        return Response(asdict(set_policy(model_name, policy, actor=actor_of(request))))
 
 
 class ServerReasonsView(APIView):

@@ -6,7 +6,6 @@ import signal
 import sqlite3
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -106,14 +105,8 @@ def test_a_model_whose_compact_form_was_kept_starts_from_it_alone(
     }
     first = platform.post("/mlops/inference", question)
     assert first.status_code == 200, first.text
-
-    def outcomes() -> list[Path]:
-        found = (platform.home / "models").rglob(".mlops/outcome-1.json")
-        return [
-            path for path in found if job["run_id"] in (path.parents[1] / "MLmodel").read_text()
-        ]
-
-    (outcome,) = wait_for(outcomes, seconds=120, what="the trial's outcome")
+    outcome = platform.model_folder(job) / ".mlops" / "outcome-1.json"
+    wait_for(outcome.exists, seconds=120, what="the trial's outcome")
     told = json.loads(outcome.read_text())
     assert (told["state"], told["proof"]["largest_difference"]) == ("kept", 0.0), told
     ((_, _, container),) = rows(platform, LINEAR)

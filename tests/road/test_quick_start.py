@@ -47,12 +47,6 @@ def predict(platform: Platform, inputs, **fields):
     return platform.post("/mlops/inference", {"model_name": "my_model", "inputs": inputs, **fields})
 
 
-def downloaded(platform: Platform, job: dict) -> Path:
-    """The folder of the job's own model among those that the platform has fetched to serve."""
-    described = (platform.home / "models").rglob("MLmodel")
-    return next(path.parent for path in described if job["run_id"] in path.read_text())
-
-
 def test_the_script_is_trained_and_its_model_registered(first_job: dict):
     assert first_job["status"] == "completed", first_job
     assert first_job["model_version"] == "1"
@@ -87,7 +81,7 @@ def test_the_probabilities_are_those_of_the_model_in_a_plain_python_process(
     tmp_path: Path,
 ):
     served = predict(platform, ROWS, model_version="1", return_probabilities=True).json()
-    model = downloaded(platform, first_job) / "model.pkl"
+    model = platform.model_folder(first_job) / "model.pkl"
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "model.pkl").write_bytes(model.read_bytes())
     (tmp_path / "data" / "model.pkl").chmod(0o644)

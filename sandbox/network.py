@@ -62,6 +62,12 @@ class _Made:
         )
 
 
+def network_names(installation_id: str) -> tuple[str, str, str, str]:
+    """Every network of an installation: jobs, offline, servers, builds."""
+    prefix = f"mlops-{installation_id}"
+    return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers", f"{prefix}-builds"
+
+
 @_mapped
 def ensure_networks(
     engine: Engine, installation_id: str, *, jobs_subnet: str = "", jobs_gateway: str = ""
@@ -71,7 +77,7 @@ def ensure_networks(
     A jobs network that is made again while the platform runs needs the addresses it had: MLflow
     listens at one of them. EngineError also when they belong to another network by now.
     """
-    jobs, offline, servers, builds = _names(installation_id)
+    jobs, offline, servers, builds = network_names(installation_id)
     pool = IPAMPool(subnet=jobs_subnet, gateway=jobs_gateway or None) if jobs_subnet else None
     return _networks(
         _ensure(engine, jobs, installation_id=installation_id, internal=False, pool=pool),
@@ -94,7 +100,7 @@ def missing_networks(engine: Engine, installation_id: str) -> list[str]:
     """The names of those networks that somebody removed."""
     label = f"mlops.installation={installation_id}"
     there = {network["Name"] for network in engine.api.networks(filters={"label": [label]})}
-    return [name for name in _names(installation_id) if name not in there]
+    return [name for name in network_names(installation_id) if name not in there]
 
 
 @_mapped
@@ -122,12 +128,6 @@ def _networks(jobs: _Made, offline: _Made, servers: _Made, builds: _Made) -> Net
         servers_bridge=servers.bridge,
         builds_bridge=builds.bridge,
     )
-
-
-def _names(installation_id: str) -> tuple[str, str, str, str]:
-    """Jobs, offline, servers, builds."""
-    prefix = f"mlops-{installation_id}"
-    return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers", f"{prefix}-builds"
 
 
 def _ensure(

@@ -12,10 +12,9 @@ from typing import Any
 
 from deploy.trial import Platform
 from sandbox.engine import Engine, EngineError, EngineUnavailable
+from sandbox.network import network_names
 
 RECONNECT_SECONDS = 0.2
-# Of jobs with internet, of jobs without, and of model servers.
-NETWORKS = 3
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,14 @@ def left_containers(platform: Platform, engine: Engine) -> list[str]:
 
 def leftovers(platform: Platform, engine: Engine) -> dict[str, int]:
     """What ended jobs have left behind, by kind; every number is to be 0."""
-    networks = engine.api.networks(
-        filters={"label": [f"mlops.installation={platform.installation_id}"]}
-    )
+    label = f"mlops.installation={platform.installation_id}"
+    networks = {each["Name"] for each in engine.api.networks(filters={"label": [label]})}
     with database(platform.home / "mlflow" / "auth.db") as rows:
         asked = "SELECT count(*) FROM users WHERE username LIKE 'job-%'"
         users = rows.execute(asked).fetchone()[0]
     return {
         "containers": len(left_containers(platform, engine)),
-        "networks": len(networks) - NETWORKS,
+        "networks": len(networks ^ set(network_names(platform.installation_id))),
         "users": users,
         "folders": len(list((platform.home / "jobs").glob("attempt-*"))),
     }

@@ -25,6 +25,8 @@ from tests.docker.hostile.expected import harmless
 from tests.docker.hostile.test_corpus import PACK, PRELUDE, SCRIPTS
 from tests.fixtures.strangers import STRANGERS, Strangers
 
+# Where the engine lays its init into the file system, which is all that it may show as changed.
+ENGINE_INIT = {"/usr", "/usr/sbin", "/usr/sbin/docker-init"}
 READY_SECONDS = 180
 END_SECONDS = 240
 TRIED = (
@@ -196,6 +198,6 @@ def test_a_pickle_gets_out_of_no_model_server(
     for container in (attacker, hog, neighbour):
         inspect = engine.api.inspect_container(container)
         assert inspect["HostConfig"]["Runtime"] == runtime
-        assert engine.api.diff(container) in (None, [])
+        assert {change["Path"] for change in engine.api.diff(container) or []} <= ENGINE_INIT
     answer = servers.ask(neighbour, "/predict", json={"inputs": [[1.0], [2.0]]})
     assert answer is not None and answer.json()["predictions"] == [1, 1]

@@ -12,7 +12,11 @@ import pytest
 from deploy.trial import Platform, wait_for
 from sandbox.engine import Engine
 
-READY = "SELECT container_id FROM training_waitingcontainer WHERE state = 'ready'"
+# Those that wait for other environments, of other tests' jobs, are none of ours.
+READY = (
+    "SELECT container_id FROM training_waitingcontainer WHERE state = 'ready' AND environment_key ="
+    " (SELECT environment_key FROM training_job ORDER BY created_at DESC LIMIT 1)"
+)
 TAKEN = (
     "SELECT a.container_id FROM training_attempt a JOIN training_waitingcontainer w "
     "ON w.attempt_id = a.id AND w.container_id = a.container_id WHERE a.job_id = '{job}'"

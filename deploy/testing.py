@@ -9,17 +9,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, remove_accounts
 from deploy.docker_engine import apt_install, ensure_engine, ensure_image_tools
 from deploy.report import Stop, step, warn
 from deploy.servers import PostgresqlServer, missing_packages, postgresql
+from sandbox.base_images import ImageFailed
 from sandbox.container import RUNC, RUNSC
 from sandbox.engine import Engine
 from sandbox.firewall import remove as remove_rules
-from sandbox.images import has_runner_image, remove_runner_image, runner_image_tag
+from sandbox.images import (
+    ensure_runner_image,
+    has_runner_image,
+    remove_runner_image,
+    runner_image_tag,
+)
 from sandbox.network import remove_networks
 
 # The platform that the tests start as a whole is an installation of its own.
@@ -29,6 +35,12 @@ ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
 # The contract's quick start is walked as it is printed, with curl; an engine that is killed has a
 # network of its own.
 UNIT_TESTS = "tests/unit"
+MAIN_TESTS = "tests/road"
+# What takes about as long as those, by the name of its output.
+BESIDE = {
+    "sandbox": "tests/docker tests/mlflow tests/feast",
+    "units-and-chaos": f"{UNIT_TESTS} tests/chaos",
+}
 # Whose servers these are: not the tests'.
 BACKING = ("DATABASE_URL", "REDIS_URL")
 # Pytest's word for it, such as when -k chooses none of the unit tests.
@@ -55,8 +67,10 @@ def test() -> int:
     try:
         ensure_image_tools(handle.engine)
         _ensure_test_tools()
+        # Whoever runs beside finds the base made.
+        ensure_runner_image(handle.engine, installation_id=installation_id, report=step)
         return _run_suites(home, installation_id, handle.engine.runtimes())
-    except Stop as stop:
+    except (Stop, ImageFailed) as stop:
         print(stop, file=sys.stderr)
         return 1
     finally:
@@ -94,25 +108,27 @@ def _run_suites(home: Path, installation_id: str, runtimes: Sequence[str]) -> in
     arguments = shlex.split(os.environ.get("PYTEST_ARGS", ""))
     if arguments:
         return _run_chosen(home, installation_id, runtimes, arguments)
-    with _unit_tests_beside(home / "unit-tests.txt") as unit_tests:
-        step("Unit tests run beside all others and are printed at the end")
-        others = ["tests", f"--ignore={UNIT_TESTS}"]
-        code = _run_chosen(home, installation_id, runtimes, others)
-        return code or unit_tests.wait()
+    with ExitStack() as stack:
+        others = [stack.enter_context(_beside(home, name)) for name in BESIDE]
+        code = _run_chosen(home, installation_id, runtimes, [MAIN_TESTS])
+        if code == 0:
+            step("The tests that ran beside are waited for, and printed")
+        return next((each for each in (code, *(other.wait() for other in others)) if each), 0)
 
 
 @contextmanager
-def _unit_tests_beside(said: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The other tests wait for containers most of the time: a second run has a processor to itself.
+def _beside(home: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A run of its own for some of the tests: most of them wait for containers most of the time.
 
-    What it says is shown when both have ended.
+    What it says is shown when it has ended.
     """
-    environment = {**os.environ, "PYTEST_ARGS": UNIT_TESTS}
+    said = home / f"{name}.txt"
+    step(f"Beside all others, printed at the end: {BESIDE[name]} ({said})")
     with said.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "deploy", "test"],
             cwd=CHECKOUT,
-            env=environment,
+            env={**os.environ, "PYTEST_ARGS": BESIDE[name]},
             stdout=output,
             stderr=subprocess.STDOUT,
         )

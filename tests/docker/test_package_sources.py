@@ -1,5 +1,6 @@
 """Where packages come from: indexes with a login, a proxy, own certificates, folders, sources."""
 
+import dataclasses
 import json
 import os
 import secrets
@@ -15,10 +16,16 @@ from sandbox.build_rules import BuildRules
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
 from sandbox.image.lock_file import pins_in
-from sandbox.images import ensure_runner_image, remove_runner_image
+from sandbox.images import ensure_runner_image, ensure_runner_images, remove_runner_image
 from sandbox.network import Networks
-from tests.fixtures.engine import MLFLOW_PORT, JobRunner, said
-from tests.fixtures.package_server import BASELINE, PackageServer, a_source, baseline_folder
+from tests.fixtures.engine import COMPILER, MLFLOW_PORT, OTHER_BASE, JobRunner, said
+from tests.fixtures.package_server import (
+    BASELINE,
+    PackageServer,
+    a_source,
+    a_wheel,
+    baseline_folder,
+)
 
 SECRET, PROXY_SECRET = "topsecret-4711", "proxysecret-4711"
 LOGIN = f"reader:{SECRET}"
@@ -220,7 +227,7 @@ def test_a_source_is_built_apart_and_reaches_nothing_but_its_own_environment(
     assert _pins(built) == {**BASELINE, "hostile-4711": "1.0"}
     assert _told(built) == {
         "secrets": [],
-        "store": ["out", "source.tar.gz"],
+        "store": ["needs.json", "out", "scratch", "source.tar.gz"],
         "wheels": "FileNotFoundError",
         "network": "OSError",
         "cache": "FileNotFoundError",
@@ -237,8 +244,88 @@ def test_a_source_is_built_apart_and_reaches_nothing_but_its_own_environment(
     # Its wheel is nowhere else, and is kept: a model can get the same again.
     shutil.rmtree(built.path)
     restored = store.restore(built.key, output=silent)
-    assert restored == built
+    assert dataclasses.replace(restored, size_bytes=built.size_bytes) == built
     assert _told(restored)["secrets"] == []
+
+
+# It asks for a package in the words of its own backend, and compiles against this Python.
+COMPILED = """
+import os, subprocess, sysconfig, zipfile
+
+def get_requires_for_build_wheel(config_settings=None):
+    return ["ours-builder>=1"]
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    import ours_builder
+    with open("ours.c") as source:
+        text = source.read().replace("ANSWER", str(ours_builder.ANSWER))
+    with open("ours.c", "w") as source:
+        source.write(text)
+    include = sysconfig.get_path("include")
+    library = "ours" + sysconfig.get_config_var("EXT_SUFFIX")
+    subprocess.run(["gcc", "-shared", "-fPIC", f"-I{include}", "-o", library, "ours.c"], check=True)
+    name = "ours_compiled-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
+        about = "ours_compiled-1.0.dist-info"
+        wheel.write(library)
+        wheel.writestr(f"{about}/METADATA",
+            "Metadata-Version: 2.1\\nName: ours-compiled\\nVersion: 1.0\\n")
+        wheel.writestr(f"{about}/WHEEL",
+            "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return name
+"""
+C = """\
+#include <Python.h>
+static struct PyModuleDef about = {PyModuleDef_HEAD_INIT, "ours", NULL, -1, NULL};
+PyMODINIT_FUNC PyInit_ours(void) {
+    PyObject *module = PyModule_Create(&about);
+    PyModule_AddIntConstant(module, "answer", ANSWER);
+    return module;
+}
+"""
+
+
+def test_a_source_with_c_is_built_where_the_operator_named_a_compiler(
+    a_store: StoreMaker, engine: Engine, networks: Networks, installation_id: str, tmp_path: Path
+):
+    files = {"setup.py": COMPILED, "pyproject.toml": PROJECT, "ours.c": C}
+    for name, content in (a_source("ours_compiled", "1.0", files), a_wheel("ours-builder")):
+        (tmp_path / name).write_bytes(content)
+    rules = {"wheels": tmp_path, "offline": True, "allow_sources": True}
+    output = bytearray()
+    with pytest.raises(EnvironmentFailed) as failed:
+        a_store(**rules).build(["ours-compiled"], output=output.extend)
+    assert failed.value.reason == "environment_build_failed"
+    assert failed.value.detail == (
+        "ours_compiled-1.0.tar.gz cannot be built here: it needs gcc, which the base image lacks."
+    )
+    assert "MLOPS_BASE_IMAGE_PACKAGES" in failed.value.hint
+    assert b"To be built it needs ours-builder>=1" in output
+    with pytest.raises(EnvironmentFailed) as failed:
+        a_store(**rules, denied=frozenset({"ours-builder"})).build(["ours-compiled"], output=silent)
+    assert failed.value.reason == "requirements_denied"
+
+    own = f"test-{secrets.token_hex(3)}"
+    try:
+        (image,) = ensure_runner_images(
+            engine,
+            installation_id=own,
+            bases=[OTHER_BASE],
+            packages=COMPILER,
+            max_age=None,
+            report=print,
+        )
+        built = a_store(image=image.tag, **rules).build(["ours-compiled"], output=silent)
+        script = "import ours; print(ours.answer, ours.__file__)"
+        others = JobRunner(engine, image.tag, networks, installation_id)
+        container = others.start(
+            others.spec(tmp_path, script, environment=built, platform=tmp_path)
+        )
+        engine.wait(container, timeout_seconds=60)
+        assert said(engine, container).startswith("42 /env/lib/python3.13/")
+    finally:
+        remove_runner_image(engine, own)
 
 
 def _module(environment: Environment, name: str) -> Path:

@@ -29,6 +29,8 @@ from tests.fixtures.package_server import (
 
 SECRET, PROXY_SECRET = "topsecret-4711", "proxysecret-4711"
 LOGIN = f"reader:{SECRET}"
+# Nobody but the proxy knows where that is.
+INDEX_NAME = "index.invalid"
 # A build backend is code that runs before anybody looked at it; this one tries what it can.
 HOSTILE = """
 import io, json, os, socket, zipfile
@@ -121,7 +123,7 @@ def test_packages_come_from_private_extra_and_proxied_indexes_and_no_job_sees_a_
     place = f"{server.host}:{server.port}"
     store = a_store(
         index=f"http://{LOGIN}@{place}/private/simple",
-        extra_indexes=(f"http://{place}/extra/simple", "http://index.invalid/proxied/simple"),
+        extra_indexes=(f"http://{place}/extra/simple", f"http://{INDEX_NAME}/proxied/simple"),
         proxies={
             "HTTP_PROXY": f"http://walker:{PROXY_SECRET}@{place}",
             "NO_PROXY": server.host,
@@ -131,7 +133,7 @@ def test_packages_come_from_private_extra_and_proxied_indexes_and_no_job_sees_a_
     built = store.build(["ours-private", "ours-extra", "ours-proxied"], output=output.extend)
     expected = {"ours-private": "1.0", "ours-extra": "1.0", "ours-proxied": "1.0"}
     assert _pins(built) == {**BASELINE, **expected}
-    proxied = [asked for asked in server.asked if asked.host == "index.invalid"]
+    proxied = [asked for asked in server.asked if asked.host == INDEX_NAME]
     assert {asked.proxy_login for asked in proxied} == {f"walker:{PROXY_SECRET}"}
     assert LOGIN not in {asked.login for asked in proxied}
 
@@ -169,26 +171,57 @@ def test_an_index_that_does_not_let_us_in_or_lacks_a_package_is_told_in_words(
     assert SECRET not in failed.value.detail
 
 
-def test_a_company_authority_is_trusted_in_build_containers(
-    engine: Engine, networks: Networks, a_store: StoreMaker, monkeypatch, tmp_path: Path
-):
+@pytest.fixture
+def trusting(
+    engine: Engine, networks: Networks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """A runner image that trusts an authority of our own, and the side of a server of it."""
     authority, tls = _authority(tmp_path, networks.jobs_gateway)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    own = f"test-{secrets.token_hex(3)}"
+    yield ensure_runner_image(engine, installation_id=own, report=print).tag, tls
+    remove_runner_image(engine, own)
+
+
+def test_a_company_authority_is_trusted_in_build_containers_also_through_a_proxy_that_tunnels(
+    networks: Networks, a_store: StoreMaker, trusting: tuple[str, ssl.SSLContext]
+):
+    image, tls = trusting
     with PackageServer(networks.jobs_gateway, MLFLOW_PORT, tls=tls) as server:
-        for name, version in BASELINE.items():
-            server.add("open", name, version)
+        _add_all(server)
         index = f"https://{server.host}:{server.port}/open/simple"
         with pytest.raises(EnvironmentFailed) as failed:
             a_store(index=index).resolve([], output=silent)
         assert failed.value.reason == "package_index_unreachable"
-
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        own = f"test-{secrets.token_hex(3)}"
-        try:
-            image = ensure_runner_image(engine, installation_id=own, report=print).tag
-            found = a_store(image=image, index=index).resolve([], output=silent)
-        finally:
-            remove_runner_image(engine, own)
+        found = a_store(image=image, index=index).resolve([], output=silent)
     assert len(found.pins) == len(BASELINE)
+
+    with PackageServer("127.0.0.1", 0, tls=tls) as server:
+        _add_all(server)
+        tunnels = {f"{INDEX_NAME}:443": (server.host, server.port)}
+        walker = f"walker:{PROXY_SECRET}"
+        proxy = PackageServer(networks.jobs_gateway, MLFLOW_PORT, login=walker, tunnels=tunnels)
+        with proxy:
+            store = a_store(
+                image=image,
+                index=f"https://{INDEX_NAME}/open/simple",
+                proxies={"HTTPS_PROXY": f"http://{walker}@{proxy.host}:{proxy.port}"},
+            )
+            built = store.build(["ours-tunnelled"], output=silent)
+            with pytest.raises(EnvironmentFailed) as failed:
+                store.resolve(["ours-tunnelled==7"], output=silent)
+    assert _pins(built) == {**BASELINE, "ours-tunnelled": "1.0"}
+    # Our own question goes the same way as those of uv.
+    assert failed.value.hint == "For Python 3.11 ours-tunnelled comes in 1.0."
+    assert {(asked.host, asked.path) for asked in proxy.asked} == {(f"{INDEX_NAME}:443", "")}
+    assert walker in {asked.proxy_login for asked in proxy.asked}
+    assert "" in {asked.host for asked in server.asked}
+
+
+def _add_all(server: PackageServer) -> None:
+    server.add("open", "ours-tunnelled")
+    for name, version in BASELINE.items():
+        server.add("open", name, version)
 
 
 def _authority(folder: Path, address: str) -> tuple[Path, ssl.SSLContext]:
@@ -196,7 +229,7 @@ def _authority(folder: Path, address: str) -> tuple[Path, ssl.SSLContext]:
     for command in (
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
         f"req -newkey rsa:2048 -nodes -subj /CN={address} -keyout one.key -out one.csr "
-        f"-addext subjectAltName=IP:{address}",
+        f"-addext subjectAltName=IP:{address},DNS:{INDEX_NAME}",
         "x509 -req -in one.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out one.pem",
     ):
         subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)

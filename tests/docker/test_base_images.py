@@ -22,6 +22,7 @@ from sandbox.environments import EnvironmentStore
 from sandbox.images import ImageFailed, ImageInfo, ensure_runner_images, remove_runner_image
 from sandbox.network import Networks
 from tests.fixtures.engine import BUILD_SECONDS, COMPILER, OTHER_BASE, JobRunner, said
+from tests.fixtures.waiting import same_in_both
 
 CONFIGURATION = """\
 version: 0.1
@@ -222,5 +223,8 @@ def test_a_job_may_have_another_python_with_an_environment_of_its_own(
         engine.wait(container, timeout_seconds=60)
         assert "(3, 13) /env/lib/python3.13/" in said(engine, container)
         assert engine.api.inspect_container(container)["Image"] == other.id
+        # Nor is a waiting container of this Python another thing than a fresh one.
+        same_in_both(jobs, tmp_path, environment=built, platform=platform)
     finally:
-        engine.remove(container)
+        for container in jobs.made:
+            engine.remove(container)

@@ -467,6 +467,18 @@ def test_sets_are_built_ahead_only_while_no_job_waits_for_a_build(store: FakeSto
     assert len(store.built) == 1
 
 
+def test_sets_are_built_ahead_for_every_python_that_is_offered(
+    store: FakeStore, settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.PYTHON_IMAGES = {"3.11": "usual", "3.13": "other"}
+    settings.PRELOADED_ENVIRONMENTS = [["scikit-learn"]]
+    asked: list[str] = []
+    found = environment_house.engine_room
+    monkeypatch.setattr(found, "environments", lambda image: asked.append(image) or store)
+    assert environment_house.preload() is True
+    assert (asked, len(store.built)) == (["usual", "other"], 2)
+
+
 @pytest.mark.django_db
 def test_what_was_put_off_is_begun_again_as_soon_as_no_job_waits(settings: Any, monkeypatch):
     asked: list[str] = []

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import product
 
 from django.conf import settings
 from django.db.models import Count, Q
@@ -46,13 +47,13 @@ def keep_house(registry: ModelRegistry) -> None:
 
 
 def preload() -> bool:
-    """Builds the sets that most first jobs ask for, while no job wants to build anything.
+    """Builds the sets that most first jobs ask for, for each Python, while no job wants a build.
 
     A job that comes meanwhile ends it: False says that it is to be begun again. A set that cannot
     be built is no failure of anybody: the job that asks for it is told why.
     """
-    store = engine_room.environments()
-    for requirements in settings.PRELOADED_ENVIRONMENTS:
+    stores = engine_room.every_store()
+    for store, requirements in product(stores, settings.PRELOADED_ENVIRONMENTS):
         if store.find(requirements) is not None:
             continue
         if not is_idle() or not _preload(store, requirements):

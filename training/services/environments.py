@@ -173,14 +173,15 @@ def note_used(environment: Environment, *, new_jobs: int) -> None:
     """A container starts in it, for so many jobs that never had one before."""
     now = timezone.now()
     known = BuiltEnvironment.objects.filter(pk=environment.key)
-    if not known.exists():
+    used = {
+        "state": State.READY,
+        "last_used_at": now,
+        "jobs": F("jobs") + new_jobs,
+        "size_bytes": environment.size_bytes,
+    }
+    if not known.update(**used):
         _make_row_of(environment, at=now)
-    known.update(
-        state=State.READY,
-        last_used_at=now,
-        jobs=F("jobs") + new_jobs,
-        size_bytes=environment.size_bytes,
-    )
+        known.update(**used)
 
 
 def note_built(environment: Environment, *, build_log: str, seconds: float) -> None:

@@ -88,23 +88,44 @@ class Trial:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trials", nargs="*", metavar="TRIAL", help=f"of {', '.join(TRIALS)}; all")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="of which the median counts")
     parser.add_argument("--idle", type=int, default=4, help="containers that wait for idle figures")
     options = parser.parse_args()
+    if unknown := set(options.trials) - set(TRIALS):
+        parser.error(f"no such trial: {', '.join(unknown)}")
     engine = Engine.connect()
     figures: list[Figure] = []
-    with _trial(engine, waiting=0) as plain:
-        figures += _compared("plain", LINE, plain, options.repeats, bar=1.3)
-    with _trial(engine, waiting=WAITING) as pool:
-        figures += _compared("waiting container", LINE, pool, options.repeats, bar=0.6)
-        name = "waiting container, imports"
-        figures += _compared(name, IMPORTS, pool, options.repeats, bar=0.12)
-    with _redis() as url, _trial(engine, waiting=WAITING, redis_url=url) as pool:
-        figures += _compared("waiting container, Redis", LINE, pool, options.repeats, bar=0.25)
-    with _trial(engine, waiting=options.idle) as idle:
-        figures += _idle(idle)
+    for name in options.trials or TRIALS:
+        figures += TRIALS[name](engine, options)
     print(table(figures))
     return 0 if all(figure.met is not False for figure in figures) else 1
+
+
+def _plain(engine: Engine, options: argparse.Namespace) -> list[Figure]:
+    with _trial(engine, waiting=0) as plain:
+        return _compared("plain", LINE, plain, options.repeats, bar=1.3)
+
+
+def _pool(engine: Engine, options: argparse.Namespace) -> list[Figure]:
+    with _trial(engine, waiting=WAITING) as pool:
+        return [
+            *_compared("waiting container", LINE, pool, options.repeats, bar=0.6),
+            *_compared("waiting container, imports", IMPORTS, pool, options.repeats, bar=0.12),
+        ]
+
+
+def _on_redis(engine: Engine, options: argparse.Namespace) -> list[Figure]:
+    with _redis() as url, _trial(engine, waiting=WAITING, redis_url=url) as pool:
+        return _compared("waiting container, Redis", LINE, pool, options.repeats, bar=0.25)
+
+
+def _idle(engine: Engine, options: argparse.Namespace) -> list[Figure]:
+    with _trial(engine, waiting=options.idle) as idle:
+        return _at_rest(idle)
+
+
+TRIALS = {"plain": _plain, "pool": _pool, "redis": _on_redis, "idle": _idle}
 
 
 def _compared(name: str, script: str, trial: Trial, repeats: int, *, bar: float) -> list[Figure]:
@@ -134,7 +155,7 @@ def _compared(name: str, script: str, trial: Trial, repeats: int, *, bar: float)
     ]
 
 
-def _idle(trial: Trial) -> list[Figure]:
+def _at_rest(trial: Trial) -> list[Figure]:
     """Two environments, since one gets two containers at most."""
     trial.platform.run(LINE)
     found = trial.wait_until_ready()

@@ -118,9 +118,9 @@ def ensure_engine(logs: Path) -> EngineHandle:
     return _start_daemon(logs)
 
 
-def ensure_image_tools(engine: Engine) -> None:
+def ensure_image_tools(engine: Engine, packages: Sequence[str] = ()) -> None:
     """What making a base image without a registry takes; nothing when there is a base."""
-    if base_is_present(engine) or shutil.which("mmdebstrap"):
+    if base_is_present(engine, packages) or shutil.which("mmdebstrap"):
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
         apt_install("mmdebstrap")

@@ -31,6 +31,7 @@ from sandbox.images import (
     base_names,
     ensure_runner_images,
     has_runner_image,
+    package_names,
     runner_image_tag,
 )
 from sandbox.network import Networks, ensure_networks
@@ -160,7 +161,7 @@ def _start(
     manager: ProcessManager,
 ) -> None:
     engine = started.engine
-    ensure_image_tools(engine)
+    ensure_image_tools(engine, _base_packages())
     accounts = ensure_accounts(home)
     networks = ensure_networks(engine, home.installation_id)
     port = _mlflow_port(home, networks)
@@ -243,9 +244,15 @@ def _runner_images(engine: Engine, home: Home) -> tuple[ImageInfo, ...]:
         engine,
         installation_id=home.installation_id,
         bases=base_names(os.environ.get("MLOPS_BASE_IMAGES", "")),
+        packages=_base_packages(),
         max_age=timedelta(days=int(days)) if int(days) else None,
         report=step,
     )
+
+
+def _base_packages() -> tuple[str, ...]:
+    """What the base images have beside Python. Raises ImageFailed."""
+    return package_names(os.environ.get("MLOPS_BASE_IMAGE_PACKAGES", ""))
 
 
 def _ensure_platform_packages(

@@ -16,10 +16,10 @@ class SiteConfig(AppConfig):
         from inference import containers, engine_room  # noqa: PLC0415
         from inference.services import pool  # noqa: PLC0415
         from mlops_site import receivers  # noqa: F401, PLC0415
-        from training.services import environments, network  # noqa: PLC0415
+        from training.services import environment_needs, environments, network  # noqa: PLC0415
 
-        environments.also_needed_by(pool.environments_in_use)
-        environments.also_kept_for(pool.environments_served)
+        environment_needs.also_needed_by(pool.environments_in_use)
+        environment_needs.also_kept_for(pool.environments_served)
         containers.find_locks_with(environments.lock_of)
         engine_room.hold_network_with(
             before_build=network.ensure_for_builds, before_start=network.problem_of_servers

@@ -7,7 +7,7 @@ from inference.services import watching
 from mlops_site.models import PRELOAD_PUT_OFF, RETENTION, WORKER, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
-from training.services import environments as house
+from training.services import environment_house as house
 from training.services.retention import Retention
 
 log = logging.getLogger(__name__)

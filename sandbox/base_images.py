@@ -3,7 +3,8 @@
 A base is named `registry/name:tag`, `registry/name@sha256:…` or `debian-packages:<suite>`; the
 empty name is `python:3.11-slim` where a registry answers, else Debian packages. Whatever is named,
 the engine keeps what it has until it is too old or its digest is another one: nothing changes by
-itself, and a registry that is away stops nobody who has an image already.
+itself, and a registry that is away stops nobody who has an image already. What is wanted in all of
+them beside Python, such as a compiler, is named as Debian packages.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,8 @@ DEBIAN_PREFIX = "debian-packages:"
 DEBIAN_PACKAGES = "python3,python3-venv,libgomp1,ca-certificates,nftables"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")
 DIGEST = re.compile(r".+@sha256:[0-9a-f]{64}")
+# No version, no architecture, and no hyphen at the end, by which apt would remove it.
+PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]*[a-z0-9+.]")
 Report = Callable[[str], None]
 
 
@@ -39,11 +42,12 @@ class ImageFailed(Exception):
 
 @dataclass(frozen=True)
 class BaseImage:
-    """One that the engine has. `name` is what the operator calls it, empty for the usual one;
-    `tag` is what the engine calls it."""
+    """One that the engine has. `name` is what the operator calls it, empty for the usual one; `tag`
+    is what the engine calls it, and `kind` the same whatever packages were added."""
 
     name: str
     tag: str
+    kind: str
     id: str
 
     def __str__(self) -> str:
@@ -62,29 +66,52 @@ def base_names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names)) or ("",)
 
 
+def package_names(text: str) -> tuple[str, ...]:
+    """From the setting, names of Debian packages between commas or spaces. Raises ImageFailed."""
+    names = [part for part in re.split(r"[\s,]+", text) if part]
+    wrong = [name for name in names if not PACKAGE.fullmatch(name)]
+    if wrong:
+        raise ImageFailed(
+            f"MLOPS_BASE_IMAGE_PACKAGES: {wrong[0]} is not the name of a Debian package. "
+            "Names alone, such as gcc, without versions."
+        )
+    return tuple(sorted(set(names)))
+
+
 def ensure_base(
-    engine: Engine, name: str = "", *, max_age: timedelta | None = None, report: Report
+    engine: Engine,
+    name: str = "",
+    *,
+    packages: Sequence[str] = (),
+    max_age: timedelta | None = None,
+    report: Report,
 ) -> BaseImage:
-    """The base, got or made where it is missing, or older than `max_age`. Raises ImageFailed."""
-    source = name or _default_source(engine, report=report)
+    """The base, got or made where it is missing, or older than `max_age`.
+
+    One of Debian packages is made with `packages`; in another they may be missing. Raises
+    ImageFailed.
+    """
+    source = name or _default_source(engine, packages, report=report)
     if source.startswith(DEBIAN_PREFIX):
-        tag = _ensure_debian(engine, source, max_age=max_age, report=report)
+        suite = source.removeprefix(DEBIAN_PREFIX)
+        tag, kind = _debian_tag(suite, packages), _debian_tag(suite)
+        _ensure_debian(engine, suite, packages, tag=tag, max_age=max_age, report=report)
     else:
-        tag = _ensure_pulled(engine, source, max_age=max_age, report=report)
-    return BaseImage(name=name, tag=tag, id=str(_inspected(engine, tag)["Id"]))
+        tag = kind = _ensure_pulled(engine, source, max_age=max_age, report=report)
+    return BaseImage(name=name, tag=tag, kind=kind, id=str(_inspected(engine, tag)["Id"]))
 
 
-def base_is_present(engine: Engine) -> bool:
+def base_is_present(engine: Engine, packages: Sequence[str] = ()) -> bool:
     """Whether a base image is there already, so that none needs to be pulled or put together."""
-    return any(_exists(engine, tag) for tag in (PULLED_BASE, _debian_tag(_suite())))
+    return any(_exists(engine, tag) for tag in (PULLED_BASE, _debian_tag(_suite(), packages)))
 
 
 # -- from a registry -------------------------------------------------------------------------------
-def _default_source(engine: Engine, *, report: Report) -> str:
+def _default_source(engine: Engine, packages: Sequence[str], *, report: Report) -> str:
     debian = f"{DEBIAN_PREFIX}{_suite()}"
     if _exists(engine, PULLED_BASE):
         return PULLED_BASE
-    if _exists(engine, _debian_tag(_suite())) or not _registry_answers():
+    if _exists(engine, _debian_tag(_suite(), packages)) or not _registry_answers():
         return debian
     try:
         _pull(engine, PULLED_BASE, report=report)
@@ -144,36 +171,43 @@ def _registry_answers() -> bool:
 
 # -- of Debian packages ----------------------------------------------------------------------------
 def _ensure_debian(
-    engine: Engine, source: str, *, max_age: timedelta | None, report: Report
-) -> str:
-    suite = source.removeprefix(DEBIAN_PREFIX)
-    tag = _debian_tag(suite)
+    engine: Engine,
+    suite: str,
+    packages: Sequence[str],
+    *,
+    tag: str,
+    max_age: timedelta | None,
+    report: Report,
+) -> None:
     there = _exists(engine, tag)
     if there and not _is_old(engine, tag, max_age):
-        return tag
+        return
     try:
-        _import_debian(engine, suite, tag=tag, report=report)
+        _import_debian(engine, suite, packages, tag=tag, report=report)
     except ImageFailed as failed:
         if not there:
             raise
         report(f"{failed} The one that is there is used")
-    return tag
 
 
-def _import_debian(engine: Engine, suite: str, *, tag: str, report: Report) -> None:
+def _import_debian(
+    engine: Engine, suite: str, packages: Sequence[str], *, tag: str, report: Report
+) -> None:
     if not shutil.which("mmdebstrap"):
         raise ImageFailed(
             f"No registry answers and mmdebstrap is not installed. Install it "
             f"(apt-get install mmdebstrap), or load an image {PULLED_BASE} into Docker."
         )
-    report(f"Making a base image from Debian packages of {suite} (about 30 s)")
+    beside = f", with {', '.join(packages)}" if packages else ""
+    report(f"Making a base image from Debian packages of {suite}{beside} (about 30 s)")
     with tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "root.tar"
         command = ["mmdebstrap", "--quiet", "--variant=minbase"]
-        command += [f"--include={DEBIAN_PACKAGES}", suite, str(archive)]
+        command += [f"--include={','.join([DEBIAN_PACKAGES, *packages])}", suite, str(archive)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise ImageFailed(f"mmdebstrap failed: {done.stderr.strip()[-400:]}")
+            named = f"MLOPS_BASE_IMAGE_PACKAGES={','.join(packages)}: " if packages else ""
+            raise ImageFailed(f"{named}mmdebstrap failed: {done.stderr.strip()[-400:]}")
         repository, _, name = tag.partition(":")
         engine.api.import_image_from_file(str(archive), repository=repository, tag=name)
 
@@ -185,10 +219,10 @@ def _suite() -> str:
     return release.get("VERSION_CODENAME", "bookworm") if known else "bookworm"
 
 
-def _debian_tag(suite: str) -> str:
+def _debian_tag(suite: str, packages: Sequence[str] = ()) -> str:
     """With other packages it is another base: the old one lacks something."""
-    packages = hashlib.sha256(DEBIAN_PACKAGES.encode()).hexdigest()[:8]
-    return f"mlops-base:debian-{suite}-{packages}"
+    what = hashlib.sha256(",".join([DEBIAN_PACKAGES, *packages]).encode()).hexdigest()[:8]
+    return f"mlops-base:debian-{suite}-{what}"
 
 
 # -- what the engine has ---------------------------------------------------------------------------

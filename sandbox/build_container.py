@@ -75,16 +75,16 @@ class BuildContainers:
             raise failure_of(code, told, about, max_mb=self.rules.max_mb)
 
     def run_source(
-        self, building: Path, folder: Path, *, output: Output, stop: threading.Event
-    ) -> int | None:
-        """The exit code of a build of `folder/source.tar.gz`, whose code may be hostile.
+        self, step: str, building: Path, folder: Path, *, output: Output, stop: threading.Event
+    ) -> tuple[int | None, str]:
+        """Exit code and output of a build of `folder/source.tar.gz`, whose code may be hostile.
 
         So it gets no network, no password, no cache and nothing of the store but this folder.
         """
         spec = build_spec(
-            name=f"mlops-{self.installation_id}-build-{building.name}-source",
+            name=f"mlops-{self.installation_id}-build-{building.name}-source-{step}",
             image=self.image,
-            command=["python3", "-u", "/opt/mlops/build_wheel.py"],
+            command=["python3", "-u", "/opt/mlops/build_wheel.py", step],
             store_folder=folder,
             user=_builder(),
             variables={},
@@ -92,7 +92,7 @@ class BuildContainers:
             limits=BUILD_LIMITS,
             labels=self._labels(building),
         )
-        return self._run(spec, output=output, stop=stop)[0]
+        return self._run(spec, output=output, stop=stop)
 
     def _labels(self, building: Path) -> dict[str, str]:
         return {"mlops.installation": self.installation_id, BUILD_LABEL: building.name}

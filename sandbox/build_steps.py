@@ -12,9 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 from sandbox.build_container import BuildContainers, Output, give_to_builder, hand_in
-from sandbox.environment_failures import EnvironmentFailed
-from sandbox.source_builds import SOURCES_MAX, Source, newest_source, take_wheel
+from sandbox.environment_failures import EnvironmentFailed, source_failure
+from sandbox.source_builds import SOURCES_MAX, Source, needs_of, newest_source, take_wheel
 from sandbox.store_folders import BUILT_WHEELS, CACHE, SOURCE_CACHE
+
+# Kept equal to `sandbox/image/build_wheel.py` by a test.
+NEEDS_MORE = 9
 
 
 class BuildSteps:
@@ -77,19 +80,35 @@ class BuildSteps:
         self, source: Source, building: Path, *, output: Output, stop: threading.Event
     ) -> None:
         output(f"Building {source.file} from its source\n".encode())
+        folder = self._fetch(source, building, needs=(), output=output, stop=stop)
+        code, told = self._containers.run_source("ask", building, folder, output=output, stop=stop)
+        if code == NEEDS_MORE:
+            needs = needs_of(source, folder)
+            output(f"To be built it needs {', '.join(needs)}\n".encode())
+            # Anew: its code ran in that folder, and what is fetched is written with more rights.
+            folder = self._fetch(source, building, needs=needs, output=output, stop=stop)
+            code, told = self._containers.run_source(
+                "build", building, folder, output=output, stop=stop
+            )
+        if code != 0:
+            raise source_failure(told, file=source.file, package=source.package)
+        take_wheel(source, folder / "out", building / BUILT_WHEELS)
+
+    def _fetch(
+        self,
+        source: Source,
+        building: Path,
+        *,
+        needs: Sequence[str],
+        output: Output,
+        stop: threading.Event,
+    ) -> Path:
+        """The folder with the source, and with what must be there to build it."""
         folder = building / "source"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         give_to_builder(folder)
-        wanted = {"package": source.package, "file": source.file}
+        wanted = {"package": source.package, "file": source.file, "needs": list(needs)}
         hand_in(building / "source.json", json.dumps(wanted))
         self.run("fetch", building, output=output, stop=stop)
-        code = self._containers.run_source(building, folder, output=output, stop=stop)
-        if code != 0:
-            raise EnvironmentFailed(
-                reason="environment_build_failed",
-                detail=f"{source.file} cannot be built here.",
-                hint="The job's log has the build's output. There is no compiler, and no network.",
-                package=source.package,
-            )
-        take_wheel(source, folder / "out", building / BUILT_WHEELS)
+        return folder

@@ -4,6 +4,7 @@ uv tells its reasons apart by text only, so this is the one place that reads wha
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,20 @@ from packaging.version import InvalidVersion, Version
 TOO_LARGE, DENIED, NO_HASH = 5, 6, 7
 VERSIONS_SHOWN = 8
 DETAIL_CHARACTERS = 1500
+
+# What a build says that finds no compiler, no tool, no header of the system.
+TOOL = (
+    r"(?:[\w/]+[-/])*(?:gcc|g\+\+|cc|c\+\+|clang|gfortran|make|cmake|ninja|cargo|rustc|pkg-config|swig"
+    r"|git|[a-z]+_config)(?:-[\d.]+)?"
+)
+MISSING_TOOLS = (
+    re.compile(rf"command '({TOOL})' failed: No such file"),
+    re.compile(rf"unable to execute '({TOOL})'"),
+    re.compile(rf"No such file or directory: '({TOOL})'"),
+    re.compile(rf"(?:^|\s)({TOOL}): (?:command )?not found"),
+    re.compile(rf"Unknown compiler\(s\): \[\['({TOOL})'"),
+    re.compile(r"fatal error: (\S+): No such file or directory"),
+)
 
 
 class EnvironmentFailed(Exception):
@@ -121,6 +136,27 @@ def _uv_failure(text: str, package: str, about: Mapping[str, Any]) -> Environmen
         reason="environment_build_failed",
         detail=_tail(told) or "Installing the requirements failed.",
         hint="The job's log has the whole output of the installer.",
+    )
+
+
+def source_failure(told: str, *, file: str, package: str) -> EnvironmentFailed:
+    """Why a source could not be made a wheel, from what its build printed."""
+    missing = next((found for mark in MISSING_TOOLS if (found := mark.search(told))), None)
+    if missing is not None:
+        what = re.sub(r"\w+-linux-gnu-", "", missing[1].rpartition("/")[2])
+        return EnvironmentFailed(
+            reason="environment_build_failed",
+            detail=f"{file} cannot be built here: it needs {what}, which the base image lacks.",
+            hint="Ask for a version that has a wheel, or ask the operator to add what is missing "
+            "to the base image (MLOPS_BASE_IMAGE_PACKAGES).",
+            package=package,
+        )
+    return EnvironmentFailed(
+        reason="environment_build_failed",
+        detail=f"{file} cannot be built here.",
+        hint="The job's log has the build's output. A build has no network, and no more than the "
+        "base image and what the source says that it needs.",
+        package=package,
     )
 
 

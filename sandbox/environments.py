@@ -74,7 +74,7 @@ class Environment:
     """A finished environment: its key, its folder on this host, and its lock in both its forms.
 
     `lock` is a requirements file with hashes, `pylock` what PEP 751 says, `image` the runner image
-    whose Python it is for.
+    whose Python it is for. `size_bytes` counts every file that is in it; 0 while nobody counted.
     """
 
     key: str
@@ -82,6 +82,7 @@ class Environment:
     lock: str
     pylock: str = ""
     image: str = ""
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,10 @@ class EnvironmentStore:
         if not path.is_dir():
             # Between the look and the touch: from the touch on nobody takes it away.
             return None
-        return Environment(key=key, path=path, lock=lock, pylock=pylock, image=image)
+        size = self._folders.kept_size(key)
+        return Environment(
+            key=key, path=path, lock=lock, pylock=pylock, image=image, size_bytes=size
+        )
 
     def fits(self, key: str, lock: str) -> bool:
         """Whether an environment of this key and lock is for the Python of this store."""

@@ -18,11 +18,25 @@ from pathlib import Path
 import uv
 from docker.errors import APIError, ImageNotFound
 
-from sandbox.base_images import BaseImage, ImageFailed, base_is_present, base_names, ensure_base
+from sandbox.base_images import (
+    BaseImage,
+    ImageFailed,
+    base_is_present,
+    base_names,
+    ensure_base,
+    package_names,
+)
 from sandbox.container import BUILDER_UID, RUNNER_UID
 from sandbox.engine import Engine, EngineError, _mapped
 
-__all__ = ["ImageFailed", "ImageInfo", "base_is_present", "base_names", "ensure_runner_images"]
+__all__ = [
+    "ImageFailed",
+    "ImageInfo",
+    "base_is_present",
+    "base_names",
+    "ensure_runner_images",
+    "package_names",
+]
 
 IMAGE_FOLDER = Path(__file__).parent / "image"
 SYSTEM_CA_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
@@ -40,7 +54,7 @@ RUN python3 -c "import sys; print('{SAYS_PYTHON}', *sys.version_info[:2])"
 
 DOCKERFILE = f"""\
 FROM {{base}}
-RUN ((ls /usr/lib/*/libgomp.so.1 && ls /usr/sbin/nft) >/dev/null 2>&1 \\
+{{more}}RUN ((ls /usr/lib/*/libgomp.so.1 && ls /usr/sbin/nft) >/dev/null 2>&1 \\
       || (apt-get update -qq \\
           && apt-get install -qq -y --no-install-recommends libgomp1 nftables \\
           && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*)) \\
@@ -53,6 +67,12 @@ RUN ((ls /usr/lib/*/libgomp.so.1 && ls /usr/sbin/nft) >/dev/null 2>&1 \\
 COPY opt-mlops/ /opt/mlops/
 RUN python3 -m compileall -q --invalidation-mode unchecked-hash /opt/mlops
 ENV LANG=C.UTF-8 SSL_CERT_FILE={{ca}} REQUESTS_CA_BUNDLE={{ca}}
+"""
+# Those of Debian packages have them already; whatever apt says is what the operator reads.
+MORE_PACKAGES = """\
+RUN dpkg -s {packages} >/dev/null 2>&1 \\
+ || (apt-get update -qq && apt-get install -qq -y --no-install-recommends {packages} \\
+     && apt-get clean && rm -rf /var/lib/apt/lists/* /var/cache/apt/*)
 """
 
 
@@ -83,19 +103,26 @@ def ensure_runner_images(
     *,
     installation_id: str,
     bases: Sequence[str],
+    packages: Sequence[str] = (),
     max_age: timedelta | None,
     report: Callable[[str], None],
 ) -> tuple[ImageInfo, ...]:
     """One for each base, in their order; the first has the Python of who asks for none.
 
-    Raises ImageFailed, also when two have the same Python.
+    `packages` are Debian's, and are in all of them. Raises ImageFailed, also when two have the same
+    Python.
     """
     made: dict[str, ImageInfo] = {}
     for number, name in enumerate(bases):
         tag = runner_image_tag(installation_id, name if number else "")
-        base = ensure_base(engine, name, max_age=max_age, report=report)
+        base = ensure_base(engine, name, packages=packages, max_age=max_age, report=report)
         image = _ensure_image(
-            engine, tag=tag, base=base, installation_id=installation_id, report=report
+            engine,
+            tag=tag,
+            base=base,
+            packages=packages,
+            installation_id=installation_id,
+            report=report,
         )
         other = made.setdefault(image.python, image)
         if other is not image:
@@ -133,12 +160,13 @@ def _ensure_image(
     *,
     tag: str,
     base: BaseImage,
+    packages: Sequence[str],
     installation_id: str,
     report: Callable[[str], None],
 ) -> ImageInfo:
     """Made anew only when its content changed."""
     files = _files()
-    content = _content_hash(base_id=base.id, files=files)
+    content = _content_hash(base_id=base.id, packages=packages, files=files)
     python = _label(engine, tag, PYTHON_LABEL)
     if python is None or _label(engine, tag, CONTENT_LABEL) != content:
         report(f"Making the runner image from {base}")
@@ -147,11 +175,12 @@ def _ensure_image(
         labels = {
             CONTENT_LABEL: content,
             # A name may mean another Python one day, and environments of this one will not fit.
-            BASE_LABEL: f"{base.name} python{python}" if base.name else base.tag,
+            # Packages beside Python change no environment: a model keeps the one it has.
+            BASE_LABEL: f"{base.name} python{python}" if base.name else base.kind,
             PYTHON_LABEL: python,
             INSTALLATION_LABEL: installation_id,
         }
-        _build(engine, tag=tag, base=base.tag, files=files, labels=labels)
+        _build(engine, tag=tag, base=base.tag, packages=packages, files=files, labels=labels)
         _remove_if_nameless(engine, before)
     return ImageInfo(tag=tag, id=_image_id(engine, tag), base=str(base), python=python)
 
@@ -191,8 +220,11 @@ def _job_path_files() -> list[Path]:
     return [*folder.glob("*.py"), *folder.glob("*.dist-info/*")]
 
 
-def _content_hash(*, base_id: str, files: dict[str, tuple[bytes, int]]) -> str:
-    digest = hashlib.sha256(f"{base_id}\n{DOCKERFILE}\n{INSTALLATION_LABEL}".encode())
+def _content_hash(
+    *, base_id: str, packages: Sequence[str], files: dict[str, tuple[bytes, int]]
+) -> str:
+    more = _more_packages(packages)
+    digest = hashlib.sha256(f"{base_id}\n{DOCKERFILE}\n{more}\n{INSTALLATION_LABEL}".encode())
     for name, (content, mode) in sorted(files.items()):
         digest.update(f"{name} {mode} {len(content)}\n".encode())
         digest.update(content)
@@ -204,13 +236,19 @@ def _build(
     *,
     tag: str,
     base: str,
+    packages: Sequence[str],
     files: dict[str, tuple[bytes, int]],
     labels: dict[str, str],
 ) -> None:
     own_bundle = "ca-certificates.crt" in files
     ca = "/opt/mlops/ca-certificates.crt" if own_bundle else str(SYSTEM_CA_BUNDLE)
-    context = _context(DOCKERFILE.format(base=base, ca=ca), files)
+    dockerfile = DOCKERFILE.format(base=base, ca=ca, more=_more_packages(packages))
+    context = _context(dockerfile, files)
     _built(engine, context, "The runner image cannot be built", tag=tag, labels=labels)
+
+
+def _more_packages(packages: Sequence[str]) -> str:
+    return MORE_PACKAGES.format(packages=" ".join(packages)) if packages else ""
 
 
 def _built(

@@ -5,6 +5,7 @@ believed but one regular file with the name that was asked for.
 """
 
 import contextlib
+import json
 import os
 import shutil
 import stat
@@ -28,6 +29,10 @@ from sandbox.environment_failures import EnvironmentFailed
 # In one environment: each is a container more, one after another.
 SOURCES_MAX = 10
 WHEEL_MAX_BYTES = 500_000_000
+# What a build backend asks for beside what `pyproject.toml` says.
+NEEDS_FILE = "needs.json"
+NEEDS_BYTES = 100_000
+NEEDS_MAX = 50
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,26 @@ def newest_source(package: str, files: Sequence[str], requirements: Sequence[str
     sources = {source.version: source for source in _read(files) if source.package == name}
     fitting = list(wanted.filter(sources))
     return sources[max(fitting)] if fitting else None
+
+
+def needs_of(source: Source, folder: Path) -> tuple[str, ...]:
+    """What a source's own build backend asks for, where hostile code wrote: names and versions.
+
+    Raises EnvironmentFailed when it is anything else.
+    """
+    try:
+        texts = json.loads(_read_file(folder, NEEDS_FILE, max_bytes=NEEDS_BYTES))
+        needs = tuple(_plain_requirement(text) for text in texts)
+    except (OSError, ValueError, TypeError, RecursionError):
+        needs = ()
+    if not needs or len(needs) > NEEDS_MAX:
+        raise EnvironmentFailed(
+            reason="environment_build_failed",
+            detail=f"{source.file} does not say what it needs to be built.",
+            hint=f"Its build backend must name at most {NEEDS_MAX} packages, without addresses.",
+            package=source.package,
+        )
+    return needs
 
 
 def take_wheel(source: Source, made: Path, target: Path) -> None:
@@ -76,6 +101,28 @@ def take_wheel(source: Source, made: Path, target: Path) -> None:
         hint="The job's log has the whole output of the build.",
         package=source.package,
     )
+
+
+def _plain_requirement(text: object) -> str:
+    """Raises ValueError for one that names a place to get it from."""
+    requirement = Requirement(text if isinstance(text, str) else "")
+    if requirement.url:
+        raise ValueError(text)
+    return str(requirement)
+
+
+def _read_file(folder: Path, name: str, *, max_bytes: int) -> bytes:
+    """Raises OSError for what is no regular file of that size."""
+    place = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+    finally:
+        os.close(place)
+    with os.fdopen(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > max_bytes:
+            raise OSError(f"{name} is no small file")
+        return file.read(max_bytes)
 
 
 def _copy(folder: int, name: str, target: Path) -> None:

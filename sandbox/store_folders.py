@@ -147,6 +147,13 @@ class StoreFolders:
         texts = {name: path.read_text() for name, path in found.items() if path.is_file()}
         return texts if texts.get("lock.txt") else {}
 
+    def kept_size(self, key: str) -> int:
+        """What it had when it was published; 0 for one of before that was written down."""
+        try:
+            return int((self.root / "kept" / key / "size").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
     def hand_out_wheels(self, key: str, building: Path) -> bool:
         """Whether the environment has packages that were built here; their wheels are copied."""
         kept = self.root / "kept" / key / BUILT_WHEELS
@@ -208,13 +215,9 @@ class StoreFolders:
         return sorted(found, key=lambda one: one.used_at)
 
     def _stored(self, folder: Path) -> Stored:
-        try:
-            size = int((self.root / "kept" / folder.name / "size").read_text())
-        except (FileNotFoundError, ValueError):
-            size = _size(folder)
         return Stored(
             key=folder.name,
-            size_bytes=size,
+            size_bytes=self.kept_size(folder.name) or _size(folder),
             used_at=self.used_at(folder.name),
             built_at=folder.stat().st_ctime,
         )

@@ -6,6 +6,8 @@ import hypothesis
 import pytest
 from django.db import connection
 
+# What it asserts is told as a test's own.
+pytest.register_assert_rewrite("tests.fixtures.waiting")
 pytest_plugins = [
     "tests.fixtures.engine",
     "tests.fixtures.mlflow",

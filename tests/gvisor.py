@@ -25,7 +25,11 @@ from tests.chaos.own_engine import (
 
 SECONDS = 900
 CANNOT = 3
-TESTS = ("tests/docker/hostile", "tests/docker/test_sandbox_check.py")
+TESTS = (
+    "tests/docker/hostile",
+    "tests/docker/test_sandbox_check.py",
+    "tests/docker/test_instant_start.py::test_many_scripts_cannot_tell_it_from_a_fresh_container",
+)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_user
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -30,6 +31,7 @@ from training.models import (
 )
 from training.services import environments
 from training.services.cancel import cancel
+from training.services.environment_needs import models_in, users_of
 from training.services.submit import Client, rerun
 from training.states import Status
 
@@ -282,16 +284,35 @@ class SandboxProofAdmin(ReadOnlyAdmin):
         return format_html_join("", "{} {}: {}, wanted {}, got {}<br>", rows) or "–"
 
 
+class EnvironmentsPage(ChangeList):
+    """Who needs each of them is asked for all of them at once."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = _with_needs(list(self.result_list))
+
+
+def _with_needs(shown: list[Any]) -> list[Any]:
+    """Each with `users` and `models`, for the columns of that name."""
+    users, models = users_of([one.key for one in shown]), models_in(shown)
+    for one in shown:
+        one.users, one.models = users[one.key], models[one.key]
+    return shown
+
+
 @admin.register(BuiltEnvironment)
 class BuiltEnvironmentAdmin(ReadOnlyAdmin):
-    list_display = ["key", "state", "packages", "size", "jobs", "last_used_at", "built_at", "asked"]
+    list_display = [
+        *("key", "state", "packages", "size", "jobs", "used_by", "models_in_it"),
+        *("last_used_at", "built_at", "asked"),
+    ]
     list_filter = ["state"]
     search_fields = ["key", "lock"]
     ordering = ["-created_at"]
     actions = ["rebuild", "delete_folders"]
     fieldsets = [
         (None, {"fields": ["key", "state", "asked", "error", "packages", "size"]}),
-        ("Needed by", {"fields": ["jobs", "models_in_it", "users"]}),
+        ("Needed by", {"fields": ["jobs", "models_in_it", "used_by"]}),
         ("Times (UTC)", {"fields": ["created_at", "built_at", "build_seconds", "last_used_at"]}),
         ("Lock", {"fields": ["pins"]}),
         ("Last build", {"fields": ["output"]}),
@@ -299,6 +320,13 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[BuiltEnvironment]:
         return super().get_queryset(request).defer("lock", "pylock", "build_log")
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return EnvironmentsPage
+
+    def get_object(self, *args: Any, **kwargs: Any) -> BuiltEnvironment | None:
+        found = super().get_object(*args, **kwargs)
+        return found and _with_needs([found])[0]
 
     def has_act_permission(self, request: HttpRequest) -> bool:
         return request.user.has_perm("training.change_builtenvironment")
@@ -313,15 +341,16 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
 
     @admin.display(description="Size", ordering="size_bytes")
     def size(self, environment: BuiltEnvironment) -> str:
-        return f"{environment.size_bytes / 1_000_000:.0f} MB"
+        size = f"{environment.size_bytes / 1_000_000:.0f} MB"
+        return size if environment.size_is_known else "–"
 
     @admin.display(description="Models made in it")
-    def models_in_it(self, environment: BuiltEnvironment) -> str:
-        return ", ".join(environment.needed_by) or "none"
+    def models_in_it(self, environment: Any) -> str:
+        return ", ".join(environment.models) or "none"
 
     @admin.display(description="In use by")
-    def users(self, environment: BuiltEnvironment) -> str:
-        return ", ".join(environments.in_use(environment.key)) or "nobody"
+    def used_by(self, environment: Any) -> str:
+        return ", ".join(environment.users) or "nobody"
 
     @admin.display(description="Packages")
     def pins(self, environment: BuiltEnvironment) -> SafeString:

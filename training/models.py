@@ -431,11 +431,12 @@ class BuiltEnvironment(models.Model):
     # Empty while no base image that is offered has its Python.
     python_version = models.CharField(max_length=10, blank=True, default="")
     packages = models.PositiveIntegerField(default=0)
+    # 0 when it is gone, and while nobody has counted.
     size_bytes = models.PositiveBigIntegerField(default=0)
     build_log = models.TextField(blank=True, default="")
     build_seconds = models.FloatField(null=True, blank=True)
     error = models.TextField(blank=True, default="")
-    # As the last look found them: jobs whose environment it is, and model versions made in it.
+    # Jobs whose environment it is; model versions made in it, as the last look found them.
     jobs = models.PositiveIntegerField(default=0)
     needed_by = models.JSONField(default=list, blank=True)
     asked = models.CharField(max_length=20, choices=Asked, blank=True, default="")
@@ -453,3 +454,7 @@ class BuiltEnvironment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} ({self.state})"
+
+    @property
+    def size_is_known(self) -> bool:
+        return self.size_bytes > 0 or self.state == self.State.GONE

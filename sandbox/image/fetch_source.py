@@ -41,7 +41,8 @@ class Needed:
 
 
 def fetch(wanted: dict[str, Any], folder: Path, *, wheels: Path, offline: bool) -> Needed:
-    """The file of that name, with the hash that the index tells. Raises NotFetched."""
+    """The file of that name, with the hash that the index tells; `needs` is what its build backend
+    asked for. Raises NotFetched."""
     files = index_pages.files_of(wanted["package"], wheels=wheels, offline=offline)
     found = next((file for file in files if file.name == wanted["file"]), None)
     if found is None:
@@ -57,11 +58,11 @@ def fetch(wanted: dict[str, Any], folder: Path, *, wheels: Path, offline: bool) 
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     if found.sha256 and digest != found.sha256:
         raise NotFetched(f"error: {wanted['file']} is not the file that the index tells of")
-    return Needed(_requirements(target))
+    return Needed(_plain((*_requirements(target), *wanted.get("needs", ()))))
 
 
 def _requirements(archive: Path) -> tuple[str, ...]:
-    """Of its `pyproject.toml`; only texts that begin with a name."""
+    """Of its `pyproject.toml`."""
     try:
         with tarfile.open(archive) as tar:
             project = _project_of(tar)
@@ -70,10 +71,14 @@ def _requirements(archive: Path) -> tuple[str, ...]:
         raise NotFetched("error: the source is no archive with a readable pyproject.toml") from None
     if not isinstance(asked, list | tuple):
         raise NotFetched("error: build-system.requires is no list")
-    texts = tuple(str(text) for text in asked)
+    return tuple(str(text) for text in asked)
+
+
+def _plain(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises NotFetched for what is no name with versions."""
     plain = all(re.match(r"[A-Za-z0-9]", text) and "@" not in text for text in texts)
     if not plain or len(texts) > REQUIREMENTS_MAX:
-        raise NotFetched("error: build-system.requires holds more than names and versions")
+        raise NotFetched("error: what it needs to be built is more than names and versions")
     return texts
 
 

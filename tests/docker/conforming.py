@@ -1,19 +1,12 @@
 """Small scripts that look at what a script can see of the Python that runs it."""
 
 SCRIPTS = {
-    "its module": (
-        '"""Words."""\n'
-        "x: int = 3\n"
-        "print(__name__, __file__, __spec__, __package__, __doc__, __annotations__)\n"
-        "print(type(__loader__).__name__, __loader__.path, __loader__.name, sorted(globals()))\n"
-        "import __main__, sys\n"
-        "print(__main__.x, sys.modules['__main__'] is __main__, vars(__main__) is globals())\n"
-    ),
-    "its paths": (
-        "import os, sys\n"
-        "print(sys.argv, sys.orig_argv, sys.path, os.getcwd(), sys.executable, sys.prefix)\n"
-        "print(sys.flags, sys.warnoptions, sys._xoptions, sys.dont_write_bytecode)\n"
-        "print('sitecustomize' in sys.modules, 'usercustomize' in sys.modules, sys.meta_path[:3])\n"
+    "the launcher is closed to it": (
+        "import os\n"
+        "for name in ('fd', 'mem', 'environ', 'cwd'):\n"
+        "    try:\n        print(os.listdir('/proc/1/fd') if name == 'fd' else"
+        " open(f'/proc/1/{name}', 'rb').read(1))\n"
+        "    except OSError as error:\n        print(name, error.errno)\n"
     ),
     "exit with a number": "import sys\nprint('x')\nsys.exit(3)\n",
     "exit with words": "import sys\nsys.exit('words')\n",
@@ -60,11 +53,6 @@ SCRIPTS = {
         "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
         "print('main is over')\n"
     ),
-    "fails in a thread": (
-        "import threading\n"
-        "def fails():\n    raise ValueError('in a thread')\n"
-        "t = threading.Thread(target=fails, name='mine')\nt.start()\nt.join()\n"
-    ),
     "processes": (
         "import multiprocessing, os\n"
         "class Given:\n    def __init__(self, x): self.x = x\n"
@@ -74,23 +62,41 @@ SCRIPTS = {
         "        with multiprocessing.get_context(way).Pool(2) as pool:\n"
         "            print(way, pool.map(work, [Given(1), Given(2)]))\n"
     ),
-    "pickles": (
-        "import pickle, copy\n"
-        "class A:\n    x = 1\n"
-        "print(pickle.dumps(A()), type(pickle.loads(pickle.dumps(A()))) is A, A.__module__)\n"
+    "it learns": (
+        "import numpy as np\n"
+        "from sklearn.ensemble import RandomForestClassifier\n"
+        "x = np.arange(80).reshape(40, 2)\ny = x[:, 0] > 40\n"
+        "model = RandomForestClassifier(n_estimators=8, n_jobs=2, random_state=0).fit(x, y)\n"
+        "from joblib import Parallel, delayed\n"
+        "print(model.predict_proba(x[:2]))\n"
+        "print(Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(3)))\n"
     ),
-    "input": (
-        "import os, sys\n"
-        "print(repr(sys.stdin.read()), sys.stdin.isatty(), os.readlink('/proc/self/fd/0'))\n"
-        "print(sys.stdin.encoding, sys.stdin.errors, sys.stdin.name)\n"
-        "input()\n"
+    "it tracks": (
+        "import mlflow, os\n"
+        "os.chdir('/scratch')\n"
+        "mlflow.set_tracking_uri('file:/scratch/runs')\n"
+        "with mlflow.start_run() as run:\n    mlflow.log_param('a', 1)\n"
+        "print(mlflow.get_run(run.info.run_id).data.params)\n"
+        "print(mlflow.get_run(run.info.run_id).data.tags['mlflow.source.name'])\n"
     ),
-    "output": (
+}
+
+# These go on to the next, in this order: the first tells of its module, the last ends it. One tells
+# whether a waiting Python ran them, which nothing else may.
+GO_ON = {
+    "its module": (
+        '"""Words."""\n'
+        "x: int = 3\n"
+        "print(__name__, __file__, __spec__, __package__, __doc__, __annotations__)\n"
+        "print(type(__loader__).__name__, __loader__.path, __loader__.name, sorted(globals()))\n"
+        "import __main__, sys\n"
+        "print(__main__.x, sys.modules['__main__'] is __main__, vars(__main__) is globals())\n"
+    ),
+    "its paths": (
         "import os, sys\n"
-        "for s in (sys.stdout, sys.stderr):\n"
-        "    print(s.encoding, s.errors, s.line_buffering, s.write_through, s.name, s.isatty())\n"
-        "print('a', end='')\nos.write(2, b'b')\nprint('c', file=sys.stderr)\n"
-        "os.write(1, b'\\xff\\n')\nprint('\\u20ac')\nprint(os.fstat(1) == os.fstat(2))\n"
+        "print(sys.argv, sys.orig_argv, sys.path, os.getcwd(), sys.executable, sys.prefix)\n"
+        "print(sys.flags, sys.warnoptions, sys._xoptions, sys.dont_write_bytecode)\n"
+        "print('sitecustomize' in sys.modules, 'usercustomize' in sys.modules, sys.meta_path[:3])\n"
     ),
     "signals": (
         "import signal\n"
@@ -111,12 +117,11 @@ SCRIPTS = {
         "print(sorted(p for p in os.listdir('/proc') if p.isdigit() and int(p) < 3))\n"
         "print(os.stat('/proc/self/fd').st_uid, os.sched_getaffinity(0))\n"
     ),
-    "the launcher is closed to it": (
-        "import os\n"
-        "for name in ('fd', 'mem', 'environ', 'cwd'):\n"
-        "    try:\n        print(os.listdir('/proc/1/fd') if name == 'fd' else"
-        " open(f'/proc/1/{name}', 'rb').read(1))\n"
-        "    except OSError as error:\n        print(name, error.errno)\n"
+    "threads": (
+        "import gc, sys, threading\n"
+        "print(threading.enumerate()[0].name, threading.active_count(), sys.getrecursionlimit())\n"
+        "print(threading.current_thread() is threading.main_thread(), sys.getswitchinterval())\n"
+        "print(gc.isenabled(), gc.get_threshold(), threading.stack_size(), sys.gettrace())\n"
     ),
     "the stack": (
         "import inspect, sys, traceback\n"
@@ -144,17 +149,16 @@ SCRIPTS = {
         "print(get(b'GIVEN'), get(b'MLOPS_WAITING_FD'), type(os.environ))\n"
         "os.system('echo $GIVEN')\n"
     ),
-    "threads": (
-        "import gc, sys, threading\n"
-        "print(threading.enumerate()[0].name, threading.active_count(), sys.getrecursionlimit())\n"
-        "print(threading.current_thread() is threading.main_thread(), sys.getswitchinterval())\n"
-        "print(gc.isenabled(), gc.get_threshold(), threading.stack_size(), sys.gettrace())\n"
-    ),
     "chance": (
         "import random\n"
         "import numpy\n"
         "random.seed(1)\nnumpy.random.seed(1)\n"
         "print(random.random(), numpy.random.rand(), numpy.random.get_state()[0])\n"
+    ),
+    "pickles": (
+        "import pickle, copy\n"
+        "class A:\n    x = 1\n"
+        "print(pickle.dumps(A()), type(pickle.loads(pickle.dumps(A()))) is A, A.__module__)\n"
     ),
     "a subprocess": (
         "import subprocess, sys\n"
@@ -182,24 +186,27 @@ SCRIPTS = {
         "print(inspect.getsource(f), inspect.getfile(f), f.__code__.co_filename)\n"
         "print(linecache.getline(__file__, 1))\n"
     ),
-    "it learns": (
-        "import numpy as np\n"
-        "from sklearn.ensemble import RandomForestClassifier\n"
-        "x = np.arange(80).reshape(40, 2)\ny = x[:, 0] > 40\n"
-        "model = RandomForestClassifier(n_estimators=8, n_jobs=2, random_state=0).fit(x, y)\n"
-        "from joblib import Parallel, delayed\n"
-        "print(model.predict_proba(x[:2]))\n"
-        "print(Parallel(n_jobs=2)(delayed(abs)(-i) for i in range(3)))\n"
+    "output": (
+        "import os, sys\n"
+        "for s in (sys.stdout, sys.stderr):\n"
+        "    print(s.encoding, s.errors, s.line_buffering, s.write_through, s.name, s.isatty())\n"
+        "print('a', end='')\nos.write(2, b'b')\nprint('c', file=sys.stderr)\n"
+        "os.write(1, b'\\xff\\n')\nprint('\\u20ac')\nprint(os.fstat(1) == os.fstat(2))\n"
     ),
-    "it tracks": (
-        "import mlflow, os\n"
-        "os.chdir('/scratch')\n"
-        "mlflow.set_tracking_uri('file:/scratch/runs')\n"
-        "with mlflow.start_run() as run:\n    mlflow.log_param('a', 1)\n"
-        "print(mlflow.get_run(run.info.run_id).data.params)\n"
-        "print(mlflow.get_run(run.info.run_id).data.tags['mlflow.source.name'])\n"
+    "fails in a thread": (
+        "import threading\n"
+        "def fails():\n    raise ValueError('in a thread')\n"
+        "t = threading.Thread(target=fails, name='mine')\nt.start()\nt.join()\n"
+    ),
+    "its imports": "import sys\nprint('imports are done:', 'pandas' in sys.modules)\n",
+    "input": (
+        "import os, sys\n"
+        "print(repr(sys.stdin.read()), sys.stdin.isatty(), os.readlink('/proc/self/fd/0'))\n"
+        "print(sys.stdin.encoding, sys.stdin.errors, sys.stdin.name)\n"
+        "input()\n"
     ),
 }
+TOGETHER = "".join(f"{source}print('--- so far: {name}')\n" for name, source in GO_ON.items())
 
 # What importing may leave behind, one line each, so that a difference names itself.
 LEFT_BY_IMPORTS = """\

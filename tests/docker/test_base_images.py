@@ -21,7 +21,8 @@ from sandbox.engine import Engine
 from sandbox.environments import EnvironmentStore
 from sandbox.images import ImageFailed, ImageInfo, ensure_runner_images, remove_runner_image
 from sandbox.network import Networks
-from tests.fixtures.engine import BUILD_SECONDS, JobRunner, said
+from tests.fixtures.engine import BUILD_SECONDS, COMPILER, OTHER_BASE, JobRunner, said
+from tests.fixtures.waiting import same_in_both
 
 CONFIGURATION = """\
 version: 0.1
@@ -102,12 +103,15 @@ class Maker:
         self.installation_id = f"test-{secrets.token_hex(3)}"
         self.told: list[str] = []
 
-    def __call__(self, *bases: str, days: float | None = None) -> Sequence[ImageInfo]:
+    def __call__(
+        self, *bases: str, packages: Sequence[str] = (), days: float | None = None
+    ) -> Sequence[ImageInfo]:
         self.told.clear()
         return ensure_runner_images(
             self._engine,
             installation_id=self.installation_id,
             bases=bases,
+            packages=packages,
             max_age=None if days is None else timedelta(days=days),
             report=self.told.append,
         )
@@ -190,7 +194,7 @@ def test_a_job_may_have_another_python_with_an_environment_of_its_own(
     made: Maker,
     tmp_path: Path,
 ):
-    _, other = made("", "debian-packages:trixie")
+    (other,) = made(OTHER_BASE, packages=COMPILER)
     assert other.python == "3.13"
     store = EnvironmentStore(
         root=ENVIRONMENTS,
@@ -219,5 +223,8 @@ def test_a_job_may_have_another_python_with_an_environment_of_its_own(
         engine.wait(container, timeout_seconds=60)
         assert "(3, 13) /env/lib/python3.13/" in said(engine, container)
         assert engine.api.inspect_container(container)["Image"] == other.id
+        # Nor is a waiting container of this Python another thing than a fresh one.
+        same_in_both(jobs, tmp_path, environment=built, platform=platform)
     finally:
-        engine.remove(container)
+        for container in jobs.made:
+            engine.remove(container)

@@ -3,92 +3,37 @@
 import contextlib
 import dataclasses
 import json
-import re
-import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.trial import wait_for
 from sandbox import seccomp
-from sandbox.container import RUNC, Limits, SandboxSpec
+from sandbox.container import Limits
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import Environment, EnvironmentStore
-from sandbox.order import Bounds, Order, hand_in
-from sandbox.output import began_at, printed_bytes
-from sandbox.spec import waiting_spec
+from sandbox.output import began_at
 from tests.docker.conforming import LEFT_BY_IMPORTS, SCRIPTS
-from tests.fixtures.engine import LOG_BYTES, JobRunner
-
-MEMORY_MB = 1024
-READY_SECONDS = 90
-END_SECONDS = 90
-VARIABLES = {
-    "GIVEN": "a value",
-    "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
-    "MLFLOW_TRACKING_PASSWORD": "a secret",
-}
-# Those of `waiting_path/sitecustomize.py`, in its order.
-IMPORTS = "import numpy, pandas, sklearn, mlflow, mlflow.sklearn\n"
-MADE_WITH = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:1", "OMP_NUM_THREADS": "1"}
-
-
-class Waiting:
-    """One waiting container, and the folder that its script goes to."""
-
-    def __init__(self, engine: Engine, spec: SandboxSpec, folder: Path) -> None:
-        self.engine = engine
-        self.spec = spec
-        self.folder = folder
-        self.id = engine.create(spec)
-        engine.start(self.id)
-
-    def until_ready(self) -> "Waiting":
-        def is_ready() -> bool:
-            return b"!ready" in self.engine.read_logs(self.id)
-
-        wait_for(is_ready, seconds=READY_SECONDS, what="the imports")
-        return self
-
-    def run(self, source: str, *, name: str = "script.py", seconds: float = 60, **variables: str):
-        """Exit code and output."""
-        self.hand_in(source, name=name, seconds=seconds, **variables)
-        return self.ended()
-
-    def hand_in(self, source: str, *, name: str = "script.py", seconds: float = 60, **variables):
-        (self.folder / name).write_text(source)
-        (self.folder / name).chmod(0o644)
-        bounds = Bounds(
-            path=f"/job/{name}",
-            seconds=seconds,
-            grace_seconds=2,
-            log_bytes=LOG_BYTES,
-            log_hard_bytes=1024 * LOG_BYTES,
-        )
-        order = Order({**MADE_WITH, **variables}, bounds=bounds)
-        began = hand_in(self.engine, self.id, order, timeout_seconds=60)
-        assert began is not None
-        return began.timestamp()
-
-    def ended(self) -> tuple[int, str]:
-        return _ended(self.engine, self.id)
-
-
-def _ended(engine: Engine, container_id: str) -> tuple[int, str]:
-    code = engine.wait(container_id, timeout_seconds=END_SECONDS)
-    return code, printed_bytes([engine.read_logs(container_id)]).decode(errors="replace")
+from tests.fixtures.engine import JobRunner
+from tests.fixtures.waiting import (
+    IMPORTS,
+    MEMORY_MB,
+    VARIABLES,
+    Waiting,
+    alike,
+    run_plainly,
+    same_in_both,
+    waiting_in,
+)
 
 
 class Pool:
-    """Makes them ahead, two at a time, and removes all of them at the end."""
+    """Makes them ahead, two at a time."""
 
-    def __init__(self, engine: Engine, make) -> None:
-        self._engine = engine
+    def __init__(self, make: Callable[[], Waiting]) -> None:
         self._make = make
         self._ahead: list[Waiting] = []
-        self.made: list[Waiting] = []
 
     def take(self) -> Waiting:
         self.fill()
@@ -99,7 +44,6 @@ class Pool:
     def fill(self) -> None:
         while len(self._ahead) < 2:
             self._ahead.append(self._make())
-            self.made.append(self._ahead[-1])
 
 
 @pytest.fixture(scope="module")
@@ -117,72 +61,59 @@ def pool(
     learning_environment,
     tmp_path_factory,
 ) -> Iterator[Pool]:
-    def make() -> Waiting:
-        folder = tmp_path_factory.mktemp("waiting")
-        for name in ("job", "data"):
-            (folder / name).mkdir()
-        for each in (folder, folder / "job", folder / "data"):
-            each.chmod(0o755)
-        spec = waiting_spec(
-            name=f"mlops-{installation_id}-waiting-{secrets.token_hex(4)}",
-            image=runner_image,
-            script_folder=folder / "job",
-            environment_folder=learning_environment.path,
-            platform_folder=environments.platform_folder(),
-            data_folder=folder / "data",
-            variables=MADE_WITH,
-            network=networks.jobs,
-            resolvers=(),
-            limits=Limits(memory_mb=MEMORY_MB, cpus=1.0, pids=64, scratch_mb=32),
-            runtime=RUNC,
-            seconds_max=120,
-            log_bytes=LOG_BYTES,
-            labels={"mlops.installation": installation_id},
-        )
-        return Waiting(engine, spec, folder / "job")
+    jobs = JobRunner(engine, runner_image, networks, installation_id)
 
-    found = Pool(engine, make)
-    yield found
-    for waiting in found.made:
-        engine.remove(waiting.id)
+    def make() -> Waiting:
+        return waiting_in(
+            jobs,
+            tmp_path_factory.mktemp("waiting"),
+            environment=learning_environment,
+            platform=environments.platform_folder(),
+        )
+
+    yield Pool(make)
+    for container in jobs.made:
+        engine.remove(container)
 
 
 @pytest.fixture
 def plainly(jobs: JobRunner, learning_environment, environments, tmp_path):
     """Runs a script in a container of its own: exit code and output."""
 
-    def run(source: str, **variables: str) -> tuple[int, str]:
-        spec = jobs.spec(
+    def run(source: str) -> tuple[int, str]:
+        return run_plainly(
+            jobs,
             tmp_path,
             source,
             environment=learning_environment,
             platform=environments.platform_folder(),
-            memory_mb=MEMORY_MB,
-            variables={**MADE_WITH, **variables},
         )
-        container = jobs.start(spec)
-        return _ended(jobs.engine, container)
 
     return run
 
 
-def alike(ended: tuple[int, str]) -> tuple[int, str]:
-    """Without what differs between any two processes."""
-    code, output = ended
-    output = re.sub(r"0x[0-9a-f]+", "0x", output)
-    return code, re.sub(r"(thread|started|stopped) \d+", "thread", output)
+def test_many_scripts_cannot_tell_it_from_a_fresh_container(
+    runtime: str, jobs: JobRunner, learning_environment, environments, tmp_path
+):
+    jobs.runtime = runtime
+    same_in_both(
+        jobs,
+        tmp_path,
+        environment=learning_environment,
+        platform=environments.platform_folder(),
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_cannot_tell_it_from_a_fresh_container(name, pool: Pool, plainly):
-    fresh = alike(plainly(SCRIPTS[name], **VARIABLES))
+    fresh = alike(plainly(SCRIPTS[name]))
     assert alike(pool.take().run(SCRIPTS[name], **VARIABLES)) == fresh
 
 
 def test_all_that_differs_is_what_the_same_imports_leave_in_a_fresh_python(pool: Pool, plainly):
     code, waited = pool.take().run(LEFT_BY_IMPORTS, **VARIABLES)
     assert code == 0, waited
-    fresh = plainly(IMPORTS + LEFT_BY_IMPORTS, **VARIABLES)
+    fresh = plainly(IMPORTS + LEFT_BY_IMPORTS)
     assert alike((code, waited))[1].splitlines() == alike(fresh)[1].splitlines()
 
 

@@ -1,5 +1,6 @@
 """Where packages come from: indexes with a login, a proxy, own certificates, folders, sources."""
 
+import dataclasses
 import json
 import os
 import secrets
@@ -15,13 +16,21 @@ from sandbox.build_rules import BuildRules
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
 from sandbox.image.lock_file import pins_in
-from sandbox.images import ensure_runner_image, remove_runner_image
+from sandbox.images import ensure_runner_image, ensure_runner_images, remove_runner_image
 from sandbox.network import Networks
-from tests.fixtures.engine import MLFLOW_PORT, JobRunner, said
-from tests.fixtures.package_server import BASELINE, PackageServer, a_source, baseline_folder
+from tests.fixtures.engine import COMPILER, MLFLOW_PORT, OTHER_BASE, JobRunner, said
+from tests.fixtures.package_server import (
+    BASELINE,
+    PackageServer,
+    a_source,
+    a_wheel,
+    baseline_folder,
+)
 
 SECRET, PROXY_SECRET = "topsecret-4711", "proxysecret-4711"
 LOGIN = f"reader:{SECRET}"
+# Nobody but the proxy knows where that is.
+INDEX_NAME = "index.invalid"
 # A build backend is code that runs before anybody looked at it; this one tries what it can.
 HOSTILE = """
 import io, json, os, socket, zipfile
@@ -114,7 +123,7 @@ def test_packages_come_from_private_extra_and_proxied_indexes_and_no_job_sees_a_
     place = f"{server.host}:{server.port}"
     store = a_store(
         index=f"http://{LOGIN}@{place}/private/simple",
-        extra_indexes=(f"http://{place}/extra/simple", "http://index.invalid/proxied/simple"),
+        extra_indexes=(f"http://{place}/extra/simple", f"http://{INDEX_NAME}/proxied/simple"),
         proxies={
             "HTTP_PROXY": f"http://walker:{PROXY_SECRET}@{place}",
             "NO_PROXY": server.host,
@@ -124,7 +133,7 @@ def test_packages_come_from_private_extra_and_proxied_indexes_and_no_job_sees_a_
     built = store.build(["ours-private", "ours-extra", "ours-proxied"], output=output.extend)
     expected = {"ours-private": "1.0", "ours-extra": "1.0", "ours-proxied": "1.0"}
     assert _pins(built) == {**BASELINE, **expected}
-    proxied = [asked for asked in server.asked if asked.host == "index.invalid"]
+    proxied = [asked for asked in server.asked if asked.host == INDEX_NAME]
     assert {asked.proxy_login for asked in proxied} == {f"walker:{PROXY_SECRET}"}
     assert LOGIN not in {asked.login for asked in proxied}
 
@@ -162,26 +171,57 @@ def test_an_index_that_does_not_let_us_in_or_lacks_a_package_is_told_in_words(
     assert SECRET not in failed.value.detail
 
 
-def test_a_company_authority_is_trusted_in_build_containers(
-    engine: Engine, networks: Networks, a_store: StoreMaker, monkeypatch, tmp_path: Path
-):
+@pytest.fixture
+def trusting(
+    engine: Engine, networks: Networks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[tuple[str, ssl.SSLContext]]:
+    """A runner image that trusts an authority of our own, and the side of a server of it."""
     authority, tls = _authority(tmp_path, networks.jobs_gateway)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    own = f"test-{secrets.token_hex(3)}"
+    yield ensure_runner_image(engine, installation_id=own, report=print).tag, tls
+    remove_runner_image(engine, own)
+
+
+def test_a_company_authority_is_trusted_in_build_containers_also_through_a_proxy_that_tunnels(
+    networks: Networks, a_store: StoreMaker, trusting: tuple[str, ssl.SSLContext]
+):
+    image, tls = trusting
     with PackageServer(networks.jobs_gateway, MLFLOW_PORT, tls=tls) as server:
-        for name, version in BASELINE.items():
-            server.add("open", name, version)
+        _add_all(server)
         index = f"https://{server.host}:{server.port}/open/simple"
         with pytest.raises(EnvironmentFailed) as failed:
             a_store(index=index).resolve([], output=silent)
         assert failed.value.reason == "package_index_unreachable"
-
-        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        own = f"test-{secrets.token_hex(3)}"
-        try:
-            image = ensure_runner_image(engine, installation_id=own, report=print).tag
-            found = a_store(image=image, index=index).resolve([], output=silent)
-        finally:
-            remove_runner_image(engine, own)
+        found = a_store(image=image, index=index).resolve([], output=silent)
     assert len(found.pins) == len(BASELINE)
+
+    with PackageServer("127.0.0.1", 0, tls=tls) as server:
+        _add_all(server)
+        tunnels = {f"{INDEX_NAME}:443": (server.host, server.port)}
+        walker = f"walker:{PROXY_SECRET}"
+        proxy = PackageServer(networks.jobs_gateway, MLFLOW_PORT, login=walker, tunnels=tunnels)
+        with proxy:
+            store = a_store(
+                image=image,
+                index=f"https://{INDEX_NAME}/open/simple",
+                proxies={"HTTPS_PROXY": f"http://{walker}@{proxy.host}:{proxy.port}"},
+            )
+            built = store.build(["ours-tunnelled"], output=silent)
+            with pytest.raises(EnvironmentFailed) as failed:
+                store.resolve(["ours-tunnelled==7"], output=silent)
+    assert _pins(built) == {**BASELINE, "ours-tunnelled": "1.0"}
+    # Our own question goes the same way as those of uv.
+    assert failed.value.hint == "For Python 3.11 ours-tunnelled comes in 1.0."
+    assert {(asked.host, asked.path) for asked in proxy.asked} == {(f"{INDEX_NAME}:443", "")}
+    assert walker in {asked.proxy_login for asked in proxy.asked}
+    assert "" in {asked.host for asked in server.asked}
+
+
+def _add_all(server: PackageServer) -> None:
+    server.add("open", "ours-tunnelled")
+    for name, version in BASELINE.items():
+        server.add("open", name, version)
 
 
 def _authority(folder: Path, address: str) -> tuple[Path, ssl.SSLContext]:
@@ -189,7 +229,7 @@ def _authority(folder: Path, address: str) -> tuple[Path, ssl.SSLContext]:
     for command in (
         "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem",
         f"req -newkey rsa:2048 -nodes -subj /CN={address} -keyout one.key -out one.csr "
-        f"-addext subjectAltName=IP:{address}",
+        f"-addext subjectAltName=IP:{address},DNS:{INDEX_NAME}",
         "x509 -req -in one.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out one.pem",
     ):
         subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
@@ -220,7 +260,7 @@ def test_a_source_is_built_apart_and_reaches_nothing_but_its_own_environment(
     assert _pins(built) == {**BASELINE, "hostile-4711": "1.0"}
     assert _told(built) == {
         "secrets": [],
-        "store": ["out", "source.tar.gz"],
+        "store": ["needs.json", "out", "scratch", "source.tar.gz"],
         "wheels": "FileNotFoundError",
         "network": "OSError",
         "cache": "FileNotFoundError",
@@ -237,8 +277,88 @@ def test_a_source_is_built_apart_and_reaches_nothing_but_its_own_environment(
     # Its wheel is nowhere else, and is kept: a model can get the same again.
     shutil.rmtree(built.path)
     restored = store.restore(built.key, output=silent)
-    assert restored == built
+    assert dataclasses.replace(restored, size_bytes=built.size_bytes) == built
     assert _told(restored)["secrets"] == []
+
+
+# It asks for a package in the words of its own backend, and compiles against this Python.
+COMPILED = """
+import os, subprocess, sysconfig, zipfile
+
+def get_requires_for_build_wheel(config_settings=None):
+    return ["ours-builder>=1"]
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    import ours_builder
+    with open("ours.c") as source:
+        text = source.read().replace("ANSWER", str(ours_builder.ANSWER))
+    with open("ours.c", "w") as source:
+        source.write(text)
+    include = sysconfig.get_path("include")
+    library = "ours" + sysconfig.get_config_var("EXT_SUFFIX")
+    subprocess.run(["gcc", "-shared", "-fPIC", f"-I{include}", "-o", library, "ours.c"], check=True)
+    name = "ours_compiled-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
+        about = "ours_compiled-1.0.dist-info"
+        wheel.write(library)
+        wheel.writestr(f"{about}/METADATA",
+            "Metadata-Version: 2.1\\nName: ours-compiled\\nVersion: 1.0\\n")
+        wheel.writestr(f"{about}/WHEEL",
+            "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(f"{about}/RECORD", "")
+    return name
+"""
+C = """\
+#include <Python.h>
+static struct PyModuleDef about = {PyModuleDef_HEAD_INIT, "ours", NULL, -1, NULL};
+PyMODINIT_FUNC PyInit_ours(void) {
+    PyObject *module = PyModule_Create(&about);
+    PyModule_AddIntConstant(module, "answer", ANSWER);
+    return module;
+}
+"""
+
+
+def test_a_source_with_c_is_built_where_the_operator_named_a_compiler(
+    a_store: StoreMaker, engine: Engine, networks: Networks, installation_id: str, tmp_path: Path
+):
+    files = {"setup.py": COMPILED, "pyproject.toml": PROJECT, "ours.c": C}
+    for name, content in (a_source("ours_compiled", "1.0", files), a_wheel("ours-builder")):
+        (tmp_path / name).write_bytes(content)
+    rules = {"wheels": tmp_path, "offline": True, "allow_sources": True}
+    output = bytearray()
+    with pytest.raises(EnvironmentFailed) as failed:
+        a_store(**rules).build(["ours-compiled"], output=output.extend)
+    assert failed.value.reason == "environment_build_failed"
+    assert failed.value.detail == (
+        "ours_compiled-1.0.tar.gz cannot be built here: it needs gcc, which the base image lacks."
+    )
+    assert "MLOPS_BASE_IMAGE_PACKAGES" in failed.value.hint
+    assert b"To be built it needs ours-builder>=1" in output
+    with pytest.raises(EnvironmentFailed) as failed:
+        a_store(**rules, denied=frozenset({"ours-builder"})).build(["ours-compiled"], output=silent)
+    assert failed.value.reason == "requirements_denied"
+
+    own = f"test-{secrets.token_hex(3)}"
+    try:
+        (image,) = ensure_runner_images(
+            engine,
+            installation_id=own,
+            bases=[OTHER_BASE],
+            packages=COMPILER,
+            max_age=None,
+            report=print,
+        )
+        built = a_store(image=image.tag, **rules).build(["ours-compiled"], output=silent)
+        script = "import ours; print(ours.answer, ours.__file__)"
+        others = JobRunner(engine, image.tag, networks, installation_id)
+        container = others.start(
+            others.spec(tmp_path, script, environment=built, platform=tmp_path)
+        )
+        engine.wait(container, timeout_seconds=60)
+        assert said(engine, container).startswith("42 /env/lib/python3.13/")
+    finally:
+        remove_runner_image(engine, own)
 
 
 def _module(environment: Environment, name: str) -> Path:

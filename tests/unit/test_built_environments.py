@@ -21,7 +21,7 @@ from registry.mlflow_client import RegistryUnavailable
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentInUse, Stored
 from sandbox.store_folders import StoreFolders
 from training.models import Attempt, BuiltEnvironment, Job
-from training.services import environments
+from training.services import environment_house, environments
 
 PATH = "/mlops/environments"
 LOCK = "six==1.17.0 \\\n    --hash=sha256:aa\n"
@@ -78,7 +78,11 @@ class FakeStore:
             raise self.failure
         output(b"Compiling\n")
         self.built.append(key)
-        return Environment(key=str(key), path=Path("/nowhere"), lock=LOCK, pylock="p")
+        return an_environment(str(key))
+
+
+def an_environment(key: str) -> Environment:
+    return Environment(key=key, path=Path("/nowhere"), lock=LOCK, pylock="p", size_bytes=7 * MB)
 
 
 class Models:
@@ -146,7 +150,7 @@ def test_what_the_store_has_gets_a_row_and_what_it_lost_says_so(store: FakeStore
     store.add("known", megabytes=3)
     a_row("lost")
     a_job("lost")
-    environments.keep_house(Models())
+    environment_house.keep_house(Models())
     row = BuiltEnvironment.objects.get(pk="known")
     assert (row.size_bytes, row.packages, row.state) == (3 * MB, 1, "ready")
     assert state_of("lost") == "gone"
@@ -156,15 +160,38 @@ def test_a_row_tells_its_jobs_and_the_models_that_were_made_in_it(store: FakeSto
     store.add("a")
     job = a_job("a", version="3")
     a_job("a")
-    environments.keep_house(Models(str(job.pk), "not-a-job", str(uuid.uuid4())))
+    environment_house.keep_house(Models(str(job.pk), "not-a-job", str(uuid.uuid4())))
     row = BuiltEnvironment.objects.get(pk="a")
     assert (row.jobs, row.needed_by) == (2, ["model churn version 3"])
 
 
 def test_a_row_goes_when_its_folder_is_gone_and_nobody_names_it(store: FakeStore):
     a_row("lost")
-    environments.keep_house(Models())
+    environment_house.keep_house(Models())
     assert not BuiltEnvironment.objects.exists()
+
+
+def test_what_was_built_a_moment_ago_tells_its_size_and_who_needs_it(api: Client, store: FakeStore):
+    environments.note_built(an_environment("a"), build_log="", seconds=1.0)
+    a_job("a", version="3")
+    job = running_in("a")
+    row = api.get(PATH).json()["environments"][0]
+    assert (row["size_mb"], row["needed_by"]) == (7.0, ["model churn version 3"])
+    assert row["in_use_by"] == [f"job {job.pk}"]
+    assert api.get(f"{PATH}/a").json()["in_use_by"] == row["in_use_by"]
+
+
+def test_what_is_back_on_the_disk_has_its_size_again(api: Client, store: FakeStore):
+    a_row("a", state="gone")
+    assert api.get(f"{PATH}/a").json()["size_mb"] == 0
+    environments.note_used(an_environment("a"), new_jobs=1)
+    row = api.get(f"{PATH}/a").json()
+    assert (row["state"], row["size_mb"], row["jobs"]) == ("ready", 7.0, 1)
+
+
+def test_a_size_that_nobody_counted_is_null(api: Client, db: Any):
+    a_row("a")
+    assert api.get(PATH).json()["environments"][0]["size_mb"] is None
 
 
 # -- the budget ------------------------------------------------------------------------------------
@@ -186,7 +213,7 @@ def test_the_least_recently_used_go_until_the_low_mark_and_never_one_that_is_nee
         changed_at=now,
     )
     job = a_job("model", version="1")
-    environments.keep_house(Models(str(job.pk)))
+    environment_house.keep_house(Models(str(job.pk)))
     assert set(store.there) == {"running", "served", "model", "mounted"}
     assert store.pruned == 1
 
@@ -201,7 +228,7 @@ def test_a_model_that_no_job_made_keeps_the_environment_that_serves_it_while_it_
         a_stopped = {"status": "stopped", "environment_key": name}
         times = {"created_at": now, "changed_at": now}
         ModelServer.objects.create(model_name=name, version="1", **a_stopped, **times)
-    environments.keep_house(Models(versions=[("by-hand", "1"), ("deleted", "2")]))
+    environment_house.keep_house(Models(versions=[("by-hand", "1"), ("deleted", "2")]))
     assert set(store.there) == {"by-hand"}
     assert BuiltEnvironment.objects.get(pk="by-hand").needed_by == ["model by-hand version 1"]
 
@@ -222,7 +249,7 @@ def test_the_cache_goes_before_any_environment(store: FakeStore, settings: Any):
     settings.ENVIRONMENTS_MAX_MB = 50
     store.add("a", megabytes=40)
     store.cache = 20 * MB
-    environments.keep_house(Models())
+    environment_house.keep_house(Models())
     assert (set(store.there), store.pruned) == ({"a"}, 1)
 
 
@@ -231,7 +258,7 @@ def test_nothing_goes_while_nobody_can_say_what_models_need(store: FakeStore, se
     store.add("a", megabytes=40)
     models = Models()
     models.away = True
-    environments.keep_house(models)
+    environment_house.keep_house(models)
     assert set(store.there) == {"a"}
 
 
@@ -430,14 +457,26 @@ def test_a_jobs_lock_can_be_had_as_a_pylock_file(api: Client):
 def test_sets_are_built_ahead_only_while_no_job_waits_for_a_build(store: FakeStore, settings: Any):
     settings.PRELOADED_ENVIRONMENTS = [["scikit-learn"]]
     job = a_job("", status="queued")
-    assert environments.preload() is False
+    assert environment_house.preload() is False
     assert store.built == []
     Job.objects.filter(pk=job.pk).update(status="completed", completed_at=timezone.now())
-    assert environments.preload() is True
+    assert environment_house.preload() is True
     assert store.built == [("scikit-learn",)]
     settings.PRELOADED_ENVIRONMENTS = []
-    environments.preload()
+    environment_house.preload()
     assert len(store.built) == 1
+
+
+def test_sets_are_built_ahead_for_every_python_that_is_offered(
+    store: FakeStore, settings: Any, monkeypatch: pytest.MonkeyPatch
+):
+    settings.PYTHON_IMAGES = {"3.11": "usual", "3.13": "other"}
+    settings.PRELOADED_ENVIRONMENTS = [["scikit-learn"]]
+    asked: list[str] = []
+    found = environment_house.engine_room
+    monkeypatch.setattr(found, "environments", lambda image: asked.append(image) or store)
+    assert environment_house.preload() is True
+    assert (asked, len(store.built)) == (["usual", "other"], 2)
 
 
 @pytest.mark.django_db
@@ -460,7 +499,7 @@ def test_what_was_put_off_is_begun_again_as_soon_as_no_job_waits(settings: Any, 
 def test_a_set_that_cannot_be_built_ahead_is_nobodys_failure(store: FakeStore, settings: Any):
     settings.PRELOADED_ENVIRONMENTS = [["no-such"]]
     store.failure = EnvironmentFailed(reason="x", detail="d", hint="h")
-    environments.preload()
+    environment_house.preload()
     assert not BuiltEnvironment.objects.exists()
 
 
@@ -483,6 +522,11 @@ def test_an_operator_sees_packages_and_build_and_asks_through_the_same_services(
     operator = console("view_builtenvironment", "change_builtenvironment")
     a_row("free", build_log="Compiling <everything>")
     a_row("needed", needed_by=["model churn version 3"])
+    a_job("free", version="4")
+    listed = operator.get(reverse(CONSOLE)).content
+    assert b"model churn version 3" in listed
+    assert b"model churn version 4" in listed
+    Job.objects.all().delete()
     page = operator.get(reverse("admin:training_builtenvironment_change", args=["free"]))
     assert b"six==1.17.0" in page.content
     assert b"Compiling &lt;everything&gt;" in page.content

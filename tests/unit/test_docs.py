@@ -35,5 +35,5 @@ def test_every_setting_has_a_line_in_the_table_and_every_line_a_setting():
     read = {name for path in readers for name in VARIABLE.findall(path.read_text())}
     assert read - PRIVATE - told == set()
     elsewhere = {"MLOPS_BIND", "MLOPS_BUILD_NO_PROXY"}
-    elsewhere |= {"MLOPS_BASE_IMAGES", "MLOPS_BASE_MAX_AGE_DAYS"}
+    elsewhere |= {"MLOPS_BASE_IMAGES", "MLOPS_BASE_IMAGE_PACKAGES", "MLOPS_BASE_MAX_AGE_DAYS"}
     assert told - read - elsewhere == set()

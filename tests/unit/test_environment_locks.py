@@ -7,6 +7,7 @@ import pytest
 
 from sandbox import environment_failures
 from sandbox.build_rules import BuildRules, InvalidSetting, rules_from
+from sandbox.build_steps import NEEDS_MORE
 from sandbox.environment_failures import EnvironmentFailed, failure_of
 from sandbox.image.lock_file import NoHash, pins_in, read
 from training.api.requirements_check import requirement_problem
@@ -91,6 +92,7 @@ def test_the_codes_of_the_build_container_are_known_outside():
         environment_failures.NO_HASH,
     )
     assert f"TOO_LARGE, DENIED, NO_HASH = {', '.join(map(str, codes))}\n" in text
+    assert f"NEEDS_MORE = 8, {NEEDS_MORE}\n" in (IMAGE / "build_wheel.py").read_text()
 
 
 # -- refusals --------------------------------------------------------------------------------------

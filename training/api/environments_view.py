@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from training.api.queries import (
 )
 from training.models import BuiltEnvironment
 from training.services import environments
+from training.services.environment_needs import models_in, users_of
 
 PATH = "/mlops/environments"
 PARAMETERS = ("state", "limit", "cursor")
@@ -44,6 +46,7 @@ ROW_EXAMPLE = {
     "build_seconds": 7.1,
     "last_used_at": "2025-10-23T10:00:00Z",
     "jobs": 12,
+    "in_use_by": ["job 8f14e45f-ceea-467f-9575-5d2b1a3f5c7e"],
     "needed_by": ["model churn_predictor version 3"],
     "asked": None,
     "error": None,
@@ -55,8 +58,8 @@ DETAIL_EXAMPLE = {
     "pylock_toml": PYLOCK_EXAMPLE,
     "build_log": "Resolving 1 requirement\nInstalling 38 packages\nCompiling\n",
 }
-REBUILD_EXAMPLE = {**ROW_EXAMPLE, "asked": "rebuild", "needed_by": []}
-DELETE_EXAMPLE = {**ROW_EXAMPLE, "asked": "delete", "needed_by": []}
+REBUILD_EXAMPLE = {**ROW_EXAMPLE, "asked": "rebuild", "in_use_by": []}
+DELETE_EXAMPLE = {**ROW_EXAMPLE, "asked": "delete", "in_use_by": [], "needed_by": []}
 UNKNOWN_EXAMPLE = {
     "type": "about:blank",
     "title": "Not Found",
@@ -91,7 +94,11 @@ class EnvironmentSerializer(serializers.Serializer):
     )
     packages = serializers.IntegerField(help_text="How many packages are in it.")
     size_mb = serializers.FloatField(
-        help_text="On the disk, in 10⁶ bytes. Files that several environments share count in each."
+        allow_null=True,
+        help_text=(
+            "On the disk, in 10⁶ bytes. Files that several environments share count in each. Null "
+            "while nobody has counted, as during its build; 0 when it is gone."
+        ),
     )
     created_at = serializers.DateTimeField(help_text="When it was built first.")
     built_at = serializers.DateTimeField(allow_null=True, help_text="When it was built last.")
@@ -101,9 +108,17 @@ class EnvironmentSerializer(serializers.Serializer):
     last_used_at = serializers.DateTimeField(
         allow_null=True, help_text="When a job or a server last asked for it."
     )
-    jobs = serializers.IntegerField(help_text="Jobs that ran in it, as counted some minutes ago.")
+    jobs = serializers.IntegerField(help_text="Jobs that began in it.")
+    in_use_by = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="Jobs that run in it and model servers that have it, now.",
+    )
     needed_by = serializers.ListField(
-        child=serializers.CharField(), help_text="Registered model versions that were made in it."
+        child=serializers.CharField(),
+        help_text=(
+            "Registered model versions that were made in it, from the moment a job registers one. "
+            "What was deleted, or registered by hand, shows some minutes later."
+        ),
     )
     asked = serializers.ChoiceField(
         choices=BuiltEnvironment.Asked.choices,
@@ -184,7 +199,7 @@ class EnvironmentListView(APIView):
             following["cursor"] = _cursor_of(shown[-1])
             path = f"{PATH}?{following.urlencode()}"
         headers = {"Link": f'<{path}>; rel="next"'} if path else {}
-        document = {"environments": [_row(one) for one in shown], "next": path}
+        document = {"environments": _rows(shown), "next": path}
         return Response(document, headers=headers)
 
 
@@ -226,7 +241,7 @@ class BuiltEnvironmentView(APIView):
         ],
     )
     def delete(self, request: Request, key: str) -> Response:
-        return Response(_row(environments.ask_delete(key)), status=202)
+        return Response(_rows([environments.ask_delete(key)])[0], status=202)
 
 
 class RebuildView(APIView):
@@ -251,22 +266,29 @@ class RebuildView(APIView):
         ],
     )
     def post(self, request: Request, key: str) -> Response:
-        return Response(_row(environments.ask_rebuild(key)), status=202)
+        return Response(_rows([environments.ask_rebuild(key)])[0], status=202)
 
 
-def _row(one: BuiltEnvironment) -> dict[str, Any]:
+def _rows(shown: Sequence[BuiltEnvironment]) -> list[dict[str, Any]]:
+    """With who needs each of them, asked for all of them at once."""
+    users, models = users_of([one.key for one in shown]), models_in(shown)
+    return [_row(one, users[one.key], models[one.key]) for one in shown]
+
+
+def _row(one: BuiltEnvironment, users: Sequence[str], models: Sequence[str]) -> dict[str, Any]:
     return {
         "key": one.key,
         "state": one.state,
         "python_version": one.python_version or None,
         "packages": one.packages,
-        "size_mb": round(one.size_bytes / MB, 1),
+        "size_mb": round(one.size_bytes / MB, 1) if one.size_is_known else None,
         "created_at": one.created_at,
         "built_at": one.built_at,
         "build_seconds": one.build_seconds,
         "last_used_at": one.last_used_at,
         "jobs": one.jobs,
-        "needed_by": one.needed_by,
+        "in_use_by": users,
+        "needed_by": models,
         "asked": one.asked or None,
         "error": one.error or None,
     }
@@ -274,7 +296,7 @@ def _row(one: BuiltEnvironment) -> dict[str, Any]:
 
 def _detail(one: BuiltEnvironment) -> dict[str, Any]:
     return {
-        **_row(one),
+        **_rows([one])[0],
         "pins": pins_in(one.lock),
         "requirements_txt": one.lock,
         "pylock_toml": one.pylock,

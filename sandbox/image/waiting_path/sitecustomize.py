@@ -27,8 +27,12 @@ from typing import Any
 
 FD_VARIABLE = "MLOPS_WAITING_FD"
 MODULES = ("numpy", "pandas", "sklearn", "mlflow", "mlflow.sklearn")
-# How far the configuration is searched; it lies in the midst of a larger structure.
-CONFIG_WORDS = 64
+# What is searched of the state: the configuration begins at 1 kB in Python 3.11, at 8 kB in 3.13.
+STATE_BYTES = 256 * 1024
+# A Python that has imported nothing yet has a few MB.
+SEARCHED_BYTES = 64 * 1024 * 1024
+POINTER_BYTES = ctypes.sizeof(ctypes.c_void_p)
+NO_OTHER_WAY = bytes(2 * POINTER_BYTES)
 WIDE_BYTES = 4
 
 
@@ -54,8 +58,10 @@ class _Watched(os._Environ):
 class FileName:
     """The name of the file to run, in the interpreter's configuration, where it is replaced.
 
-    `PyConfig` is a public structure of pointers and numbers. A pointer is followed only into memory
-    that can be written, and only one that leads to the very name that was given is used.
+    The configuration is a part of the interpreter's state, at another place in each Python. It has
+    three pointers in a row, to a command, a module and a file's name, of which one is set. So the
+    very name that was given is looked for in the memory that can be written, and is used where the
+    state has such a row that leads to it, and only one. Nothing else is followed.
     """
 
     def __init__(self, name: str) -> None:
@@ -72,16 +78,37 @@ class FileName:
 def _address_of(name: str) -> int:
     api = ctypes.PyDLL(None)
     api.PyInterpreterState_Get.restype = ctypes.c_void_p
-    api._PyInterpreterState_GetConfig.restype = ctypes.c_void_p
-    api._PyInterpreterState_GetConfig.argtypes = [ctypes.c_void_p]
-    config = api._PyInterpreterState_GetConfig(api.PyInterpreterState_Get())
-    words = (ctypes.c_size_t * CONFIG_WORDS).from_address(config)
-    wanted, writable = _wide(f"{name}\0"), list(_writable_memory())
-    for address in words:
-        inside = any(low <= address <= high - len(wanted) for low, high in writable)
-        if inside and ctypes.string_at(address, len(wanted)) == wanted:
-            return int(address)
-    raise NotFit("the file's name is not where it is looked for")
+    state, memory = api.PyInterpreterState_Get(), list(_writable_memory())
+    held = ctypes.string_at(state, min(STATE_BYTES, _end_of_memory_at(state, memory) - state))
+    places = _places_of(_wide(f"{name}\0"), memory)
+    found = [address for address in places if NO_OTHER_WAY + _pointer(address) in held]
+    if len(found) != 1:
+        raise NotFit("the file's name is not where it is looked for")
+    return found[0]
+
+
+def _pointer(address: int) -> bytes:
+    return address.to_bytes(POINTER_BYTES, sys.byteorder)
+
+
+def _places_of(wanted: bytes, memory: list[tuple[int, int]]) -> Iterator[int]:
+    for low, high in memory:
+        if high - low > SEARCHED_BYTES:
+            continue
+        data = ctypes.string_at(low, high - low)
+        place = data.find(wanted)
+        while place >= 0:
+            yield low + place
+            place = data.find(wanted, place + 1)
+
+
+def _end_of_memory_at(address: int, memory: list[tuple[int, int]]) -> int:
+    """Of what can be read from there on without a gap; the address itself where nothing can."""
+    end = address
+    for low, high in sorted(memory):
+        if low <= end < high:
+            end = high
+    return end
 
 
 def _wide(text: str) -> bytes:

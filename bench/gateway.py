@@ -57,6 +57,7 @@ async def stand_in(scope: Any, receive: Any, send: Any) -> None:
         continue
     content = SAID if scope["path"] == "/predict" else MLFLOW
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    headers += [(name, value) for name, value in scope["headers"] if name == b"x-mlops-request"]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 

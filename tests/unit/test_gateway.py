@@ -105,10 +105,12 @@ class Container:
 
     async def _predict(self, request: web.Request) -> web.Response:
         if request.headers.get("authorization") != f"Bearer {self.token}":
-            return web.json_response({"code": "wrong_token"}, status=401)
+            echo = {"x-mlops-request": request.headers["x-mlops-request"]}
+            return web.json_response({"code": "wrong_token"}, status=401, headers=echo)
         self.asked.append(await request.json())
         status, document = self.answer
-        return web.json_response(document, status=status)
+        echo = {"x-mlops-request": request.headers["x-mlops-request"]}
+        return web.json_response(document, status=status, headers=echo)
 
 
 class Worker:

@@ -8,10 +8,11 @@ import asyncio
 import gzip
 import logging
 import re
-import uuid
+import secrets
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
@@ -78,7 +79,7 @@ async def answer_request(scope: Scope, receive: Receive, send: Send, handler: Ha
 def new_id(headers: dict[bytes, bytes]) -> str:
     """The client's own, where it is one that a log can hold."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 async def _body(scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
@@ -134,39 +135,59 @@ async def _while_there(receive: Receive, request: Request, handler: Handler) -> 
     Its watch begins late: most answers are there sooner, and a watch costs a task. An error that
     nobody foresaw is logged and stays anonymous.
     """
-    work = asyncio.ensure_future(handler(request))
-    watches: list[asyncio.Task[None]] = []
+    with _Watch(receive) as watch:
+        return await handler(request)
+    return _failed(watch.error, request)
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
+
+class _Watch:
+    """Cancels the task that makes it once the client is gone; keeps what its block raised."""
+
+    def __init__(self, receive: Receive) -> None:
+        self.error: BaseException | None = None
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._looking: asyncio.Task[None] | None = None
+        self._left = False
+        self._timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, self._begin)
+
+    def __enter__(self) -> "_Watch":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        if self._left and self._task is not None and self._task.uncancel() == 0:
+            error = Disconnected()
+        self.error = error
+        return isinstance(error, Exception)
+
+    def _begin(self) -> None:
+        self._looking = asyncio.ensure_future(self._look())
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        work.cancel()
-
-    def begin() -> None:
-        watches.append(asyncio.ensure_future(watch()))
-
-    timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, begin)
-    try:
-        await asyncio.wait([work])
-    finally:
-        timer.cancel()
-        for task in [work, *watches]:
-            task.cancel()
-    if work.cancelled():
-        raise Disconnected
-    error = work.exception()
-    return work.result() if error is None else _failed(error, request)
+        self._left = True
+        if self._task is not None:
+            self._task.cancel()
 
 
-def _failed(error: BaseException, request: Request) -> Answer:
-    """Raises Refused, which is no failure."""
-    if isinstance(error, Refused):
+def _failed(error: BaseException | None, request: Request) -> Answer:
+    """Raises Refused and Disconnected, which are no failure."""
+    if isinstance(error, Refused | Disconnected):
         raise error
     if isinstance(error, OperationalError | InterfaceError):
         log.error("inference.database_away request_id=%s %s", request.request_id, error)
-        return database_away(instance=request.path)
+        return database_away(instance=request.path, request_id=request.request_id)
     log.error("inference.unexpected_error request_id=%s", request.request_id, exc_info=error)
-    return internal_error(instance=request.path)
+    return internal_error(instance=request.path, request_id=request.request_id)
 
 
 def _note(answer: Answer, path: str, request_id: str) -> None:

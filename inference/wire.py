@@ -11,6 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import httptools
 
@@ -262,8 +263,8 @@ class _Connection(asyncio.Protocol):
 
     # -- what asyncio calls
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (a socket's)
-        self._transport = transport
+        # uvloop's are no subclass.
+        self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         begun = self._head_bytes or self._in_body

@@ -24,6 +24,7 @@ import orjson
 import uvicorn
 
 from deploy.accounts import CHECKOUT
+from deploy.run import CONNECTION
 from deploy.servers import free_port
 from deploy.trial import wait_for
 
@@ -182,7 +183,7 @@ def main() -> None:
             "--port",
             str(web_port),
         )
-        web += ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
+        web += ("--loop", "uvloop", "--http", CONNECTION, "--no-access-log")
         web += ("--log-level", "warning")
         helper = ("-m", "bench.gateway", "stand-in", str(stand_in_port))
         with (

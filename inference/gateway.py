@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 from inference import metrics
 from inference.answers import Predicted, finished, lost, read_prediction
-from inference.held import Memory, Share
+from inference.held import Share
 from inference.question import read_question
-from inference.refusals import Refused, held_too_much, server_gone
+from inference.refusals import Refused, server_gone
 from inference.routes import Key, Routes
 from inference.threads import Threads
 from inference.upstream import RouteGone, Upstream
@@ -36,7 +36,6 @@ class Gateway:
         self.versions = Versions(self.threads)
         self.routes = Routes(self.threads, self.versions)
         self._upstream = Upstream()
-        self._memory = Memory()
         self._listener: Listener | None = None
 
     async def answer(self, body: bytes, *, request_id: str = "") -> Answer:
@@ -56,9 +55,7 @@ class Gateway:
         """`body` is passed on as it is. Raises Refused."""
         key, began = ("", ""), time.perf_counter()
         try:
-            with Share(self._memory) as share:
-                if not share.take(len(body)):
-                    raise held_too_much()
+            with Share() as share:
                 number = await self.versions.number(name, selector)
                 key = (name, self.routes.settled(name, selector, number))
                 predicted = await self._ask_with_patience(key, body, share, began, request_id)

@@ -1,32 +1,40 @@
 """How many bytes of bodies and answers the process holds for requests that are under way."""
 
+import threading
 from types import TracebackType
 
 from django.conf import settings
 
+# Shorter answers are not counted: that would cost more than they do.
+COUNTED_BYTES = 64 * 1024
 
-class Memory:
-    """Of one event loop; counted, not measured."""
+
+class _Memory:
+    """Counted, not measured; of the process, whose threads may each have an event loop."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._bytes = 0
 
     def take(self, size: int) -> bool:
-        """Whether so many more may be held; they are, then."""
-        if self._bytes + size > settings.INFERENCE_HELD_BYTES:
-            return False
-        self._bytes += size
-        return True
+        with self._lock:
+            if self._bytes + size > settings.INFERENCE_HELD_BYTES:
+                return False
+            self._bytes += size
+            return True
 
     def give(self, size: int) -> None:
-        self._bytes -= size
+        with self._lock:
+            self._bytes -= size
+
+
+_memory = _Memory()
 
 
 class Share:
     """What one request holds; all of it goes back at the end of its block."""
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
+    def __init__(self) -> None:
         self._bytes = 0
 
     def __enter__(self) -> "Share":
@@ -38,10 +46,12 @@ class Share:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._memory.give(self._bytes)
+        if self._bytes:
+            _memory.give(self._bytes)
 
     def take(self, size: int) -> bool:
-        taken = self._memory.take(size)
-        if taken:
-            self._bytes += size
-        return taken
+        """Whether so many bytes more may be held; they are, then."""
+        if not _memory.take(size):
+            return False
+        self._bytes += size
+        return True

@@ -15,6 +15,8 @@ from typing import cast
 
 import httptools
 
+from inference.held import COUNTED_BYTES
+
 # Below the server's own: the side that asks must be the first to drop an idle connection.
 KEEP_ALIVE_SECONDS = 30.0
 # A container that ended leaves an address where nobody says no: silence must end soon. A busy model
@@ -22,8 +24,6 @@ KEEP_ALIVE_SECONDS = 30.0
 SILENCE_SECONDS = 2
 IDLE_MOST = 1024
 HEAD_BYTES = 16 * 1024
-# Shorter answers are not counted as held: counting would cost more than they do.
-COUNTED_BYTES = 64 * 1024
 # What is sent with its head in one piece; a longer body is not copied for that.
 JOINED_BYTES = 64 * 1024
 ECHO = b"x-mlops-request"

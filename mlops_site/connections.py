@@ -5,6 +5,8 @@ client may take to read. Named by `uvicorn --http mlops_site.connections:Connect
 """
 
 import asyncio
+import socket
+import struct
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -40,9 +42,9 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        super().data_received(data)
         if self._in_head:
             self._head_bytes += len(data)
-        super().data_received(data)
         if self._in_head and self._head_bytes > HEAD_BYTES:
             self.transport.write(HEAD_TOO_LARGE)
             self.transport.close()
@@ -85,6 +87,9 @@ class Connection(HttpToolsProtocol):
     def _look_at_reading(self, before: int) -> None:
         waiting = self.transport.get_write_buffer_size()
         if before - waiting < READ_BYTES:
+            # The kernel gives up what it holds, too.
+            made = self.transport.get_extra_info("socket")
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
         else:
             self._expect_reading(waiting)

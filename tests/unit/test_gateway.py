@@ -528,14 +528,6 @@ def test_a_full_queue_is_a_503_that_says_when_to_come_back(
     run(story)
 
 
-def test_bodies_beyond_what_the_process_may_hold_are_refused(
-    registry: Registry, worker: Worker, settings: Any
-) -> None:
-    settings.INFERENCE_HELD_BYTES = 10
-    answered = alone(REQUEST)
-    assert (answered.status, answered.document["code"]) == (503, "overloaded")
-
-
 @pytest.mark.parametrize(
     "said",
     [

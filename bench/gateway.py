@@ -24,6 +24,7 @@ import orjson
 import uvicorn
 
 from deploy.accounts import CHECKOUT
+from deploy.run import CONNECTION
 from deploy.servers import free_port
 from deploy.trial import wait_for
 
@@ -57,6 +58,7 @@ async def stand_in(scope: Any, receive: Any, send: Any) -> None:
         continue
     content = SAID if scope["path"] == "/predict" else MLFLOW
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    headers += [(name, value) for name, value in scope["headers"] if name == b"x-mlops-request"]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
@@ -181,7 +183,7 @@ def main() -> None:
             "--port",
             str(web_port),
         )
-        web += ("--loop", "uvloop", "--http", "httptools", "--no-access-log")
+        web += ("--loop", "uvloop", "--http", CONNECTION, "--no-access-log")
         web += ("--log-level", "warning")
         helper = ("-m", "bench.gateway", "stand-in", str(stand_in_port))
         with (

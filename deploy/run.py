@@ -37,6 +37,7 @@ from sandbox.images import (
 from sandbox.network import Networks, ensure_networks
 
 DEFAULT_PORT = 8000
+CONNECTION = "mlops_site.connections:Connection"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LOOPBACK_HOSTS = "localhost,127.0.0.1,[::1]"
 WATCH_SECONDS = 0.5
@@ -419,7 +420,7 @@ class _Plan:
     def web(self) -> Service:
         command = [sys.executable, "-m", "uvicorn", "mlops_site.asgi:application"]
         command += ["--host", self.address.bind, "--port", str(self.address.port)]
-        command += ["--loop", "uvloop", "--http", "httptools", "--no-access-log"]
+        command += ["--loop", "uvloop", "--http", CONNECTION, "--no-access-log"]
         command += ["--log-level", "warning"]
         # Clients that follow a job would hold up the end; they come back to the next process.
         command += ["--timeout-graceful-shutdown", "3"]

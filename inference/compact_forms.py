@@ -45,8 +45,8 @@ def dispatch() -> None:
     if settings.FAST_LANE == "off":
         return
     now = timezone.now()
-    asked = Q(queued_at__gte=now - timedelta(seconds=ASK_EVERY_SECONDS)) & Q(
-        queued_at__gte=F("ready_at")
+    asked = Q(form_asked_at__gte=now - timedelta(seconds=ASK_EVERY_SECONDS)) & Q(
+        form_asked_at__gte=F("ready_at")
     )
     ready = ModelServer.objects.filter(
         status=ModelServer.Status.READY, ready_at__gte=now - timedelta(seconds=ASK_FOR_SECONDS)
@@ -54,7 +54,7 @@ def dispatch() -> None:
     for server in ready.exclude(asked):
         if model_files.outcome_file(server.model_name, server.source, server.version) is None:
             continue
-        ModelServer.objects.filter(pk=server.pk, status=server.status).update(queued_at=now)
+        ModelServer.objects.filter(pk=server.pk, status=server.status).update(form_asked_at=now)
         async_task(KEEP_TASK, server.pk, save=False)
 
 

@@ -41,8 +41,7 @@ LOG_TAIL_CHARACTERS = 4000
 HUNG = 4
 # As served models say it, and as Python does.
 MISSING_MODULE = ("ModuleNotFoundError", "No module named")
-# One thread: the rows of a request are few, and a pool of threads costs more than they take.
-THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 _lock_sources: list[Callable[[str], str]] = []
@@ -162,7 +161,7 @@ def run(
         model_folder=folder,
         environment_folder=environment.path,
         platform_folder=store.platform_folder(),
-        variables={**THREADS, TOKEN_VARIABLE: token, LANE_VARIABLE: settings.FAST_LANE},
+        variables={**threads_of(cpus), TOKEN_VARIABLE: token, LANE_VARIABLE: settings.FAST_LANE},
         network=settings.SERVERS_NETWORK,
         limits=Limits(
             memory_mb=memory_mb,
@@ -214,6 +213,11 @@ def wait_until_ready(
         f"The model was not loaded within {seconds:.0f} s (last seen: {phase}).",
         log_tail=_tail(_lines(engine.read_logs(running.container_id))),
     )
+
+
+def threads_of(cpus: float) -> dict[str, str]:
+    """As many threads as whole CPUs: one more would wait for its turn, and the others for it."""
+    return dict.fromkeys(THREADS, str(max(1, int(cpus))))
 
 
 def ask_ready(address: str, token: str) -> Asked:

@@ -8,18 +8,21 @@ import asyncio
 import gzip
 import logging
 import re
-import uuid
+import secrets
 import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from types import TracebackType
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
 
-from inference.refusals import Refused, refusal
+from inference.held import COUNTED_BYTES, Share
+from inference.refusals import Refused, held_too_much, refusal
 from registry.rawhttp.asgi import (
     BodyTooLarge,
     Disconnected,
+    MemoryShort,
     Receive,
     Scope,
     Send,
@@ -61,40 +64,42 @@ async def answer_request(scope: Scope, receive: Receive, send: Send, handler: Ha
     headers = dict(scope["headers"])
     request_id = new_id(headers)
     path = scope["path"]
-    try:
-        body = await _body(scope, receive, headers)
-        request = Request(scope["method"], path, headers, body, request_id)
-        answer = await _while_there(receive, request, handler)
-    except Disconnected:
-        log.info("inference.client_left request_id=%s", request_id)
-        return
-    except Refused as refused:
-        answer = refused.problem.answer(instance=path, request_id=request_id)
-    _note(answer, path, request_id)
-    answer[1]["x-request-id"] = request_id
-    await send_answer(send, await _packed(answer, headers))
+    with Share() as share:
+        try:
+            with _Watch(receive) as watch:
+                watch.expect_body()
+                body = await _body(scope, receive, headers, share)
+                watch.expect_to_stay()
+                request = Request(scope["method"], path, headers, body, request_id)
+                answer = await handler(request)
+            if watch.error is not None:
+                answer = _failed(watch.error, path, request_id)
+            answer = _held(await _packed(answer, headers), share)
+        except Disconnected:
+            log.info("inference.client_left request_id=%s", request_id)
+            return
+        except Refused as refused:
+            answer = refused.problem.answer(instance=path, request_id=request_id)
+        _note(answer, path, request_id)
+        answer[1]["x-request-id"] = request_id
+        await send_answer(send, answer)
 
 
 def new_id(headers: dict[bytes, bytes]) -> str:
     """The client's own, where it is one that a log can hold."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
 
 
-async def _body(scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-    """Raises Disconnected and Refused."""
+async def _body(scope: Scope, receive: Receive, headers: dict[bytes, bytes], share: Share) -> bytes:
+    """Counted as it comes: who sends slowly holds what he sent. Raises Disconnected, Refused."""
     most = settings.INFERENCE_MAX_BYTES
     try:
-        async with asyncio.timeout(settings.INFERENCE_BODY_SECONDS):
-            body = await read_body(scope, receive, max_bytes=most)
+        body = await read_body(scope, receive, max_bytes=most, reserve=share.take)
     except BodyTooLarge as error:
         raise _too_large(most) from error
-    except TimeoutError as error:
-        raise refusal(
-            408,
-            "body_too_slow",
-            f"The body did not come within {settings.INFERENCE_BODY_SECONDS} s.",
-        ) from error
+    except MemoryShort as error:
+        raise held_too_much() from error
     coding = headers.get(b"content-encoding", b"identity").strip().lower()
     if coding in (b"", b"identity"):
         return body
@@ -102,7 +107,10 @@ async def _body(scope: Scope, receive: Receive, headers: dict[bytes, bytes]) -> 
         name = coding.decode("latin-1")[:40]
         told = f"A body with Content-Encoding: {name} cannot be read; gzip can."
         raise refusal(415, "unknown_encoding", told)
-    return _unpacked(body, most)
+    plain = _unpacked(body, most)
+    if not share.take(len(plain)):
+        raise held_too_much()
+    return plain
 
 
 def _unpacked(body: bytes, most: int) -> bytes:
@@ -128,45 +136,85 @@ def _too_large(most: int) -> Refused:
     )
 
 
-async def _while_there(receive: Receive, request: Request, handler: Handler) -> Answer:
-    """Raises Disconnected as soon as the client is gone; the work is given up then.
+class _Watch:
+    """Cancels the task that makes it when the client is gone or too slow; keeps what was raised.
 
-    Its watch begins late: most answers are there sooner, and a watch costs a task. An error that
-    nobody foresaw is logged and stays anonymous.
+    Whether the client is there is looked at late: most answers are there sooner, and a look costs
+    a task.
     """
-    work = asyncio.ensure_future(handler(request))
-    watches: list[asyncio.Task[None]] = []
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, receive: Receive) -> None:
+        self.error: BaseException | None = None
+        self._receive = receive
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task()
+        self._timer: asyncio.TimerHandle | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._why: Exception | None = None
+
+    def __enter__(self) -> "_Watch":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._stop()
+        if self._why is not None and self._task is not None and self._task.uncancel() == 0:
+            error = self._why
+        self.error = error
+        return isinstance(error, Exception)
+
+    def expect_body(self) -> None:
+        seconds = settings.INFERENCE_BODY_SECONDS
+        self._timer = self._loop.call_later(seconds, self._end, _too_slow(seconds))
+
+    def expect_to_stay(self) -> None:
+        self._stop()
+        self._timer = self._loop.call_later(WATCH_AFTER_SECONDS, self._begin)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _begin(self) -> None:
+        self._looking = asyncio.ensure_future(self._look())
+
+    async def _look(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
-        work.cancel()
+        self._end(Disconnected())
 
-    def begin() -> None:
-        watches.append(asyncio.ensure_future(watch()))
-
-    timer = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, begin)
-    try:
-        await asyncio.wait([work])
-    finally:
-        timer.cancel()
-        for task in [work, *watches]:
-            task.cancel()
-    if work.cancelled():
-        raise Disconnected
-    error = work.exception()
-    return work.result() if error is None else _failed(error, request)
+    def _end(self, why: Exception) -> None:
+        self._why = why
+        if self._task is not None:
+            self._task.cancel()
 
 
-def _failed(error: BaseException, request: Request) -> Answer:
-    """Raises Refused, which is no failure."""
-    if isinstance(error, Refused):
+def _too_slow(seconds: int) -> Refused:
+    return refusal(408, "body_too_slow", f"The body did not come within {seconds} s.")
+
+
+def _failed(error: BaseException, path: str, request_id: str) -> Answer:
+    """Raises Refused and Disconnected, which are no failure."""
+    if isinstance(error, Refused | Disconnected):
         raise error
     if isinstance(error, OperationalError | InterfaceError):
-        log.error("inference.database_away request_id=%s %s", request.request_id, error)
-        return database_away(instance=request.path)
-    log.error("inference.unexpected_error request_id=%s", request.request_id, exc_info=error)
-    return internal_error(instance=request.path)
+        log.error("inference.database_away request_id=%s %s", request_id, error)
+        return database_away(instance=path, request_id=request_id)
+    log.error("inference.unexpected_error request_id=%s", request_id, exc_info=error)
+    return internal_error(instance=path, request_id=request_id)
+
+
+def _held(answer: Answer, share: Share) -> Answer:
+    """A long answer is held until its client has read it. Raises Refused."""
+    if len(answer[2]) > COUNTED_BYTES and not share.take(len(answer[2])):
+        raise held_too_much()
+    return answer
 
 
 def _note(answer: Answer, path: str, request_id: str) -> None:

@@ -38,6 +38,12 @@ BATCHES = Histogram(
     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
     registry=REGISTRY,
 )
+LANES = Counter(
+    "mlops_inference_lane_requests",
+    "Predictions by what answered them: the model itself, or its compact form.",
+    (*LABELS, "lane"),
+    registry=REGISTRY,
+)
 COLD_STARTS = Counter(
     "mlops_inference_cold_starts",
     "Requests that found no server and waited for one.",
@@ -83,8 +89,11 @@ class Series:
         self._model = STAGES.labels(*pair, "model")
         self._total = STAGES.labels(*pair, "total")
         self._batches = BATCHES.labels(*pair)
+        self._lanes = {lane: LANES.labels(*pair, lane) for lane in ("compact", "original")}
 
-    def answered(self, *, total_ms: float, queue_ms: float, model_ms: float, batch: int) -> None:
+    def answered(
+        self, *, total_ms: float, queue_ms: float, model_ms: float, batch: int, lane: str
+    ) -> None:
         self._requests.inc()
         self._total.observe(total_ms / 1000)
         self._queue.observe(queue_ms / 1000)
@@ -92,6 +101,8 @@ class Series:
         self._gateway.observe(max(0.0, total_ms - queue_ms - model_ms) / 1000)
         if batch:
             self._batches.observe(batch)
+        if lane in self._lanes:
+            self._lanes[lane].inc()
 
     def failed(self, code: str) -> None:
         if code not in self.errors:

@@ -52,6 +52,8 @@ class ModelServer(models.Model):
     claim_owner = models.CharField(max_length=120, blank=True, default="")
     # When the supervisor asked a worker for what the status says; none: nobody was asked yet.
     queued_at = models.DateTimeField(null=True, blank=True)
+    # When a worker was asked to look for its compact form; of a ready server only.
+    form_asked_at = models.DateTimeField(null=True, blank=True)
     created_at = models.DateTimeField()
     changed_at = models.DateTimeField()
     ready_at = models.DateTimeField(null=True, blank=True)

@@ -110,6 +110,16 @@ def overloaded(name: str, version: str, *, waiting: int) -> Refused:
     )
 
 
+def held_too_much() -> Refused:
+    return refusal(
+        503,
+        "overloaded",
+        "The requests that are under way are as large as the platform can hold.",
+        hint="Send the request again in a second.",
+        retry_after_seconds=1,
+    )
+
+
 def server_gone(name: str, version: str) -> Refused:
     return refusal(
         503,

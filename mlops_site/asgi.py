@@ -4,6 +4,7 @@ Django's own ASGI handler answers 4-5 times fewer requests than Django behind `a
 handler lets a request wait, for a cold model or for a job, without holding a thread.
 """
 
+import asyncio
 import json
 from typing import Any, cast
 
@@ -55,10 +56,14 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def _answer_by_django(scope: Scope, receive: Receive, send: Send) -> None:
-    """The body is read before a thread is taken: a slow client must hold none."""
+    """The body is read before a thread is taken: a slow client must hold none, and not for ever."""
     try:
-        body = await read_body(scope, receive, max_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
+        async with asyncio.timeout(settings.INFERENCE_BODY_SECONDS):
+            body = await read_body(scope, receive, max_bytes=settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
     except Disconnected:
+        return
+    except TimeoutError:
+        await _send_problem(_too_slow(scope), send)
         return
     except BodyTooLarge:
         await _send_problem(_too_large(scope), send)
@@ -86,6 +91,16 @@ def _too_large(scope: Scope) -> dict[str, Any]:
         code=error.default_code,
         instance=scope["path"],
         hint=error.hint,
+    )
+
+
+def _too_slow(scope: Scope) -> dict[str, Any]:
+    seconds = settings.INFERENCE_BODY_SECONDS
+    return problem_document(
+        status=408,
+        detail=f"The body did not come within {seconds} s.",
+        code="body_too_slow",
+        instance=scope["path"],
     )
 
 

@@ -29,7 +29,9 @@ async def invoke(request: Request, name: str, selector: str) -> Answer:
     """`POST …/invocations`: the answer is `{"predictions": […]}`."""
     try:
         body = orjson.dumps({"inputs": _inputs(request)})
-        predicted = await gateway.current().predict(name, selector, body)
+        predicted = await gateway.current().predict(
+            name, selector, body, request_id=request.request_id
+        )
     except Refused as refused:
         return _error(refused.problem)
     headers = {"content-type": "application/json", "server-timing": predicted.server_timing}

@@ -79,7 +79,9 @@ async def _infer(request: Request, name: str, selector: str) -> Answer:
     wanted = _wanted(head)
     table = table_of(read_tensors(head.get("inputs"), binary))
     asked = {"inputs": table, "return_probabilities": PROBABILITIES in wanted}
-    predicted = await gateway.current().predict(name, selector, orjson.dumps(asked))
+    predicted = await gateway.current().predict(
+        name, selector, orjson.dumps(asked), request_id=request.request_id
+    )
     document = {
         "model_name": predicted.model_name,
         "model_version": predicted.version,

@@ -10,6 +10,7 @@ from registry.rawhttp.problems import Answer
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
+PIECE_BYTES = 1024 * 1024
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -50,8 +51,25 @@ class Disconnected(Exception):
     """The client went away before its request was complete."""
 
 
-async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
-    """The whole body. Raises BodyTooLarge as soon as it is known to be, and Disconnected."""
+class MemoryShort(Exception):
+    """The body is not larger than one may be, but all together are."""
+
+
+def _any_size(size: int) -> bool:
+    return True
+
+
+async def read_body(
+    scope: Scope,
+    receive: Receive,
+    *,
+    max_bytes: int,
+    reserve: Callable[[int], bool] = _any_size,
+) -> bytes:
+    """The whole body. `reserve` is asked for each part whether so much more may be held.
+
+    Raises BodyTooLarge as soon as it is known to be, MemoryShort, and Disconnected.
+    """
     declared = dict(scope["headers"]).get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > max_bytes:
         raise BodyTooLarge
@@ -60,10 +78,15 @@ async def read_body(scope: Scope, receive: Receive, *, max_bytes: int) -> bytes:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        body += message.get("body", b"")
+        part = message.get("body", b"")
         more = message.get("more_body", False)
-        if len(body) > max_bytes:
+        if len(body) + len(part) > max_bytes:
             raise BodyTooLarge
+        if not reserve(len(part)):
+            raise MemoryShort
+        if not more and not body:
+            return bytes(part)
+        body += part
     return bytes(body)
 
 
@@ -78,7 +101,16 @@ async def send_answer(send: Send, answer: Answer, *, head_only: bool = False) ->
     status, headers, content = answer
     length = {} if status in (204, 304) else {"content-length": str(len(content))}
     await start(send, status, {**headers, **length})
-    await send({"type": "http.response.body", "body": b"" if head_only else content})
+    await _send_body(send, b"" if head_only else content)
+
+
+async def _send_body(send: Send, content: bytes) -> None:
+    """In pieces: `send` waits until the client has read most of what went before."""
+    last = max(0, len(content) - 1) // PIECE_BYTES * PIECE_BYTES
+    for at in range(0, last, PIECE_BYTES):
+        piece = content[at : at + PIECE_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": content[last:]})
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

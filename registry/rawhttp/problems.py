@@ -69,12 +69,12 @@ def problem(
     return status, headers, orjson.dumps(document)
 
 
-def internal_error(*, instance: str) -> Answer:
+def internal_error(*, instance: str, request_id: str = "") -> Answer:
     """For an error that no code expected: it is logged, and nothing of the inside is told."""
-    return problem(500, "internal_error", INTERNAL_DETAIL, instance=instance)
+    return problem(500, "internal_error", INTERNAL_DETAIL, instance=instance, request_id=request_id)
 
 
-def database_away(*, instance: str) -> Answer:
+def database_away(*, instance: str, request_id: str = "") -> Answer:
     """While the database is locked, full or restarting: it will answer again."""
     return problem(
         503,
@@ -83,4 +83,5 @@ def database_away(*, instance: str) -> Answer:
         instance=instance,
         hint=DATABASE_HINT,
         retry_after_seconds=DATABASE_RETRY_SECONDS,
+        request_id=request_id,
     )

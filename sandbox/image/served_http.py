@@ -161,7 +161,7 @@ class Connection(asyncio.Protocol):
         if self.closed:
             return
         body = b'{"code":"%b","detail":"%b","errors":[]}' % (code.encode(), detail.encode())
-        self._write(Reply(status, body, {"connection": "close"}))
+        self._write(Reply(status, body, {"connection": "close"}), self._headers.get(ECHOED))
         self.closed = True
         self._waiting.clear()
         self._transport.close()

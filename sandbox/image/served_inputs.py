@@ -3,32 +3,19 @@
 Runs inside the model container. It never guesses: an input that fits in two ways is refused.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from served_shapes import ERRORS_SHOWN, InputsRefused, Table, listed, more, shaped, shown
 
-ERRORS_SHOWN = 20
-NAMES_SHOWN = 50
-TEXT_SHOWN = 60
+T = TypeVar("T")
 FLOATING = frozenset({"double", "float"})
 WHOLE = frozenset({"long", "integer"})
-SHAPES = 'columns {"age": [25, 35]}, records [{"age": 25}, {"age": 35}], or rows [[25], [35]]'
-SPLIT = frozenset({"columns", "data"})
 NUMBERS = frozenset({int, float, bool, type(None)})
 MAX_ROWS = 100_000
-
-
-class InputsRefused(Exception):
-    """The inputs do not fit the model; `detail` is one sentence, `errors` name single places."""
-
-    def __init__(self, code: str, detail: str, errors: Iterable[tuple[str, str]] = ()) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.detail = detail
-        self.errors = [{"field": place, "detail": text} for place, text in errors][:ERRORS_SHOWN]
 
 
 @dataclass(frozen=True)
@@ -54,33 +41,47 @@ class Expected:
     nested_cells: bool = False
 
 
-@dataclass(frozen=True)
-class Table:
-    """Named, or positional, columns of equal length, before and after typing."""
-
-    names: tuple[str, ...] | None
-    columns: list[Any]
-    rows: int = field(default=0)
-
-
 def read_table(inputs: Any, expected: Expected) -> Table:
-    """The inputs as typed columns in the model's order. Raises InputsRefused."""
-    table = _matched(_shaped(inputs), expected)
+    """The inputs as typed columns in the model's order. Raises InputsRefused, with all problems."""
+    try:
+        whole = shaped(inputs)
+    except InputsRefused as error:
+        raise _with_names(error, inputs, expected) from error
+    table, refused = _matched(whole, expected)
     if table.rows > MAX_ROWS:
         detail = f"`inputs` has {table.rows} rows; at most {MAX_ROWS} are answered at once."
         raise InputsRefused("too_many_rows", detail, [("inputs", detail)])
-    return _typed(table, expected)
+    typed, errors = _typed(table, expected)
+    if errors:
+        others = f" (and {more(len(errors) - 1)})" if len(errors) > 1 else ""
+        wrong = InputsRefused("wrong_type", f"{errors[0][0]}: {errors[0][1]}{others}", errors)
+        refused = wrong if refused is None else refused.beside(wrong)
+    if refused is not None:
+        raise refused
+    return typed
 
 
-def check_probabilities(wanted: bool, has: bool, name: str) -> None:
-    """Raises InputsRefused."""
-    if wanted and not has:
-        raise InputsRefused(
-            "no_probabilities",
-            f"This model ({name}) has no probabilities; "
-            "send the request without `return_probabilities`.",
-            [("return_probabilities", f"{name} has no probabilities")],
-        )
+def check_probabilities(wanted: bool, has: bool, name: str) -> InputsRefused | None:
+    """What is wrong with the wish for probabilities; it is told beside what the inputs lack."""
+    if not wanted or has:
+        return None
+    return InputsRefused(
+        "no_probabilities",
+        f"This model ({name}) has no probabilities; "
+        "send the request without `return_probabilities`.",
+        [("return_probabilities", f"{name} has no probabilities")],
+    )
+
+
+def told_together(refused: InputsRefused | None, read: Callable[[], T]) -> T:
+    """What `read` gives. Raises InputsRefused: what is known already, and what `read` finds."""
+    if refused is None:
+        return read()
+    try:
+        read()
+    except InputsRefused as other:
+        raise other.beside(refused) from other
+    raise refused
 
 
 def read_matrix(inputs: Any, expected: Expected) -> Any:
@@ -137,153 +138,50 @@ def _plain_columns(columns: list[Any] | None, width: int) -> Any:
     return np.array(columns, dtype=np.float64).T
 
 
-# -- the shapes ---------------------------------------------------------------------------------
-
-
-def _shaped(inputs: Any) -> Table:
-    if isinstance(inputs, dict):
-        return _from_split(inputs) if _is_split(inputs) else _from_columns(inputs)
-    if not isinstance(inputs, list):
-        raise _unknown_shape(f"`inputs` must be {SHAPES}.")
-    if not inputs:
-        raise _empty("`inputs` is empty: send at least one row.")
-    if all(isinstance(row, dict) for row in inputs):
-        return _from_records(inputs)
-    if all(isinstance(row, list) for row in inputs):
-        return _from_rows(inputs)
-    raise _unknown_shape(f"`inputs` is a list of {_kinds(inputs)}; it must be {SHAPES}.")
-
-
-def _is_split(inputs: dict[str, Any]) -> bool:
-    """Names and rows apart; a model with columns of these very names gets them as columns."""
-    if not inputs.keys() >= SPLIT or not inputs.keys() <= SPLIT | {"index"}:
-        return False
-    names, rows = inputs["columns"], inputs["data"]
-    return (
-        isinstance(names, list)
-        and isinstance(rows, list)
-        and all(isinstance(name, str) for name in names)
-        and all(isinstance(row, list) for row in rows)
-    )
-
-
-def _from_split(inputs: dict[str, Any]) -> Table:
-    names, rows = inputs["columns"], inputs["data"]
-    if not rows:
-        raise _empty("`inputs.data` is empty: send at least one row.")
-    table = _from_rows(rows)
-    if len(set(names)) != len(names) or len(names) != len(table.columns):
-        detail = (
-            f"`inputs.columns` must name each of the {len(table.columns)} columns once; "
-            f"it has {_listed(names)}."
-        )
-        raise InputsRefused("inputs_ragged", detail, [("inputs.columns", detail)])
-    return Table(tuple(names), table.columns, table.rows)
-
-
-def _unknown_shape(detail: str) -> InputsRefused:
-    return InputsRefused("inputs_unknown_shape", detail, [("inputs", detail)])
-
-
-def _empty(detail: str) -> InputsRefused:
-    return InputsRefused("inputs_empty", detail, [("inputs", detail)])
-
-
-def _from_columns(inputs: dict[str, Any]) -> Table:
-    if not inputs:
-        raise _empty("`inputs` is empty: send at least one column.")
-    single = [name for name, values in inputs.items() if not isinstance(values, list)]
-    if single:
-        raise InputsRefused(
-            "inputs_unknown_shape",
-            f"Each column of `inputs` must be a list; these are not: {_listed(single)}. "
-            "One row is sent as a list of one object.",
-            [(f"inputs.{name}", f"expected a list, got {_kind(inputs[name])}") for name in single],
-        )
-    lengths = {name: len(values) for name, values in inputs.items()}
-    if len(set(lengths.values())) > 1:
-        raise InputsRefused(
-            "inputs_ragged",
-            "The columns of `inputs` differ in length: "
-            + _listed([f"{name} has {length}" for name, length in lengths.items()])
-            + ".",
-            [(f"inputs.{name}", _values(length)) for name, length in lengths.items()],
-        )
-    rows = next(iter(lengths.values()))
-    if rows == 0:
-        raise _empty("The columns of `inputs` are empty: send at least one row.")
-    return Table(names=tuple(inputs), columns=list(inputs.values()), rows=rows)
-
-
-def _from_records(inputs: list[dict[str, Any]]) -> Table:
-    names = tuple(inputs[0])
-    if not names:
-        raise _empty("The records of `inputs` have no fields: send at least one.")
-    wanted = set(names)
-    errors = [
-        (f"inputs[{index}]", _difference(names, record))
-        for index, record in enumerate(inputs)
-        if record.keys() != wanted
-    ]
-    if errors:
-        raise InputsRefused(
-            "inputs_ragged",
-            f"The records of `inputs` differ in their fields: record 0 has {_listed(names)}; "
-            f"record {errors[0][0][7:-1]} {errors[0][1]}.",
-            errors,
-        )
-    columns = [[record[name] for record in inputs] for name in names]
-    return Table(names=names, columns=columns, rows=len(inputs))
-
-
-def _from_rows(inputs: list[list[Any]]) -> Table:
-    width = len(inputs[0])
-    errors = [
-        (f"inputs[{index}]", _values(len(row)))
-        for index, row in enumerate(inputs)
-        if len(row) != width
-    ]
-    if errors:
-        raise InputsRefused(
-            "inputs_ragged",
-            f"The rows of `inputs` differ in length: row 0 has {_values(width)}, "
-            f"row {errors[0][0][7:-1]} has {errors[0][1]}.",
-            errors,
-        )
-    if width == 0:
-        raise _empty("The rows of `inputs` are empty: send at least one value in each.")
-    return Table(
-        names=None, columns=[list(column) for column in zip(*inputs, strict=True)], rows=len(inputs)
-    )
-
-
 # -- the model's columns ------------------------------------------------------------------------
 
 
-def _matched(table: Table, expected: Expected) -> Table:
+def _matched(table: Table, expected: Expected) -> tuple[Table, InputsRefused | None]:
+    """The columns that can be told apart, for their cells to be looked at, and what is wrong."""
     if expected.columns is None:
-        _check_count(table, expected.n_features)
-        return table
-    if table.names is None:
-        _check_count(table, len(expected.columns), names=[item.name for item in expected.columns])
-        return Table(tuple(item.name for item in expected.columns), table.columns, table.rows)
-    return _by_name(table, expected, expected.columns)
+        return table, _wrong_count(table, expected.n_features)
+    if table.names is not None:
+        return _by_name(table, expected, expected.columns)
+    names = tuple(item.name for item in expected.columns)
+    wrong = _wrong_count(table, len(names), names=names)
+    if wrong is not None:
+        # Whose cells these are nobody knows.
+        return Table((), [], table.rows), wrong
+    return Table(names, table.columns, table.rows), None
 
 
-def _check_count(table: Table, count: int | None, names: Sequence[str] = ()) -> None:
+def _with_names(refused: InputsRefused, inputs: Any, expected: Expected) -> InputsRefused:
+    """Columns that are no table may have wrong names too."""
+    if expected.columns is None or not isinstance(inputs, dict) or not inputs:
+        return refused
+    names = Table(tuple(inputs), [[] for _ in inputs], 0)
+    other = _by_name(names, expected, expected.columns)[1]
+    return refused if other is None else refused.beside(other)
+
+
+def _wrong_count(
+    table: Table, count: int | None, names: Sequence[str] = ()
+) -> InputsRefused | None:
     got = len(table.columns)
     if count is None or got == count:
-        return
-    came = f": {_listed(table.names)}" if table.names else ""
-    wanted = f" ({_listed(names)})" if names else ""
-    raise InputsRefused(
+        return None
+    came = f": {listed(table.names)}" if table.names else ""
+    wanted = f" ({listed(names)})" if names else ""
+    return InputsRefused(
         "wrong_column_count",
         f"expected {count} features{wanted}, got {got}{came}",
         [("inputs", f"expected {count} features, got {got}")],
     )
 
 
-def _by_name(table: Table, expected: Expected, columns: tuple[Column, ...]) -> Table:
+def _by_name(
+    table: Table, expected: Expected, columns: tuple[Column, ...]
+) -> tuple[Table, InputsRefused | None]:
     names = table.names or ()
     position = {name: index for index, name in enumerate(names)}
     if expected.spaces_become_underscores:
@@ -291,23 +189,24 @@ def _by_name(table: Table, expected: Expected, columns: tuple[Column, ...]) -> T
     used = {position[item.name] for item in columns if item.name in position}
     missing = [item.name for item in columns if item.required and item.name not in position]
     unexpected = [name for index, name in enumerate(names) if index not in used]
+    refused = None
     if missing or unexpected:
-        raise _mismatch([item.name for item in columns], names, missing, unexpected)
+        refused = _mismatch([item.name for item in columns], names, missing, unexpected)
     empty = [None] * table.rows
     ordered = [
         table.columns[position[item.name]] if item.name in position else empty for item in columns
     ]
-    return Table(tuple(item.name for item in columns), ordered, table.rows)
+    return Table(tuple(item.name for item in columns), ordered, table.rows), refused
 
 
 def _mismatch(
     wanted: Sequence[str], came: Sequence[str], missing: Sequence[str], unexpected: Sequence[str]
 ) -> InputsRefused:
-    parts = [f"expected columns {_listed(wanted)}", f"got {_listed(came)}"]
+    parts = [f"expected columns {listed(wanted)}", f"got {listed(came)}"]
     if missing:
-        parts.append(f"missing: {_listed(missing)}")
+        parts.append(f"missing: {listed(missing)}")
     if unexpected:
-        parts.append(f"unexpected: {_listed(unexpected)}")
+        parts.append(f"unexpected: {listed(unexpected)}")
     errors = [(f"inputs.{name}", "missing") for name in missing]
     errors += [(f"inputs.{name}", "the model has no such column") for name in unexpected]
     return InputsRefused("columns_mismatch", "; ".join(parts), errors)
@@ -316,7 +215,8 @@ def _mismatch(
 # -- types --------------------------------------------------------------------------------------
 
 
-def _typed(table: Table, expected: Expected) -> Table:
+def _typed(table: Table, expected: Expected) -> tuple[Table, list[tuple[str, str]]]:
+    """The typed columns, and every cell that does not fit."""
     errors: list[tuple[str, str]] = []
     columns = []
     for index, values in enumerate(table.columns):
@@ -325,9 +225,7 @@ def _typed(table: Table, expected: Expected) -> Table:
         if wanted == "any" and expected.numbers_only:
             wanted = "number"
         columns.append(_column(name, values, wanted, expected, errors))
-    if errors:
-        raise InputsRefused("wrong_type", f"{errors[0][0]}: {errors[0][1]}", errors)
-    return Table(table.names, columns, table.rows)
+    return Table(table.names, columns, table.rows), errors
 
 
 def _column(
@@ -361,7 +259,7 @@ def _need(
         return
     for row, cell in enumerate(values):
         if cell is not None and not test(cell):
-            errors.append((f"inputs.{name}", f"row {row}: expected {noun}, got {_shown(cell)}"))
+            errors.append((f"inputs.{name}", f"row {row}: expected {noun}, got {shown(cell)}"))
             if len(errors) >= ERRORS_SHOWN:
                 return
 
@@ -401,7 +299,7 @@ def _moments(name: str, values: list[Any], errors: list[tuple[str, str]]) -> Any
     moments = pd.to_datetime(pd.Series(values, dtype=object), errors="coerce", format="ISO8601")
     for row in np.flatnonzero(moments.isna().to_numpy()):
         if values[row] is not None:
-            text = f"row {row}: expected an ISO 8601 time, got {_shown(values[row])}"
+            text = f"row {row}: expected an ISO 8601 time, got {shown(values[row])}"
             errors.append((f"inputs.{name}", text))
     return moments
 
@@ -411,43 +309,9 @@ def _is_number(cell: Any) -> bool:
 
 
 def _is_whole(cell: Any) -> bool:
-    return isinstance(cell, int) or (isinstance(cell, float) and cell.is_integer())
+    """What is no number was told already."""
+    return not isinstance(cell, float) or cell.is_integer()
 
 
 def _is_scalar(cell: Any) -> bool:
     return not isinstance(cell, list | dict)
-
-
-# -- words --------------------------------------------------------------------------------------
-
-
-def _difference(names: Sequence[str], record: dict[str, Any]) -> str:
-    missing = [name for name in names if name not in record]
-    more = [name for name in record if name not in names]
-    parts = [f"has no {_listed(missing)}"] if missing else []
-    return " and ".join(parts + ([f"has also {_listed(more)}"] if more else []))
-
-
-def _listed(names: Iterable[str]) -> str:
-    items = list(names)
-    shown = ", ".join(items[:NAMES_SHOWN])
-    more = len(items) - NAMES_SHOWN
-    return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _shown(cell: Any) -> str:
-    text = repr(cell)
-    return text if len(text) <= TEXT_SHOWN else f"{text[:TEXT_SHOWN]}…"
-
-
-def _values(count: int) -> str:
-    return "1 value" if count == 1 else f"{count} values"
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "boolean", type(None): "null"}
-    return names.get(type(value), "number")
-
-
-def _kinds(values: Iterable[Any]) -> str:
-    return " and ".join(sorted({f"{_kind(value)}s" for value in values}))

@@ -20,7 +20,7 @@ from served_answers import attempt, encoded
 from served_compact import COMPACT, OURS, OUTCOME, CompactModel, CompactUnreadable
 from served_desk import answer_of, question_in, refusal_of
 from served_http import Reply
-from served_inputs import check_probabilities
+from served_inputs import check_probabilities, told_together
 from served_trees import TreesUnreadable
 
 MAKER = Path(__file__).with_name("make_compact.py")
@@ -61,8 +61,8 @@ class CompactDesk:
     def _reply(self, body: bytes, queued: float) -> Reply | None:
         inputs, probabilities = question_in(body)
         about = self.model.about
-        check_probabilities(probabilities, about.has_probabilities, about.name)
-        matrix = self.model.prepare(inputs)
+        refused = check_probabilities(probabilities, about.has_probabilities, about.name)
+        matrix = told_together(refused, lambda: self.model.prepare(inputs))
         if matrix is None:
             return None
         result = self.model.answer(matrix, probabilities=probabilities)

@@ -21,7 +21,7 @@ import pandas as pd
 import yaml
 from served_answers import Result, plain, row_count
 from served_estimators import Estimator, PyFunc, SklearnLike, open_booster
-from served_inputs import InputsRefused, check_probabilities, read_matrix, read_table
+from served_inputs import InputsRefused, check_probabilities, read_matrix, read_table, told_together
 from served_signature import Signature, read_signature
 
 Report = Callable[[str], None]
@@ -85,7 +85,10 @@ class ServedModel:
 
     def prepare(self, inputs: Any, *, probabilities: bool) -> Prepared:
         """Raises InputsRefused."""
-        check_probabilities(probabilities, self.has_probabilities, self.estimator.name)
+        refused = check_probabilities(probabilities, self.has_probabilities, self.estimator.name)
+        return told_together(refused, lambda: self._prepared(inputs, probabilities))
+
+    def _prepared(self, inputs: Any, probabilities: bool) -> Prepared:
         expected = self.estimator.expected
         matrix = read_matrix(inputs, expected) if self.estimator.takes_matrix else None
         form, rows = matrix, 0 if matrix is None else len(matrix)

@@ -138,3 +138,18 @@ def test_what_is_unfinished_unreadable_or_too_large_leaves_nothing(
     monkeypatch.setattr(compact_forms, "MAX_BYTES", 1000)
     compact_forms.keep(server_of(answers).pk)
     assert kept(model) == {}
+
+
+def test_a_ready_server_is_asked_once_in_a_while_and_again_after_a_new_start(
+    model: Path, server_of: Callable[[Answers], ModelServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(compact_forms, "async_task", lambda task, pk, save: asked.append(pk))
+    server = server_of({})
+    compact_forms.dispatch()
+    compact_forms.dispatch()
+    server.refresh_from_db()
+    assert (asked, server.queued_at) == ([server.pk], None)
+    ModelServer.objects.update(ready_at=timezone.now())
+    compact_forms.dispatch()
+    assert asked == [server.pk] * 2

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from inference import asgi, gateway
+from inference.answers import Predicted
 from inference.door import Request
-from inference.gateway import Predicted
 from inference.refusals import Refused, refusal
 from inference.upstream import Heard
 
@@ -29,7 +29,7 @@ class Road:
         self.asked: list[tuple[str, str, Any]] = []
         self.refusal: Refused | None = None
 
-    async def predict(self, name: str, selector: str, body: bytes) -> Predicted:
+    async def predict(self, name: str, selector: str, body: bytes, *, request_id: str) -> Predicted:
         self.asked.append((name, selector, json.loads(body)))
         if self.refusal:
             raise self.refusal

@@ -22,6 +22,7 @@ class Seen:
         self.status = 0
         self.headers: dict[str, str] = {}
         self.body = b""
+        self.pieces = 0
         self.requests: list[Request] = []
 
     @property
@@ -51,6 +52,7 @@ def send_request(
             seen.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
             seen.body += message["body"]
+            seen.pieces += 1
 
     async def echo(request: Request) -> Answer:
         seen.requests.append(request)
@@ -98,6 +100,36 @@ def test_a_body_that_does_not_come_is_given_up(settings: Any) -> None:
     settings.INFERENCE_BODY_SECONDS = 0
     seen = send_request(b"", silent=True)
     assert (seen.status, seen.code) == (408, "body_too_slow")
+
+
+@pytest.mark.parametrize("body", [b"x" * 200_000, gzip.compress(b"x" * 200_000)])
+def test_bodies_beyond_what_the_process_may_hold_are_refused(settings: Any, body: bytes) -> None:
+    settings.INFERENCE_HELD_BYTES = 100_000
+    headers = {"content-encoding": "gzip"} if len(body) < 200_000 else {}
+    for _ in range(2):
+        seen = send_request(body, headers=headers)
+        assert (seen.status, seen.code, seen.headers["retry-after"]) == (503, "overloaded", "1")
+    assert send_request(b"x" * 50_000).status == 200
+
+
+def test_an_answer_beyond_what_the_process_may_hold_is_not_sent(settings: Any) -> None:
+    settings.INFERENCE_HELD_BYTES = 100_000
+
+    async def long(request: Request) -> Answer:
+        return 200, {}, b"x" * 200_000
+
+    seen = send_request(b"", handler=long)
+    assert (seen.status, seen.code) == (503, "overloaded")
+
+
+def test_a_long_answer_leaves_in_pieces_that_a_client_can_hold_up(settings: Any) -> None:
+    sent = b"0123456789" * 300_000
+
+    async def long(request: Request) -> Answer:
+        return 200, {}, sent
+
+    seen = send_request(b"", handler=long)
+    assert (seen.body == sent, seen.pieces) == (True, 3)
 
 
 def test_a_client_that_goes_away_ends_its_request() -> None:

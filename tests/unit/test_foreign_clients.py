@@ -16,7 +16,7 @@ from mlflow.deployments import get_deploy_client
 from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 from inference import gateway
-from inference.gateway import Predicted
+from inference.answers import Predicted
 from inference.schema import Model
 from inference.upstream import Heard
 from mlops_site.asgi import application
@@ -27,7 +27,7 @@ INPUTS = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
 class Road:
     """Sums each row, as a model that is always ready."""
 
-    async def predict(self, name: str, selector: str, body: bytes) -> Predicted:
+    async def predict(self, name: str, selector: str, body: bytes, *, request_id: str) -> Predicted:
         rows = orjson.loads(body)["inputs"]
         if isinstance(rows, dict):
             rows = list(zip(*rows.values(), strict=True))

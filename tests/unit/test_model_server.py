@@ -177,6 +177,35 @@ def test_text_where_a_number_belongs_is_named_with_column_row_and_value(
     assert by_name.detail == "inputs.age: row 1: expected a number, got 'old'"
 
 
+def test_wrong_columns_wrong_cells_and_a_wish_that_cannot_be_met_are_told_together(
+    served_with_signature: ServedModel, tmp_path: Path
+) -> None:
+    refused = refusal(served_with_signature, {"age": ["old", 25.5], "town": ["x", "y"]})
+    assert refused.code == "columns_mismatch"
+    assert [(error["field"], error["detail"]) for error in refused.errors] == [
+        ("inputs.plan", "missing"),
+        ("inputs.town", "the model has no such column"),
+        ("inputs.age", "row 0: expected a number, got 'old'"),
+        ("inputs.age", "row 1: expected a whole number, got 25.5"),
+    ]
+    assert "expected columns age, plan; got age, town" in refused.detail
+
+    ragged = refusal(served_with_signature, {"age": [1, 2], "town": ["x"]})
+    assert ragged.code == "inputs_ragged"
+    assert ("inputs.plan", "missing") in [
+        (error["field"], error["detail"]) for error in ragged.errors
+    ]
+
+    model = LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0])
+    served = load(saved(model, tmp_path / "model"), lambda phase: None)
+    both = refusal(served, [["a", 2]], probabilities=True)
+    assert [error["field"] for error in both.errors] == [
+        "inputs",
+        "inputs.0",
+        "return_probabilities",
+    ]
+
+
 def test_a_number_where_the_signature_has_text_or_a_fraction_for_a_whole_number_is_refused(
     served_with_signature: ServedModel,
 ) -> None:

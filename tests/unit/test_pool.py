@@ -222,3 +222,8 @@ def test_what_was_live_when_the_platform_stopped_starts_with_it() -> None:
 def test_every_reason_has_words() -> None:
     assert set(MEANINGS) == set(Reason)
     assert all(known.sentence.endswith(".") for known in MEANINGS.values())
+
+
+@pytest.mark.parametrize(("cpus", "threads"), [(0.5, "1"), (1.0, "1"), (1.9, "1"), (4.0, "4")])
+def test_a_servers_libraries_have_a_thread_for_each_whole_cpu(cpus: float, threads: str) -> None:
+    assert set(containers.threads_of(cpus).values()) == {threads}

@@ -88,3 +88,19 @@ def test_a_name_that_is_not_ours_is_not_answered(django: Called):
     sent = ask([piece(b"{}")], [(b"host", b"rebound.example:8000")])
     assert (sent[0]["status"], json.loads(sent[1]["body"])["code"]) == (400, "unknown_host")
     assert django.body is None
+
+
+def test_a_body_that_does_not_come_is_given_up(django: Called, settings: Any):
+    settings.INFERENCE_BODY_SECONDS = 0
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/mlops/registry", "headers": [HOST]}
+    asyncio.run(asgi.application(scope, receive, send))
+    assert (sent[0]["status"], django.body) == (408, None)

@@ -66,5 +66,6 @@ fi
 
 uv=$(find_uv) || { install_uv; uv=$PWD/.tools/bin/uv; }
 say "Installing the locked dependencies into .venv"
-"$uv" sync --frozen --quiet --python "$python"
+# Web and MLflow run as accounts that cannot keep what they compile: they did it at every start.
+"$uv" sync --frozen --quiet --compile-bytecode --python "$python"
 printf '%s' "$wanted" >"$stamp"

@@ -21,6 +21,7 @@ from deploy.home import Home, lock_home, open_home
 from deploy.processes import GaveUp, ProcessManager, Service
 from deploy.report import Stop, box, step, timed_step, warn
 from registry.features import DONE_FILE
+from registry.gate.ledger import FILES_VARIABLE, MEGABYTES_VARIABLE
 from sandbox import firewall
 from sandbox.build_rules import SECRET_SETTINGS, BuildRules, InvalidSetting, rules_from
 from sandbox.engine import Engine, EngineError, EngineUnavailable
@@ -403,8 +404,10 @@ class _Plan:
         command = [sys.executable, "-m", "registry.mlflow_server"]
         command += ["--home", str(self.home.folder("mlflow"))]
         command += ["--host", self.networks.jobs_gateway, "--port", str(self.mlflow_port)]
+        bounds = (MEGABYTES_VARIABLE, FILES_VARIABLE)
         environment = {
             **_passed_on(),
+            **{name: os.environ[name] for name in bounds if name in os.environ},
             "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
             "MLOPS_MLFLOW_SECRET": self.home.secrets["mlflow_session_key"],
         }

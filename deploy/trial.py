@@ -203,11 +203,12 @@ class MlflowAlone:
     process: "subprocess.Popen[bytes]"
 
 
-def start_mlflow(home: Path) -> MlflowAlone:
+def start_mlflow(home: Path, *, variables: Mapping[str, str] = NO_VARIABLES) -> MlflowAlone:
     """The server of a folder, once it answers. Raises TrialFailed; nothing runs then."""
     port, password = free_port(), _kept_password(home / "admin_password")
     url, log = f"http://127.0.0.1:{port}", home / "server.log"
     variables = {
+        **variables,
         "MLOPS_MLFLOW_PASSWORD": password,
         "MLOPS_MLFLOW_SECRET": secrets.token_hex(16),
     }

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from django.core.exceptions import ImproperlyConfigured
 
 from mlops_site.backing import WrongAddress, database_settings, redis_address
+from registry.gate.ledger import USUAL_BOUNDS
 from sandbox.build_rules import rules_from
 
 T = TypeVar("T")
@@ -140,6 +141,9 @@ JOB_SCRATCH_MB_MAX = int(_maximum("MLOPS_JOB_SCRATCH_MB_MAX", default=JOB_SCRATC
 JOB_GRACE_SECONDS = _int("MLOPS_JOB_GRACE_SECONDS", 10)
 JOB_LOG_MAX_BYTES = _int("MLOPS_JOB_LOG_MAX_BYTES", 10 * 1024 * 1024)
 JOB_LOG_HARD_BYTES = _int("MLOPS_JOB_LOG_HARD_BYTES", 1024 * 1024 * 1024)
+# What one attempt may send to MLflow in all; the gate before MLflow counts.
+JOB_ARTIFACTS_MB = int(_bound("MLOPS_JOB_ARTIFACTS_MB", USUAL_BOUNDS.megabytes))
+JOB_ARTIFACT_FILES = int(_bound("MLOPS_JOB_ARTIFACT_FILES", USUAL_BOUNDS.files))
 # Clients that wait for or follow a job, in this process; and how long one stream may last.
 MAX_FOLLOWERS = _int("MLOPS_MAX_FOLLOWERS", 1000)
 FOLLOW_MAX_SECONDS = _int("MLOPS_FOLLOW_MAX_SECONDS", 900)

@@ -237,6 +237,17 @@ class ModelRegistry:
             if error.mlflow_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
 
+    def refused_upload(self, username: str) -> str:
+        """Why MLflow took no more of what a job sent there, in words; empty when it took it all.
+
+        Also of an MLflow that is not ours, and bounds nothing.
+        """
+        try:
+            answer = self._get("job-uploads", {"username": username})
+        except RegistryRefused:
+            return ""
+        return str(answer.get("refused", ""))
+
     def user_names(self) -> list[str]:
         """Everybody who may log in. Raises RegistryRefused by an MLflow that has no such list."""
         return [user["username"] for user in self._get("users/list", {}).get("users", [])]

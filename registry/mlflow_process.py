@@ -5,12 +5,16 @@ process that imports all of it again, while the first one waits with 200 MB in i
 uvicorn runs where everything is imported already. All else is MLflow's own command: should it stop
 to start uvicorn through this function, it serves as before, from two processes.
 
+Before MLflow stands the gate (`registry/gate`), which holds each job to what it made itself.
+Without it nothing is served.
+
 The passwords of jobs, which are random (`job_tokens`), are hashed quickly; a person's as ever.
 """
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 # Before MLflow's server, which looks when it is imported whether it runs inside one.
@@ -20,9 +24,15 @@ import mlflow.server
 from mlflow.cli import cli
 from werkzeug.security import generate_password_hash
 
+# Behind everything else: nothing of ours is taken for a package of MLflow's.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from registry.gate.asgi import Gate  # isort: skip
+from registry.gate.ledger import FILES_VARIABLE, MEGABYTES_VARIABLE, Bounds, Ledger  # isort: skip
+
 # One round: see `job_tokens`.
 QUICK_HASH = "pbkdf2:sha256:1"
 TOKEN_CHARACTERS = 40
+AUTH_APPLICATION = "mlflow.server.auth:create_app"
 UVICORN = [sys.executable, "-m", "uvicorn"]
 
 
@@ -30,12 +40,27 @@ def serve_here(command: Sequence[str], *, extra_env: Mapping[str, str], **_: Any
     """Does what `command` says in this process, and ends with it."""
     if list(command[: len(UVICORN)]) != UVICORN:
         sys.exit(f"MLflow would start something else than uvicorn: {command}")
+    if command[-1] != AUTH_APPLICATION:
+        sys.exit(f"MLflow would serve something else than {AUTH_APPLICATION}: {command[-1]}")
     os.environ.update(extra_env)
     # Only now: it reads the environment when it is imported.
-    from mlflow.server.auth import sqlalchemy_store  # noqa: PLC0415
+    from mlflow.server import auth  # noqa: PLC0415
 
-    sqlalchemy_store.generate_password_hash = hash_password  # type: ignore[assignment]
+    auth.sqlalchemy_store.generate_password_hash = hash_password  # type: ignore[attr-defined]
+    auth.create_app = _gated(auth.create_app, auth._authenticate_cached)
     sys.exit(uvicorn_command(command[len(UVICORN) :], prog_name="uvicorn"))
+
+
+def _gated(
+    create_app: Callable[[], Any], authenticate: Callable[[str, str], Any]
+) -> Callable[[], Gate]:
+    """The same factory, with the gate before what it makes."""
+    bounds = Bounds(
+        megabytes=int(os.environ[MEGABYTES_VARIABLE]),
+        files=int(os.environ[FILES_VARIABLE]),
+    )
+    ledger = Ledger(Path("jobs.db").resolve(), bounds)
+    return lambda: Gate(create_app(), authenticate=authenticate, ledger=ledger)
 
 
 def hash_password(password: str) -> str:

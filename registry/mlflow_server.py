@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from registry import job_tokens
+from registry.gate.ledger import FILES_VARIABLE, MEGABYTES_VARIABLE, USUAL_BOUNDS
 
 PROCESS = Path(__file__).resolve().with_name("mlflow_process.py")
 # `READ` is what MLflow ships: then every job could read every other job's data.
@@ -38,6 +39,8 @@ def main() -> None:
         sys.exit("MLOPS_MLFLOW_PASSWORD and MLOPS_MLFLOW_SECRET must be set.")
     auth_file = _write_auth_settings(home, password)
     environment = {
+        MEGABYTES_VARIABLE: str(USUAL_BOUNDS.megabytes),
+        FILES_VARIABLE: str(USUAL_BOUNDS.files),
         **os.environ,
         "MLFLOW_AUTH_CONFIG_PATH": str(auth_file),
         "MLFLOW_AUTH_ADMIN_PASSWORD": password,

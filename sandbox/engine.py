@@ -4,11 +4,12 @@ import contextlib
 import json
 import math
 import re
+import signal
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import wraps
 from pathlib import Path
@@ -82,9 +83,16 @@ class SandboxMismatch(Exception):
         self.differences = differences
 
 
+# By signal 9: the container's first process, or below it the launcher's script (`launcher.py`).
+KILLED = frozenset({128 + signal.SIGKILL, 160 + signal.SIGKILL})
+
+
 @dataclass(frozen=True)
 class ContainerState:
-    """What the engine says of a container now."""
+    """What the engine says of a container now.
+
+    `oom_killed`: the kernel ended a process of it for its memory, and the engine was told so.
+    """
 
     id: str
     name: str
@@ -181,9 +189,28 @@ class Engine:
     def state(self, container: str) -> ContainerState | None:
         """By id or name; None when there is no such container."""
         try:
-            return _state(self._api.inspect_container(container))
+            state = _state(self._api.inspect_container(container))
         except NotFound:
             return None
+        if state.exit_code in KILLED and not state.oom_killed:
+            return replace(state, oom_killed=self._told_of_no_memory(state))
+        return state
+
+    def _told_of_no_memory(self, state: ContainerState) -> bool:
+        """Whether the engine spoke of memory after it had written down the end without it.
+
+        The word of the kernel and the end reach it by two ways; where the container's first process
+        is what is killed, as under gVisor, the end may be first, and the flag is then never set.
+        """
+        if state.started_at is None:
+            return False
+        told = self._api.events(
+            since=f"{state.started_at.timestamp():.6f}",
+            until=f"{time.time():.6f}",
+            filters={"container": state.id, "event": "oom"},
+            decode=True,
+        )
+        return any(True for _ in told)
 
     @_mapped
     def find(self, labels: Mapping[str, str]) -> list[ContainerState]:

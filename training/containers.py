@@ -1,12 +1,12 @@
 """From an attempt to its container: the folder with the script, the variables, the spec."""
 
 import json
-import secrets
 import shutil
 from pathlib import Path
 
 from django.conf import settings
 
+from registry import job_users
 from sandbox.container import Limits, SandboxSpec
 from sandbox.environments import Environment
 from sandbox.spec import job_spec, waiting_spec
@@ -22,7 +22,7 @@ MLFLOW_REQUEST_SECONDS = 20
 
 def attempt_tag(attempt: Attempt) -> str:
     """What MLflow's runs and models of this attempt, and of no other, are tagged with."""
-    return f"{attempt.job_id}/{attempt.number}"
+    return job_users.attempt_tag(attempt.job_id, attempt.number)
 
 
 def job_labels(attempt: Attempt) -> dict[str, str]:
@@ -31,12 +31,12 @@ def job_labels(attempt: Attempt) -> dict[str, str]:
 
 def user_prefix() -> str:
     """What the names of all our MLflow users begin with; another installation has its own."""
-    return f"job-{settings.INSTALLATION_ID}-"
+    return job_users.user_prefix(settings.INSTALLATION_ID)
 
 
 def user_name(attempt: Attempt) -> str:
     """A new name for the attempt's MLflow user."""
-    return f"{user_prefix()}{attempt.job_id.hex[:12]}-{attempt.number}-{secrets.token_hex(3)}"
+    return job_users.new_user_name(settings.INSTALLATION_ID, attempt.job_id, attempt.number)
 
 
 def script_folder(attempt: Attempt) -> Path:

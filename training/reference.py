@@ -99,6 +99,8 @@ def _job_limits() -> tuple[Limit, ...]:
         _fixed("grace", "seconds", settings.JOB_GRACE_SECONDS),
         _fixed("log_kept", "bytes", settings.JOB_LOG_MAX_BYTES),
         _fixed("log_printed", "bytes", settings.JOB_LOG_HARD_BYTES),
+        _fixed("artifacts_mb", "MiB", settings.JOB_ARTIFACTS_MB),
+        _fixed("artifact_files", "files", settings.JOB_ARTIFACT_FILES),
         _fixed("attempts", "tries", settings.JOB_MAX_ATTEMPTS),
         _fixed("environment_build", "seconds", settings.ENVIRONMENT_BUILD_SECONDS),
     )

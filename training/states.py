@@ -106,6 +106,7 @@ class Reason(TextChoices):
     OUT_OF_MEMORY = "out_of_memory"
     DISK_FULL = "disk_full"
     LOG_QUOTA = "log_quota"
+    ARTIFACT_LIMIT = "artifact_limit"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     PYTHON_NOT_OFFERED = "python_not_offered"
@@ -204,6 +205,11 @@ ENDINGS: dict[Reason, Ending] = {
     Reason.LOG_QUOTA: _users(
         "The script printed more than a job may print.",
         "Print less: a line for each epoch, not for each row.",
+    ),
+    Reason.ARTIFACT_LIMIT: _users(
+        "The script sent more to MLflow than a job may.",
+        "Log fewer or smaller files; GET /mlops/training/limits says how much a job may send "
+        "(artifacts_mb, artifact_files).",
     ),
     Reason.TIMEOUT: _users(
         "The script was still running when its time was over.",

@@ -30,6 +30,8 @@ CONNECTION = "onnection"
 MASKED_BY_MLFLOW = "The provided MLFLOW_EXPERIMENT_ID environment variable value"
 ERROR_MAX_CHARACTERS = 1000
 MIB = 1024 * 1024
+# Of a job's memory: at so much the next allocation may be the last.
+FULL = 0.95
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def failure_of(facts: ExitFacts) -> EndReason | None:
         return EndReason.of(Reason.LOG_QUOTA)
     if facts.exit_code == 0:
         return None
-    if facts.oom_killed:
+    if facts.oom_killed or _filled_its_memory(facts):
         return _out_of_memory(facts)
     if facts.exit_code in CONTAINER_KILLED or facts.exit_code == ASKED_TO_END_EXIT_CODE:
         return EndReason.of(
@@ -136,6 +138,16 @@ def _lost_mlflow(line: str, facts: ExitFacts) -> bool:
     if MASKED_BY_MLFLOW in line:
         return request in facts.log_tail
     return CONNECTION in line and (request in line or address in line)
+
+
+def _filled_its_memory(facts: ExitFacts) -> bool:
+    """Killed with its memory all but full: nobody may have been told of what the kernel did.
+
+    An engine can lose the kernel's word when a container ends with the process that was killed, as
+    every one does under gVisor.
+    """
+    killed = facts.exit_code in (128 + signal.SIGKILL, SIGNAL_EXIT_BASE + signal.SIGKILL)
+    return killed and 0 < facts.memory_mb * MIB * FULL <= facts.peak_memory_bytes
 
 
 def _out_of_memory(facts: ExitFacts) -> EndReason:

@@ -55,7 +55,7 @@ class Original:
         self._folder = folder
         self._report = report
         self._desk: Desk | None = None
-        self._example: Any = None
+        self._description: dict[str, Any] = {}
         self._error: BaseException | None = None
 
     @property
@@ -69,8 +69,8 @@ class Original:
         return self._desk.batching
 
     def description(self) -> dict[str, Any]:
-        assert self._desk is not None  # noqa: S101 (who asks has loaded it)
-        return {**self._desk.model.description(), "example": self._example}
+        """Of a model that was loaded."""
+        return self._description
 
     def load(self) -> None:
         """Raises whatever the model's code raises."""
@@ -78,7 +78,10 @@ class Original:
         from served_open import opened  # noqa: PLC0415
 
         found = opened(self._folder, self._report)
-        self._desk, self._example = Desk(found.model, found.batching), found.example
+        description = {**found.model.description(), "example": found.example}
+        # Here, where a failure ends the server: what describes a model may be the model's own code.
+        orjson.dumps(description, option=orjson.OPT_NON_STR_KEYS, default=str)
+        self._desk, self._description = Desk(found.model, found.batching), description
         gc.collect()
         gc.freeze()
 

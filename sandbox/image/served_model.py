@@ -6,6 +6,7 @@ everything else, and every storage format not known here, goes through MLflow.
 """
 
 import importlib
+import inspect
 import pickle  # noqa: S403
 import re
 import sys
@@ -14,14 +15,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from served_answers import Result, plain, row_count
 from served_estimators import Estimator, PyFunc, SklearnLike, open_booster
 from served_inputs import InputsRefused, check_probabilities, read_matrix, read_table, told_together
+from served_paths import read_description
 from served_signature import Signature, read_signature
 
 Report = Callable[[str], None]
@@ -180,7 +182,7 @@ def load(folder: Path, report: Report) -> ServedModel:
     """Opens the model in `folder`; `report` is told each phase. Raises what the model raises."""
     # Whatever warns here warns about how the model was made; nobody can act on it at each request.
     warnings.simplefilter("ignore")
-    description = yaml.safe_load((folder / "MLmodel").read_text())
+    description = read_description(folder)
     flavours = description.get("flavors") or {}
     signature = read_signature(description)
     _add_code_paths(folder, flavours)
@@ -191,7 +193,7 @@ def load(folder: Path, report: Report) -> ServedModel:
     pyfunc = importlib.import_module("mlflow.pyfunc")
     report("loading the model")
     name = str(flavours.get("python_function", {}).get("loader_module", "pyfunc"))
-    model = pyfunc.load_model(str(folder))
+    model = _loaded_by(pyfunc, folder)
     estimator = PyFunc(model, name=name.removeprefix("mlflow."), signature=signature)
     return ServedModel(estimator, flavour="pyfunc", has_probabilities=False)
 
@@ -206,13 +208,19 @@ def _native(
     model = opened[flavour](folder, about)
     if model is None:
         report("importing mlflow")
-        model = importlib.import_module(f"mlflow.{flavour}").load_model(str(folder))
+        model = _loaded_by(importlib.import_module(f"mlflow.{flavour}"), folder)
     if type(model).__name__ == "Booster":
         booster = open_booster(flavour, model, signature)
         return ServedModel(booster, flavour=flavour, has_probabilities=booster.classes is not None)
     like = SklearnLike(model, flavour=flavour, signature=signature)
     chances = hasattr(model, "predict_proba") and not like.many_outputs
     return ServedModel(like, flavour=flavour, has_probabilities=chances)
+
+
+def _loaded_by(module: ModuleType, folder: Path) -> Any:
+    """Without the switch for tracing that MLflow puts around its loader: where the switch fails, an
+    error of the model's is lost, and None comes back as the model."""
+    return inspect.unwrap(module.load_model)(str(folder))
 
 
 def first_line(error: BaseException) -> str:

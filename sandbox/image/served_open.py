@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from served_answers import attempt
 from served_desk import Batching
 from served_estimators import parts_of
 from served_model import Report, ServedModel, load
+from served_paths import read_description
 from served_probe import Rows, batching_of, categories_in, example_in, small_example, warm_up
 
 
@@ -25,7 +25,7 @@ def opened(folder: Path, report: Report) -> Opened:
     """Raises whatever the model's code raises while it is loaded; its trial may fail."""
     model = load(folder, report)
     report("warming up")
-    description = yaml.safe_load((folder / "MLmodel").read_text())
+    description = read_description(folder)
     rows = Rows(
         model.estimator.expected,
         example=example_in(folder, description),

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import secrets
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from registry.job_tokens import PREFIX, new_token
+from registry.job_users import attempt_tag, new_user_name
 from registry.mlflow_client import (
     AliasNotFound,
     LoggedModel,
@@ -46,8 +46,9 @@ class JobUser:
 
     def __init__(self, server: MlflowServer, experiment: str, folder: Path) -> None:
         self.server = server
-        self.attempt = f"{uuid.uuid4()}/1"
-        self.name = f"job-{secrets.token_hex(4)}"
+        job = uuid.uuid4()
+        self.attempt = attempt_tag(job, 1)
+        self.name = new_user_name("test", job, 1)
         self.password = new_token()
         self.experiment_id = server.registry.ensure_experiment(experiment)
         server.registry.create_job_user(self.name, self.password, self.experiment_id)

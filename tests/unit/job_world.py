@@ -4,6 +4,7 @@ Both only inject faults: what a container or a user is stands in one dictionary 
 by moving what is in the rows, never by waiting.
 """
 
+import base64
 import contextlib
 import json
 import tempfile
@@ -87,6 +88,7 @@ class FaultyEngine:
         self.orders: dict[str, list[str]] = {}
         self.image = "image"
         self.asked_to_end: list[str] = []
+        self.printed: dict[str, bytes] = {}
 
     def capacity(self) -> Capacity:
         self._answer()
@@ -179,7 +181,8 @@ class FaultyEngine:
             self._answer()
             if container_id in self.orders:
                 yield b"!ready\n!began 1700000000.5\n"
-            yield b"line\n@5 \n"
+            printed = self.printed.get(container_id, b"line\n")
+            yield b"@0 %b\n@%d \n" % (base64.b64encode(printed), len(printed))
 
     def terminate(self, container_id: str) -> None:
         self._answer()
@@ -229,6 +232,7 @@ class FaultyRegistry:
         self._faults = faults
         self.away = False
         self.users: set[str] = set()
+        self.refused: dict[str, str] = {}
         self.logged: dict[str, list[LoggedModel]] = {}
         self.versions: dict[str, ModelVersion] = {}
         self.registers_twice = False
@@ -263,6 +267,10 @@ class FaultyRegistry:
     def experiments_of(self, username: str) -> frozenset[str] | None:
         self._answer()
         return self.experiments
+
+    def refused_upload(self, username: str) -> str:
+        self._answer()
+        return self.refused.get(username, "")
 
     def logged_models(self, attempt: str) -> list[LoggedModel]:
         with self._faults.around("logged_models"):
@@ -589,7 +597,11 @@ class World:
     def waits_are_over(self) -> None:
         Job.objects.filter(not_before__isnull=False).update(not_before=None)
 
-    def script_ends(self, attempt: Attempt, *, exit_code: int, logs_model: bool = False) -> None:
+    def script_ends(
+        self, attempt: Attempt, *, exit_code: int, logs_model: bool = False, prints: str = ""
+    ) -> None:
+        if prints:
+            self.engine.printed[attempt.container_id] = prints.encode()
         if logs_model:
             self.registry.log_model(f"{attempt.job_id}/{attempt.number}")
         self.engine.ends(attempt.container_id, exit_code=exit_code)

@@ -442,6 +442,28 @@ def test_a_model_that_another_job_tagged_as_this_ones_is_not_this_ones(world: Wo
     assert world.registry.versions == {}
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "printed", "reason"),
+    [
+        (1, "HTTPError: 413: at most 5 MiB\n", "artifact_limit"),
+        # It was told so, went on, and failed of something else.
+        (1, "Traceback (most recent call last):\nValueError: no data\n", "script_error"),
+        (0, "", "artifact_limit"),
+    ],
+)
+def test_a_job_that_sent_mlflow_too_much_is_told_so(
+    world: World, exit_code: int, printed: str, reason: str
+):
+    job = world.submit()
+    world.launch()
+    attempt = world.attempt_of(job)
+    world.registry.refused[attempt.mlflow_username] = "at most 5 MiB"
+    world.script_ends(attempt, exit_code=exit_code, prints=printed)
+    world.finish(attempt)
+    job.refresh_from_db()
+    assert (job.status, job.reason) == (Status.FAILED, reason)
+
+
 def test_a_cancel_before_the_model_is_registered_keeps_it_from_being_registered(world: World):
     job = world.submit()
     world.launch()

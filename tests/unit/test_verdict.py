@@ -86,6 +86,18 @@ def test_137_is_memory_only_when_the_engine_says_so():
     assert failure_of(facts(exit_code=137)).reason is Reason.ENGINE_UNAVAILABLE
 
 
+@pytest.mark.parametrize("exit_code", [137, 169])
+def test_who_was_killed_with_his_memory_full_ran_out_of_it_whatever_the_engine_was_told(
+    exit_code: int,
+):
+    full = {"memory_mb": 100, "peak_memory_bytes": 96 * 1024**2}
+    assert failure_of(facts(exit_code=exit_code, **full)).reason is Reason.OUT_OF_MEMORY
+    roomy = full | {"peak_memory_bytes": 90 * 1024**2}
+    assert failure_of(facts(exit_code=exit_code, **roomy)).reason is not Reason.OUT_OF_MEMORY
+    # Full is not too full: a script that ends by itself ended of something else.
+    assert failure_of(facts(exit_code=1, **full)).reason is Reason.SCRIPT_ERROR
+
+
 def test_memory_that_ran_out_says_the_limit_and_the_most_that_was_seen():
     seen = facts(exit_code=169, oom_killed=True, memory_mb=2048, peak_memory_bytes=2000 * 1024**2)
     assert "2048 MiB, the most seen was 2000 MiB" in failure_of(seen).sentence

@@ -187,6 +187,8 @@ def _finish(attempt: Attempt) -> None:
         return
     registry = model_registry()
     reason = script_failure(attempt)
+    if reason is not None and reason.reason is Reason.SCRIPT_ERROR:
+        reason = _sent_too_much(registry, attempt, said=_tail(attempt)) or reason
     # While MLflow is away nothing below can be done; the container need not wait for it.
     engine_room.engine().remove(attempt.container_id)
     registry.end_runs(containers.attempt_tag(attempt), succeeded=reason is None)
@@ -217,7 +219,7 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             timeout_seconds=attempt.job.timeout_seconds,
             grace_seconds=settings.JOB_GRACE_SECONDS,
             output_is_whole=attempt.output_is_whole,
-            log_tail=logs.tail_of(attempt, size=LOG_TAIL_BYTES),
+            log_tail=_tail(attempt),
             tracking_uri=settings.MLFLOW_TRACKING_URI,
             memory_mb=attempt.job.memory_mb,
             peak_memory_bytes=attempt.peak_memory_bytes,
@@ -225,6 +227,24 @@ def script_failure(attempt: Attempt) -> EndReason | None:
             > settings.JOB_LOG_HARD_BYTES,
         )
     )
+
+
+def _tail(attempt: Attempt) -> str:
+    return logs.tail_of(attempt, size=LOG_TAIL_BYTES)
+
+
+def _sent_too_much(
+    registry: ModelRegistry, attempt: Attempt, *, said: str | None = None
+) -> EndReason | None:
+    """Where MLflow took no more of its files; and, of a script that failed, where it says so too:
+    it may have failed of something else.
+    """
+    if not attempt.mlflow_username:
+        return None
+    refused = registry.refused_upload(attempt.mlflow_username)
+    if not refused or (said is not None and refused not in said):
+        return None
+    return EndReason.of(Reason.ARTIFACT_LIMIT, sentence=refused)
 
 
 def _seconds_run(attempt: Attempt) -> float:
@@ -271,7 +291,8 @@ def _choose_model(
     ready = [model for model in logged if model.ready]
     if ready:
         return ready[-1], None
-    return None, EndReason.of(Reason.MODEL_NOT_READY if logged else Reason.NO_MODEL_LOGGED)
+    missing = Reason.MODEL_NOT_READY if logged else Reason.NO_MODEL_LOGGED
+    return None, _sent_too_much(registry, attempt) or EndReason.of(missing)
 
 
 def _own(registry: ModelRegistry, attempt: Attempt, logged: list[LoggedModel]) -> list[LoggedModel]:

@@ -45,9 +45,30 @@ ALONE: Mapping[str, Alone] = {
     "stop_self": _alone(124, seconds=3),
     "threads": _alone(0, 124, GVISOR_ENDED, KILLED, KILLED_BY_LAUNCHER, seconds=10),
 }
+# They go on for about as long as they may; the first to be started.
+TO_THEIR_DEADLINE = frozenset({"deep_folders", "inodes", "threads"})
 ENDED_BY_MEMORY = frozenset({"memory_hog", "shared_memory"})
 # Of jobs that asked for no network.
 OFFLINE = frozenset({"dns_tunnel", "net_none"})
+
+# Those that do little but wait for answers which must not come: they run together.
+WAITING = frozenset(
+    {
+        "internal_names",
+        "net_broadcast",
+        "net_disguised",
+        "net_host",
+        "net_host_udp",
+        "net_ipv6",
+        "net_metadata",
+        "net_peer",
+        "net_peer_name",
+        "net_private",
+        "net_resolver_ports",
+        "net_source_port",
+        "net_udp_private",
+    }
+)
 
 # What is open, and told in `docs/SECURITY.md`: whoever closes one takes it out there too.
 OPEN: Mapping[str, tuple[str, ...]] = {

@@ -1,4 +1,6 @@
-"""Stands before several scripts of the corpus that run one after another in one container.
+"""Stands before several scripts of the corpus that run in one container.
+
+One after another, or together where they only wait for answers that do not come.
 
 Each is a process of its own in a session of its own; what it leaves in the writable folders goes.
 """
@@ -7,10 +9,12 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
+import typing
 
-SECONDS = 20
+SECONDS, TOGETHER_SECONDS = 20, 40
 WRITABLE = ("/tmp", "/scratch", "/dev/shm")  # noqa: S108
 BEGIN, END = "--- begins ", "--- ended "
 
@@ -23,10 +27,29 @@ def run_each(prelude: str, scripts: dict[str, str]) -> None:
         _clean()
 
 
+def run_together(prelude: str, scripts: dict[str, str]) -> None:
+    deadline = time.monotonic() + TOGETHER_SECONDS
+    begun = {}
+    for name, script in scripts.items():
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - read when the script has ended
+        begun[name] = (_begin(f"{prelude}\n{script}", name, said), said)
+    for name, (child, said) in begun.items():
+        status = _end(child, deadline)
+        said.seek(0)
+        print(f"{BEGIN}{name}\n{said.read().decode()}\n{END}{name} {status}", flush=True)
+    _clean()
+
+
 def _run(source: str, name: str) -> int:
+    return _end(_begin(source, name), time.monotonic() + SECONDS)
+
+
+def _begin(source: str, name: str, output: typing.IO[bytes] | None = None) -> int:
     child = os.fork()
     if child == 0:
         os.setsid()
+        if output is not None:
+            os.dup2(output.fileno(), 1)
         try:
             exec(compile(source, name, "exec"), {"__name__": "__main__"})  # noqa: S102
         except BaseException:  # noqa: BLE001 - whatever ends a script, the next one is run
@@ -34,7 +57,10 @@ def _run(source: str, name: str) -> int:
         finally:
             sys.stdout.flush()
             os._exit(0)
-    deadline = time.monotonic() + SECONDS
+    return child
+
+
+def _end(child: int, deadline: float) -> int:
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:

@@ -1,7 +1,8 @@
 """Each script of the corpus tries to get out; what it managed is looked at from outside too.
 
-A script says `MANAGED …` for what must not work. The whole runs under each runtime: scripts that
-leave their container whole run one after another in a few containers, the others each in its own.
+A script says `MANAGED …` for what must not work. The whole runs under each runtime, all of them at
+the same time: scripts that leave their container whole share a few, one after another or, where
+they only wait, together; the others have one each.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import ctypes
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,17 @@ from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.order import Order, hand_in
 from sandbox.output import printed
-from tests.docker.hostile.expected import ALONE, ENDED_BY_MEMORY, OFFLINE, Alone, harmless
+from tests.docker.hostile.expected import (
+    ALONE,
+    ENDED_BY_MEMORY,
+    OFFLINE,
+    TO_THEIR_DEADLINE,
+    WAITING,
+    Alone,
+    harmless,
+)
 from tests.docker.hostile.pack import BEGIN, END
-from tests.fixtures.engine import LOG_BYTES, ORDER_SECONDS, JobRunner, said
+from tests.fixtures.engine import LOG_BYTES, ORDER_SECONDS, RUNTIMES, JobRunner, said
 from tests.fixtures.strangers import STRANGERS, Strangers
 from training.states import Reason
 from training.verdict import ExitFacts, failure_of
@@ -35,7 +44,7 @@ PRELUDE = (HERE / "prelude.py").read_text()
 PACK = (HERE / "pack.py").read_text()
 SCRIPTS = {path.stem: path.read_text() for path in sorted((HERE / "scripts").glob("*.py"))}
 PACKS = 3
-SIDE_BY_SIDE = 4
+SIDE_BY_SIDE = 6
 PACK_SECONDS = 240
 SLACK_SECONDS = 30
 HARD_BYTES = 32 * 1024 * 1024
@@ -140,37 +149,54 @@ def _count(host: Host) -> None:
             host.connections += 1
 
 
-class Corpus:
-    """Runs every script once under one runtime, when it is first asked for one."""
+@dataclass(frozen=True)
+class Work:
+    """Scripts that share a container under one runtime."""
+
+    runtime: str
+    names: tuple[str, ...]
+
+
+class Corpora:
+    """Runs every script once under each runtime, all of them side by side."""
 
     def __init__(
         self,
-        runner: JobRunner,
-        spec_of: Callable[..., SandboxSpec],
+        runtimes: Sequence[str],
+        run: Callable[[Work], Outcome],
         peer: str,
         host: Host,
         shared: Callable[[], Mapping[str, object]],
     ) -> None:
-        self.runtime = runner.runtime
         self.peer = peer
         self.host = host
         self.kernel_before, self.ipc_before = host.kernel(), host.shared()
         self.shared_before, self.shared = shared(), shared
         self.clock_before = time.time() - time.monotonic()
-        works = _works()
+        works = [Work(runtime, names) for names in _works() for runtime in runtimes]
         with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-            ran = list(pool.map(lambda names: _run(runner, spec_of(names)), works))
-        self.by_container = ran
-        self.outcomes = {
-            name: outcome for names, outcome in zip(works, ran, strict=True) for name in names
-        }
+            self.ran = dict(zip(works, pool.map(run, works), strict=True))
+
+
+class Corpus:
+    """What came of them under one runtime."""
+
+    def __init__(self, runtime: str, of_all: Corpora) -> None:
+        self.runtime = runtime
+        self.of_all = of_all
+        ran = {work.names: end for work, end in of_all.ran.items() if work.runtime == runtime}
+        self.by_container = list(ran.values())
+        self.outcomes = {name: end for names, end in ran.items() for name in names}
 
 
 def _works() -> list[tuple[str, ...]]:
     """Which scripts share a container; the longest first."""
-    packed = [name for name in SCRIPTS if name not in ALONE and name not in OFFLINE]
-    packs = [tuple(packed[number::PACKS]) for number in range(PACKS)]
-    return [*packs, tuple(sorted(OFFLINE)), *((name,) for name in ALONE)]
+    others = [name for name in SCRIPTS if name not in ALONE.keys() | OFFLINE | WAITING]
+    packs = [tuple(others[number::PACKS]) for number in range(PACKS)]
+    waiting = [tuple(sorted(names)) for names in (OFFLINE, WAITING)]
+    short = [name for name in ALONE if name not in TO_THEIR_DEADLINE]
+    alone = [(name,) for name in (*sorted(TO_THEIR_DEADLINE), *short)]
+    return [*packs, *alone[: len(TO_THEIR_DEADLINE)], *waiting, *alone[len(TO_THEIR_DEADLINE) :]]
 
 
 def _run(runner: JobRunner, spec: SandboxSpec) -> Outcome:
@@ -215,12 +241,12 @@ def _overran(engine: Engine, container: str, spec: SandboxSpec) -> bool:
 def _script(names: tuple[str, ...]) -> str:
     if names[0] in ALONE:
         return f"{PRELUDE}\n{SCRIPTS[names[0]]}"
-    return f"{PACK}\nrun_each({PRELUDE!r}, { ({name: SCRIPTS[name] for name in names})!r})\n"
+    run = "run_together" if names[0] in WAITING | OFFLINE else "run_each"
+    return f"{PACK}\n{run}({PRELUDE!r}, { ({name: SCRIPTS[name] for name in names})!r})\n"
 
 
 @pytest.fixture(scope="module")
-def corpus(
-    runtime: str,
+def corpora(
     engine: Engine,
     runner_image: str,
     networks: Networks,
@@ -231,27 +257,32 @@ def corpus(
     strangers: Strangers,
     host: Host,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Corpus]:
-    runner = JobRunner(engine, runner_image, networks, installation_id, runtime)
+) -> Iterator[Corpora]:
     variables: dict[str, str] = {}
+    # Who is missing of them is told of where his turn comes.
+    runtimes = [name for name in RUNTIMES if name in engine.runtimes()]
+    runners = {
+        name: JobRunner(engine, runner_image, networks, installation_id, name) for name in runtimes
+    }
 
-    def spec_of(names: tuple[str, ...], script: str = "") -> SandboxSpec:
-        offline = names[0] in OFFLINE
-        return runner.spec(
-            tmp_path_factory.mktemp(names[0]),
-            script or _script(names),
+    def spec_of(work: Work, script: str = "") -> SandboxSpec:
+        first = work.names[0]
+        offline = first in OFFLINE
+        return runners[work.runtime].spec(
+            tmp_path_factory.mktemp(first),
+            script or _script(work.names),
             environment=plain_environment,
             platform=environments.platform_folder(),
-            deadline_seconds=ALONE.get(names[0], Alone(frozenset(), PACK_SECONDS)).seconds,
+            deadline_seconds=ALONE.get(first, Alone(frozenset(), PACK_SECONDS)).seconds,
             network=networks.offline if offline else networks.jobs,
             resolvers=(NO_RESOLVER,) if offline else firewall.resolvers,
             variables=variables,
-            memory_mb=MEMORY_MB[runtime],
+            memory_mb=MEMORY_MB[work.runtime],
             log_hard_bytes=HARD_BYTES,
         )
 
-    peer_spec = spec_of(("peer",), PEER_SCRIPT)
-    peer = runner.start(peer_spec)
+    peer_spec = spec_of(Work(runtimes[0], ("peer",)), PEER_SCRIPT)
+    peer = runners[runtimes[0]].start(peer_spec)
     try:
         variables |= {
             "GATEWAY": networks.jobs_gateway,
@@ -263,9 +294,18 @@ def corpus(
             "RESOLVERS": ",".join(firewall.resolvers),
         }
         folders = (plain_environment.path, environments.platform_folder())
-        yield Corpus(runner, spec_of, peer, host, lambda: _fingerprint(folders))
+
+        def run(work: Work) -> Outcome:
+            return _run(runners[work.runtime], spec_of(work))
+
+        yield Corpora(runtimes, run, peer, host, lambda: _fingerprint(folders))
     finally:
         engine.remove(peer)
+
+
+@pytest.fixture(scope="module")
+def corpus(runtime: str, corpora: Corpora) -> Corpus:
+    return Corpus(runtime, corpora)
 
 
 def _fingerprint(folders: tuple[Path, ...]) -> dict[str, object]:
@@ -290,7 +330,7 @@ def _address(engine: Engine, container: str) -> str:
 
 def test_the_corpus_has_not_shrunk():
     assert len(SCRIPTS) >= 60
-    assert SCRIPTS.keys() >= ALONE.keys() | OFFLINE
+    assert SCRIPTS.keys() >= ALONE.keys() | OFFLINE | WAITING
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -369,23 +409,23 @@ def _read(path: Path) -> str:
 
 
 def test_nobody_outside_heard_of_any_of_them(corpus: Corpus, strangers: Strangers, engine: Engine):
-    assert corpus.host.connections == 0
+    assert corpus.of_all.host.connections == 0
     with pytest.raises(BlockingIOError):
-        corpus.host.datagrams.recv(100)
+        corpus.of_all.host.datagrams.recv(100)
     with pytest.raises(BlockingIOError):
-        corpus.host.local.accept()
+        corpus.of_all.host.local.accept()
     # Each of them once, by the fixture itself.
     assert sorted(strangers.heard()) == sorted(STRANGERS)
-    assert "heard" not in said(engine, corpus.peer)
+    assert "heard" not in said(engine, corpus.of_all.peer)
 
 
 def test_what_all_jobs_share_is_as_it_was(corpus: Corpus):
-    assert corpus.shared() == corpus.shared_before
+    assert corpus.of_all.shared() == corpus.of_all.shared_before
 
 
 def test_the_kernel_of_the_host_is_as_it_was(corpus: Corpus):
-    assert corpus.host.kernel() == corpus.kernel_before
-    assert corpus.host.shared() == corpus.ipc_before
+    assert corpus.of_all.host.kernel() == corpus.of_all.kernel_before
+    assert corpus.of_all.host.shared() == corpus.of_all.ipc_before
     # Days, if a script had set it; a clock that is corrected drifts less.
-    assert abs(time.time() - time.monotonic() - corpus.clock_before) < 60
+    assert abs(time.time() - time.monotonic() - corpus.of_all.clock_before) < 60
     assert not list(Path("/sys/fs/cgroup").glob("**/mine"))

@@ -6,7 +6,7 @@ beside a server that answers all the while.
 
 import pickle
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,14 @@ import pytest
 import requests
 
 from deploy.trial import wait_for
-from inference.containers import TOKEN_VARIABLE
+from inference.containers import TOKEN_VARIABLE, ending
 from sandbox.container import Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.spec import SERVER_PORT, server_spec
-from tests.docker.hostile.expected import harmless
+from tests.docker.hostile.expected import OFFLINE, WAITING, harmless
 from tests.docker.hostile.test_corpus import PACK, PRELUDE, SCRIPTS
 from tests.fixtures.strangers import STRANGERS, Strangers
 
@@ -29,6 +29,8 @@ from tests.fixtures.strangers import STRANGERS, Strangers
 ENGINE_INIT = {"/usr", "/usr/sbin", "/usr/sbin/docker-init"}
 READY_SECONDS = 180
 END_SECONDS = 240
+# How its server ends when a model cannot be loaded, and would otherwise stay up until it is killed.
+LOAD_FAILED = 3
 TRIED = (
     "cgroup_escape",
     "docker_socket",
@@ -66,6 +68,17 @@ def with_code(folder: Path, source: str) -> None:
 def with_pickle(folder: Path, source: str) -> None:
     (folder / "python_model.pkl").write_bytes(pickle.dumps(Payload(source)))
     _pyfunc_model(folder, "python_model.pkl")
+
+
+def with_description(about: str) -> Callable[[Path], None]:
+    def fill(folder: Path) -> None:
+        (folder / "MLmodel").write_text(about)
+
+    return fill
+
+
+def with_linked_description(folder: Path) -> None:
+    (folder / "MLmodel").symlink_to("/proc/self/environ")
 
 
 def _pyfunc_model(folder: Path, path: str) -> None:
@@ -165,6 +178,34 @@ def neighbour(servers: Servers) -> str:
     return container
 
 
+NATIVE = "flavors:\n  sklearn:\n    serialization_format: cloudpickle\n    pickled_model: "
+OUTSIDE = "ModelFilesOutside"
+POINTS_OUTSIDE: Mapping[str, tuple[Callable[[Path], None], str]] = {
+    "a device": (with_description(f"{NATIVE}/dev/zero\n"), OUTSIDE),
+    "a pipe of its own": (with_description(f"{NATIVE}../dev/stdin\n"), OUTSIDE),
+    "another file": (lambda folder: _pyfunc_model(folder, "../../etc/passwd"), OUTSIDE),
+    # MLflow's loader walks through all that is below, which is everything.
+    "code": (with_description(f"{PYFUNC}    loader_module: benign\n    code: ../..\n"), OUTSIDE),
+    "a link": (with_linked_description, OUTSIDE),
+    "a loader by its path": (
+        with_description(f"{PYFUNC}    loader_module: ../../tmp/loader\n"),
+        "Error",
+    ),
+    "no description": (with_description("[1, 2]\n"), "ValueError"),
+}
+
+
+def test_a_model_that_points_outside_ends_its_server_at_once_and_says_why(
+    servers: Servers, engine: Engine
+):
+    started = {what: servers.start(fill) for what, (fill, _) in POINTS_OUTSIDE.items()}
+    for what, container in started.items():
+        assert engine.wait(container, timeout_seconds=END_SECONDS) == LOAD_FAILED, what
+        end = ending(engine.state(container), engine, memory_mb=512, loading=True)
+        assert POINTS_OUTSIDE[what][1] in end.sentence, (what, end.sentence)
+        assert "root:" not in end.log_tail
+
+
 def test_a_pickle_gets_out_of_no_model_server(
     servers: Servers,
     neighbour: str,
@@ -173,8 +214,10 @@ def test_a_pickle_gets_out_of_no_model_server(
     strangers: Strangers,
     engine: Engine,
 ):
-    tried = {name: SCRIPTS[name] for name in TRIED}
-    source = f"{PACK}\nrun_each({PRELUDE!r}, {tried!r})\nos._exit(3)\n"
+    waiting = {name: SCRIPTS[name] for name in TRIED if name in WAITING | OFFLINE}
+    others = {name: SCRIPTS[name] for name in TRIED if name not in waiting}
+    source = f"{PACK}\nrun_together({PRELUDE!r}, {waiting!r})\nrun_each({PRELUDE!r}, {others!r})\n"
+    source += "os._exit(3)\n"
     variables = {
         "GATEWAY": networks.jobs_gateway,
         "HOST_PORT": "22",

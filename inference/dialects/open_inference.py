@@ -8,6 +8,7 @@ version the latest one answers, and an alias can stand where a version does.
 
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -35,6 +36,15 @@ DATATYPES = {
 SERVER = {"name": "mlops-engine", "version": "5.0.0", "extensions": ["binary_tensor_data"]}
 JSON = {"content-type": "application/json"}
 Named = Callable[[Request, str, str], Awaitable[Answer]]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request in our own form, and what its answer must have."""
+
+    body: bytes
+    wanted: list[str]
+    id: str
 
 
 async def server_metadata(request: Request) -> Answer:
@@ -75,21 +85,27 @@ async def infer(request: Request, name: str, selector: str) -> Answer:
 
 async def _infer(request: Request, name: str, selector: str) -> Answer:
     """Raises Refused."""
-    head, binary = _parts(request)
-    wanted = _wanted(head)
-    table = table_of(read_tensors(head.get("inputs"), binary))
-    asked = {"inputs": table, "return_probabilities": PROBABILITIES in wanted}
+    asked = _read(request)
     predicted = await gateway.current().predict(
-        name, selector, orjson.dumps(asked), request_id=request.request_id
+        name, selector, asked.body, request_id=request.request_id
     )
     document = {
         "model_name": predicted.model_name,
         "model_version": predicted.version,
-        "id": str(head.get("id") or request.request_id),
-        "outputs": [_output(tensor) for tensor in output_tensors(predicted.said, wanted)],
+        "id": asked.id or request.request_id,
+        "outputs": [_output(tensor) for tensor in output_tensors(predicted.said, asked.wanted)],
     }
     headers = {**JSON, "server-timing": predicted.server_timing}
     return 200, headers, orjson.dumps(document)
+
+
+def _read(request: Request) -> _Asked:
+    """What was parsed is many times as large as the body: it goes before the model is asked."""
+    head, binary = _parts(request)
+    wanted = _wanted(head)
+    table = table_of(read_tensors(head.get("inputs"), binary))
+    body = orjson.dumps({"inputs": table, "return_probabilities": PROBABILITIES in wanted})
+    return _Asked(body, wanted, str(head.get("id") or ""))
 
 
 _MODEL = r"/v2/models/(?P<name>[^/]+)(?:/versions/(?P<selector>[^/]+))?"

@@ -20,6 +20,7 @@ from inference.answers import Predicted
 from inference.schema import Model
 from inference.upstream import Heard
 from mlops_site.asgi import application
+from mlops_site.connections import Connection
 
 INPUTS = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
 
@@ -51,7 +52,9 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
     monkeypatch.setattr("inference.dialects.open_inference.described", described)
     listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="error"))
+    server = uvicorn.Server(
+        uvicorn.Config(application, http=Connection, lifespan="off", log_level="error")
+    )
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listening])))
     thread.start()
     yield f"127.0.0.1:{listening.getsockname()[1]}"

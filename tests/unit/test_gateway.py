@@ -12,7 +12,7 @@ from aiohttp import web
 from django.utils import timezone
 from rest_framework.test import APIRequestFactory
 
-from inference import asgi, door, gateway, versions
+from inference import asgi, door, gateway, metrics, versions
 from inference.api.views import InferenceView
 from inference.gateway import Gateway
 from inference.models import ModelServer
@@ -84,6 +84,7 @@ class Container:
     def __init__(self, token: str = TOKEN) -> None:
         self.token = token
         self.answer: tuple[int, Any] = (200, RESULT)
+        self.headers: dict[str, str] = {}
         self.asked: list[Any] = []
         self.address = ""
         self._runner: web.AppRunner | None = None
@@ -109,8 +110,8 @@ class Container:
             return web.json_response({"code": "wrong_token"}, status=401, headers=echo)
         self.asked.append(await request.json())
         status, document = self.answer
-        echo = {"x-mlops-request": request.headers["x-mlops-request"]}
-        return web.json_response(document, status=status, headers=echo)
+        headers = {"x-mlops-request": request.headers["x-mlops-request"], **self.headers}
+        return web.json_response(document, status=status, headers=headers)
 
 
 class Worker:
@@ -211,7 +212,16 @@ def test_a_misspelt_field_is_named(registry: Registry) -> None:
     assert [error["field"] for error in answered.document["errors"]] == ["return_probabilites"]
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'{"inputs": NaN}', b"\xff"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[1]", b'{"inputs": NaN}', b"\xff"),
+        # Too deep, and numbers that are none, are no memory and no time.
+        b'{"inputs": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"inputs": [[' + b"9" * 100_000 + b"]]}",
+        b'{"inputs": [[1e999999999]]}',
+    ],
+)
 def test_a_body_that_is_no_json_object_is_a_400(registry: Registry, body: bytes) -> None:
     answered = alone(body)
     assert (answered.status, answered.document["code"]) == (400, "invalid_json")
@@ -421,9 +431,12 @@ def test_a_version_number_that_was_given_again_is_served_from_its_new_files(
 
 def through_asgi(body: bytes, *, length: int | None = None) -> Answered:
     sent: list[dict[str, Any]] = []
+    coming = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not coming:
+            await asyncio.Event().wait()
+        return coming.pop()
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
@@ -585,6 +598,55 @@ def test_of_two_servers_the_one_with_fewer_requests_is_taken(
         await second.stop()
 
     run(story)
+
+
+@pytest.mark.parametrize(("said", "told"), [({}, "5"), ({"retry-after": "3"}, "3")])
+def test_a_busy_server_is_left_alone_as_long_as_it_asks(
+    registry: Registry, worker: Worker, said: dict[str, str], told: str
+) -> None:
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        worker.container.headers = said
+        worker.container.answer = (503, {"code": "busy", "detail": "Full.", "errors": []})
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert (answered.status, answered.document["code"]) == (503, "busy")
+        assert answered.headers["retry-after"] == told
+
+    run(story)
+
+
+def test_an_answer_to_another_request_reaches_no_client(
+    registry: Registry, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        worker.container.headers = {"x-mlops-request": "0123456789abcdef"}
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert (answered.status, answered.document["code"]) == (500, "model_failed")
+        assert (answered.document["request_id"], "predictions" in answered.document) == (
+            "r-1",
+            False,
+        )
+
+    run(story)
+    assert "why=an answer to another request request_id=r-1" in caplog.text
+
+
+def test_the_lane_that_answered_is_shown_and_counted(registry: Registry, worker: Worker) -> None:
+    async def story(road: Gateway) -> None:
+        worker.container = await Container().start()
+        worker.container.headers = {"x-mlops-lane": "compact"}
+        answered = await ask(road, REQUEST)
+        await worker.container.stop()
+        assert ";desc=compact," in answered.headers["server-timing"]
+
+    labels = {"model": "churn", "version": "1", "lane": "compact"}
+    name = "mlops_inference_lane_requests_total"
+    before = metrics.REGISTRY.get_sample_value(name, labels) or 0
+    run(story)
+    assert metrics.REGISTRY.get_sample_value(name, labels) == before + 1
 
 
 # -- what a client sees beside the answer ---------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Forty jobs while everything that can be killed is killed; `make chaos` is the long form."""
+"""Thirty jobs while everything that can be killed is killed; `make chaos` is the long form."""
 
 import json
 import tempfile
@@ -14,7 +14,7 @@ from tests.chaos.__main__ import storm_inside
 from tests.chaos.own_engine import can_be_made
 from tests.chaos.storm import Weather, storm
 
-SHORT = Weather(jobs=40, seed=20260131, seconds=80.0, failing=0.7)
+SHORT = Weather(jobs=30, seed=20260131, seconds=60.0, failing=0.7)
 
 
 @pytest.fixture

@@ -342,7 +342,7 @@ def test_no_sequence_of_events_breaks_a_promise():
         JobsOfAPlatform,
         settings=settings(
             # A step costs four times as much on PostgreSQL, and its part is the locks.
-            max_examples=50 if connection.vendor == "sqlite" else 12,
+            max_examples=30 if connection.vendor == "sqlite" else 12,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

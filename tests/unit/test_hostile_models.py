@@ -1,5 +1,8 @@
 """What a hostile model does to its own server: one clear refusal, and the next answer is right."""
 
+import asyncio
+import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -8,10 +11,22 @@ from typing import Any
 import cloudpickle
 import mlflow.pyfunc
 import numpy as np
+import orjson
 import pytest
 import requests
 
-from tests.fixtures.model_server import Server, answers_ready, started, until
+from inference.wire import (
+    AnswerBroken,
+    AnswerLost,
+    AnswerStrange,
+    AnswerTooLarge,
+    Bounds,
+    NobodyThere,
+    Question,
+    Reply,
+    Wire,
+)
+from tests.fixtures.model_server import TOKEN, Server, answers_ready, started, until
 
 CALL_SECONDS = 2.0
 
@@ -50,6 +65,42 @@ class Hostile(mlflow.pyfunc.PythonModel):
 
     def tell_of_paths(self, rows: Any) -> Any:
         raise RuntimeError("no file /secret/place/here.txt")
+
+    def forge(self, rows: Any) -> Any:
+        """Answers in its server's place, in somebody else's name, on every connection."""
+        self._say(b"HTTP/1.1 200 OK\r\nx-mlops-request: 0\r\ncontent-length: 2\r\n\r\n{}")
+        return [1] * len(rows)
+
+    def garble(self, rows: Any) -> Any:
+        self._say(b"\x00 nothing that HTTP knows")
+        return [1] * len(rows)
+
+    def promise_a_gigabyte(self, rows: Any) -> Any:
+        self._say(b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\nx")
+        return [1] * len(rows)
+
+    def stop_half_way(self, rows: Any) -> Any:
+        self._say(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nx", then_close=True)
+        return [1] * len(rows)
+
+    def fork(self, rows: Any) -> Any:
+        """A child that says something more once its server has answered."""
+        if os.fork():
+            return [1] * len(rows)
+        time.sleep(0.2)
+        self._say(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        os._exit(0)
+
+    def _say(self, content: bytes, *, then_close: bool = False) -> None:
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(number))) as found:
+                    found.getpeername()
+                    found.sendall(content)
+                    if then_close:
+                        found.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
 
     def sleep(self, rows: Any) -> Any:
         time.sleep(3600)
@@ -92,6 +143,58 @@ def test_it_is_told_in_one_refusal_and_the_next_request_is_answered(
     assert (refused.status_code, refused.json()["code"]) == (500, code)
     assert "/secret" not in refused.text
     assert asked(server, "behave").json()["predictions"] == [1]
+
+
+def through_the_wire(server: Server, *asked: str) -> list[Reply | Exception]:
+    """What the gateway's own connections make of it, one question after the other."""
+
+    async def told(wire: Wire, what: str) -> Reply | Exception:
+        head = b"POST /predict HTTP/1.1\r\nhost: model\r\nauthorization: Bearer %b\r\n"
+        body = b'{"inputs": {"what": ["%b"]}}' % what.encode()
+        address = server.url.removeprefix("http://")
+        question = Question(address, head % TOKEN.encode(), body)
+        try:
+            return await wire.ask(question, Bounds(30, 1_000_000, lambda size: True))
+        except (AnswerLost, NobodyThere) as error:
+            return error
+
+    async def story() -> list[Reply | Exception]:
+        wire = Wire()
+        replies = [await told(wire, what) for what in asked]
+        await wire.close()
+        return replies
+
+    return asyncio.run(story())
+
+
+def answer_in(reply: Reply | Exception) -> Reply:
+    assert isinstance(reply, Reply), reply
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("what", "error"),
+    [
+        ("forge", AnswerStrange),
+        ("garble", AnswerStrange),
+        ("promise_a_gigabyte", AnswerTooLarge),
+        ("stop_half_way", AnswerBroken),
+    ],
+)
+def test_what_a_model_says_in_its_servers_place_is_believed_by_nobody(
+    server: Server, what: str, error: type[AnswerLost]
+) -> None:
+    # What it still says while the next one comes is for that one's connection the same.
+    refused, *later = through_the_wire(server, what, *["behave"] * 20)
+    assert isinstance(refused, error)
+    assert orjson.loads(answer_in(later[-1]).content)["predictions"] == [1]
+
+
+def test_a_child_that_a_model_leaves_behind_answers_nobody(server: Server) -> None:
+    replies = through_the_wire(server, "fork", *["behave"] * 100)
+    answered = [reply for reply in replies if isinstance(reply, Reply)]
+    assert len(answered) > len(replies) / 2
+    assert all(orjson.loads(reply.content)["predictions"] == [1] for reply in answered)
 
 
 def test_a_model_that_does_not_come_back_is_told_and_ends_its_server(server: Server) -> None:

@@ -46,8 +46,8 @@ def serve_here(command: Sequence[str], *, extra_env: Mapping[str, str], **_: Any
     # Only now: it reads the environment when it is imported.
     from mlflow.server import auth  # noqa: PLC0415
 
-    auth.sqlalchemy_store.generate_password_hash = hash_password  # type: ignore[attr-defined]
-    auth.create_app = _gated(auth.create_app, auth._authenticate_cached)
+    auth.sqlalchemy_store.generate_password_hash = hash_password  # type: ignore[assignment]
+    auth.create_app = _gated(auth.create_app, auth._authenticate_cached)  # type: ignore[assignment]
     sys.exit(uvicorn_command(command[len(UVICORN) :], prog_name="uvicorn"))
 
 

@@ -204,7 +204,8 @@ class Engine:
         """
         if state.started_at is None:
             return False
-        told = self._api.events(
+        # Whole seconds, which is what the SDK's types know, would leave out the one that counts.
+        told = self._api.events(  # type: ignore[call-overload]
             since=f"{state.started_at.timestamp():.6f}",
             until=f"{time.time():.6f}",
             filters={"container": state.id, "event": "oom"},

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from ctypes.util import find_library
 from pathlib import Path
 
 from deploy.accounts import CHECKOUT, remove_accounts
@@ -49,7 +50,15 @@ NO_TESTS = 5
 CANNOT = 3
 RUNTIMES_VARIABLE = "MLOPS_TEST_RUNTIMES"
 DOCKER_TESTS = "tests/docker"
-TEST_TOOLS = {"curl": "curl", "ip": "iproute2", "docker-registry": "docker-registry"}
+TEST_TOOLS = {
+    "curl": "curl",
+    "docker-registry": "docker-registry",
+    "ip": "iproute2",
+    # The engine asks it what runs in a container.
+    "ps": "procps",
+}
+# What models of some kinds need wherever they are opened; here the tests open them.
+TEST_LIBRARIES = {"gomp": "libgomp1"}
 
 
 def test() -> int:
@@ -57,6 +66,8 @@ def test() -> int:
     home = Path(tempfile.mkdtemp(prefix="mlops-test-"))
     installation_id = f"test-{secrets.token_hex(3)}"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell that starts us in the background ignores it, and so would all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         _ensure_gvisor()
         handle = ensure_engine(home)
@@ -94,6 +105,7 @@ def _ensure_gvisor() -> None:
 def _ensure_test_tools() -> None:
     """What the tests use beside the engine. Raises Stop."""
     missing = [package for tool, package in TEST_TOOLS.items() if shutil.which(tool) is None]
+    missing += [package for name, package in TEST_LIBRARIES.items() if find_library(name) is None]
     missing += missing_packages()
     if not missing:
         return

@@ -100,6 +100,7 @@ class ContainerState:
     running: bool
     exit_code: int | None
     oom_killed: bool
+    created_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
     labels: Mapping[str, str]
@@ -460,6 +461,7 @@ def _state(inspect: Mapping[str, Any]) -> ContainerState:
         running=bool(state["Running"]),
         exit_code=int(state["ExitCode"]) if ended else None,
         oom_killed=bool(state.get("OOMKilled")),
+        created_at=_moment(inspect.get("Created")),
         started_at=_moment(state.get("StartedAt")),
         finished_at=_moment(state.get("FinishedAt")),
         labels=inspect["Config"].get("Labels") or {},

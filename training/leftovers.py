@@ -24,7 +24,7 @@ from training.services import network
 log = logging.getLogger(__name__)
 
 USERS_SECONDS = 300.0
-HELPER_SECONDS = 120
+HELPER_SECONDS = 60
 
 
 class Leftovers:
@@ -60,7 +60,8 @@ class Leftovers:
             log.warning("build.abandoned %s", name)
 
     def remove_helpers(self) -> None:
-        """Containers that tried or wrote the network's rules; their worker was killed meanwhile.
+        """Containers that tried or wrote the network's rules; their worker was killed meanwhile, or
+        the engine was, between the making of one and its start or its removal.
 
         Raises EngineError, EngineUnavailable.
         """
@@ -69,7 +70,7 @@ class Leftovers:
             labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": str(kind)}
             for state in self._engine.find(labels):
                 died = is_gone(state.labels.get(HOLDER_LABEL, ""))
-                old = not state.running and state.started_at and state.started_at < oldest
+                old = not state.running and state.created_at and state.created_at < oldest
                 if died or old:
                     self._engine.remove(state.id)
 

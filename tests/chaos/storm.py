@@ -24,7 +24,8 @@ from tests.chaos.prey import Hunter
 FAILS_WITH = 3
 # A job runs under the launcher: a script that ended by itself printed its last line.
 BY_ITSELF = (0, 1, FAILS_WITH)
-SETTLE_SECONDS = 60
+# More than it takes until what an engine left half-made counts as left.
+SETTLE_SECONDS = 120
 MAX_ATTEMPTS = 3
 OURS = ("engine_unavailable", "tracking_unavailable", "registry_unavailable", "worker_lost")
 LOOK_SECONDS = 1.0

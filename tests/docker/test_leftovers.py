@@ -16,6 +16,7 @@ from sandbox.engine import Engine, EngineError, EngineUnavailable, _guarded_stre
 from sandbox.environments import BUILD_LABEL, EnvironmentStore
 from sandbox.network import Networks, ensure_networks, missing_networks, remove_networks
 from sandbox.spec import build_spec, probe_spec
+from training import leftovers
 from training.leftovers import Leftovers
 
 # Makes a build's folder as a worker does, and is then killed with it.
@@ -191,7 +192,13 @@ def test_an_event_stream_that_breaks_off_is_an_engine_that_is_away():
 
 
 def test_a_probe_goes_with_the_process_that_made_it(
-    engine: Engine, runner_image: str, networks: Networks, installation_id: str, settings, tmp_path
+    engine: Engine,
+    runner_image: str,
+    networks: Networks,
+    installation_id: str,
+    settings,
+    tmp_path,
+    monkeypatch,
 ):
     settings.INSTALLATION_ID = installation_id
     with subprocess.Popen(["true"]) as dead:
@@ -215,6 +222,10 @@ def test_a_probe_goes_with_the_process_that_made_it(
         Leftovers(engine).remove_helpers()
         assert engine.state(made["dead"]) is None
         assert engine.state(made["alive"]) is not None
+        # One that an engine's death kept from its start is left when it is old enough.
+        monkeypatch.setattr(leftovers, "HELPER_SECONDS", 0)
+        Leftovers(engine).remove_helpers()
+        assert engine.state(made["alive"]) is None
     finally:
         for container in made.values():
             engine.remove(container)

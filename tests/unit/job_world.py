@@ -104,6 +104,7 @@ class FaultyEngine:
                 running=False,
                 exit_code=None,
                 oom_killed=False,
+                created_at=None,
                 started_at=None,
                 finished_at=None,
                 labels=dict(spec.labels),

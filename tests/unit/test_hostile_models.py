@@ -102,6 +102,10 @@ class Hostile(mlflow.pyfunc.PythonModel):
             except OSError:
                 continue
 
+    def linger(self, rows: Any) -> Any:
+        time.sleep(0.05)
+        return [1] * len(rows)
+
     def sleep(self, rows: Any) -> Any:
         time.sleep(3600)
 
@@ -198,6 +202,8 @@ def test_a_child_that_a_model_leaves_behind_answers_nobody(server: Server) -> No
 
 
 def test_a_model_that_does_not_come_back_is_told_and_ends_its_server(server: Server) -> None:
+    # Behind a call that took its time: what answers at once is asked where nobody could be told.
+    assert asked(server, "linger").status_code == 200
     refused = asked(server, "sleep")
     assert (refused.status_code, refused.json()["code"]) == (504, "model_timeout")
     assert server.process.wait(timeout=30) == 4

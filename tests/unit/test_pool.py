@@ -60,6 +60,7 @@ def state(**fields: Any) -> ContainerState:
         "running": False,
         "exit_code": 1,
         "oom_killed": False,
+        "created_at": None,
         "started_at": None,
         "finished_at": None,
         "labels": {},

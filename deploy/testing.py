@@ -33,8 +33,6 @@ from sandbox.network import remove_networks
 ROAD_SUFFIX = "-road"
 # Kept between runs: environments are the slow part, and are found by what they hold.
 ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
-# The contract's quick start is walked as it is printed, with curl; an engine that is killed has a
-# network of its own.
 UNIT_TESTS = "tests/unit"
 MAIN_TESTS = "tests/road"
 # What takes about as long as those, by the name of its output.
@@ -50,6 +48,8 @@ NO_TESTS = 5
 CANNOT = 3
 RUNTIMES_VARIABLE = "MLOPS_TEST_RUNTIMES"
 DOCKER_TESTS = "tests/docker"
+# The contract's quick start is walked as it is printed, with curl; an engine that is killed has a
+# network of its own.
 TEST_TOOLS = {
     "curl": "curl",
     "docker-registry": "docker-registry",

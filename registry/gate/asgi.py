@@ -169,18 +169,22 @@ class Gate:
         self, scope: Scope, receive: Receive, send: Send, username: str, makes: Made
     ) -> None:
         """Before the client knows the id of what was made, it is known whose that is."""
+        held = await self._answer_held(scope, receive)
+        made = makes.id_in(b"".join(message.get("body", b"") for message in held))
+        if made and held[0].get("status") == HTTPStatus.OK:
+            self._ledger.note_made(username, made)
+        for message in held:
+            await send(message)
+
+    async def _answer_held(self, scope: Scope, receive: Receive) -> list[Message]:
+        """MLflow's whole answer, not yet sent."""
         held: list[Message] = []
 
         async def hold(message: Message) -> None:
             held.append(message)
 
         await self._application(scope, receive, hold)
-        answer = b"".join(message.get("body", b"") for message in held)
-        made = makes.id_in(answer)
-        if made and held[0].get("status") == HTTPStatus.OK:
-            self._ledger.note_made(username, made)
-        for message in held:
-            await send(message)
+        return held
 
     # -- the platform's calls ------------------------------------------------------------------
     async def _tell(self, scope: Scope, send: Send, user: User) -> None:
@@ -191,17 +195,13 @@ class Gate:
         await _send(send, HTTPStatus.OK, {"refused": self._ledger.refused(named[0])})
 
     async def _pass_and_forget(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Who hears that a user is gone finds nothing of him here either."""
         body = await _body(receive, CALL_MAX_BYTES)
-        status = 0
-
-        async def look(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        await self._application(scope, _given(body, receive), look)
-        if 0 < status < HTTPStatus.BAD_REQUEST:
+        held = await self._answer_held(scope, _given(body, receive))
+        if held and held[0].get("status", 0) < HTTPStatus.BAD_REQUEST:
             self._ledger.forget(str(parsed(body).get("username", "")))
+        for message in held:
+            await send(message)
 
 
 class _Incoming:

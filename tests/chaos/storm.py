@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,6 +27,8 @@ FAILS_WITH = 3
 BY_ITSELF = (0, 1, FAILS_WITH)
 # More than it takes until what an engine left half-made counts as left.
 SETTLE_SECONDS = 120
+# One of them takes seconds; and a whole platform may have to come back first.
+CALM_SECONDS = 120
 MAX_ATTEMPTS = 3
 OURS = ("engine_unavailable", "tracking_unavailable", "registry_unavailable", "worker_lost")
 LOOK_SECONDS = 1.0
@@ -220,11 +223,19 @@ def _kill_and_start(own: OwnEngine) -> None:
 
 
 def _wait_for_calm(platform: Platform, outcome: Outcome) -> None:
-    """Nothing is killed any more: every job has to come to its end."""
+    """Nothing is killed any more: every job has to come to its end, as fast as they run."""
+    unfinished = truth.unfinished(platform)
     try:
-        wait_for(lambda: not truth.unfinished(platform), seconds=240, what="the end of every job")
+        while unfinished:
+            fewer = partial(_fewer_unfinished, platform, len(unfinished))
+            wait_for(fewer, seconds=CALM_SECONDS, what="the end of another job")
+            unfinished = truth.unfinished(platform)
     except AssertionError:
-        outcome.wrong += [f"no end: {job}" for job in truth.unfinished(platform)]
+        outcome.wrong += [f"no end: {job}" for job in unfinished]
+
+
+def _fewer_unfinished(platform: Platform, count: int) -> bool:
+    return len(truth.unfinished(platform)) < count
 
 
 def _settled(platform: Platform, engine: Engine) -> Mapping[str, int]:

@@ -25,7 +25,7 @@ from deploy.report import step
 from deploy.servers import redis_server
 from deploy.testing import ENVIRONMENTS, remove_installation
 from deploy.trial import Platform, start_platform, stop_platform, wait_for
-from sandbox.engine import ContainerState, Engine
+from sandbox.engine import Engine, FoundContainer
 
 REPEATS = 7
 WAITING = 2
@@ -66,15 +66,15 @@ class Trial:
         """The same in a network of the installation's own, as a job is."""
         return self.docker_run(script, "--network", f"mlops-{self.platform.installation_id}-jobs")
 
-    def wait_until_ready(self) -> list[ContainerState]:
-        def all_ready() -> list[ContainerState] | None:
+    def wait_until_ready(self) -> list[FoundContainer]:
+        def all_ready() -> list[FoundContainer] | None:
             found = self.containers()
             ready = [one for one in found if b"!ready" in self.engine.read_logs(one.id)]
             return found if len(ready) >= self.waiting else None
 
         return wait_for(all_ready, seconds=READY_SECONDS, what="waiting containers")
 
-    def containers(self) -> list[ContainerState]:
+    def containers(self) -> list[FoundContainer]:
         """Those that wait; what a job has taken is gone when it has ended."""
         labels = {"mlops.installation": self.platform.installation_id, "mlops.kind": "waiting"}
         return [state for state in self.engine.find(labels) if state.running]
@@ -173,7 +173,7 @@ def _at_rest(trial: Trial) -> list[Figure]:
     ]
 
 
-def _cpu_seconds(trial: Trial, found: list[ContainerState]) -> float:
+def _cpu_seconds(trial: Trial, found: list[FoundContainer]) -> float:
     usages = [trial.engine.usage(one.id) for one in found]
     return sum(usage.cpu_seconds for usage in usages if usage)
 

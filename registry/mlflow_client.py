@@ -218,6 +218,23 @@ class ModelRegistry:
             raise RegistryRefused(f"The experiment {name} was deleted in MLflow.")
         return str(found["experiment_id"])
 
+    def open_job_user(self, username: str, password: str, experiment_name: str) -> str:
+        """The id of the experiment, which is made when there is none, and a user who may write to
+        it and see nothing else. Raises as `ensure_experiment` does.
+
+        In one call, where the experiment is there; an MLflow that is not ours knows no such call.
+        """
+        wanted = {"username": username, "password": password, "experiment_name": experiment_name}
+        try:
+            found = str(self._post("job-users", wanted).get("experiment_id", ""))
+        except RegistryRefused:
+            found = ""
+        if found:
+            return found
+        experiment_id = self.ensure_experiment(experiment_name)
+        self.create_job_user(username, password, experiment_id)
+        return experiment_id
+
     def create_job_user(self, username: str, password: str, experiment_id: str) -> None:
         """A user who may write to one experiment and see nothing else."""
         self._post("users/create", {"username": username, "password": password})

@@ -22,6 +22,7 @@ from uvicorn.main import main as uvicorn_command  # isort: skip
 
 import mlflow.server
 from mlflow.cli import cli
+from mlflow.entities import LifecycleStage
 from werkzeug.security import generate_password_hash
 
 # Behind everything else: nothing of ours is taken for a package of MLflow's.
@@ -47,20 +48,31 @@ def serve_here(command: Sequence[str], *, extra_env: Mapping[str, str], **_: Any
     from mlflow.server import auth  # noqa: PLC0415
 
     auth.sqlalchemy_store.generate_password_hash = hash_password  # type: ignore[assignment]
-    auth.create_app = _gated(auth.create_app, auth._authenticate_cached)  # type: ignore[assignment]
+    auth.create_app = _gated(auth)  # type: ignore[assignment]
     sys.exit(uvicorn_command(command[len(UVICORN) :], prog_name="uvicorn"))
 
 
-def _gated(
-    create_app: Callable[[], Any], authenticate: Callable[[str, str], Any]
-) -> Callable[[], Gate]:
-    """The same factory, with the gate before what it makes."""
+def _gated(auth: Any) -> Callable[[], Gate]:
+    """The factory of MLflow's module of that name, with the gate before what it makes."""
+    create_app = auth.create_app
     bounds = Bounds(
         megabytes=int(os.environ[MEGABYTES_VARIABLE]),
         files=int(os.environ[FILES_VARIABLE]),
     )
     ledger = Ledger(Path("jobs.db").resolve(), bounds)
-    return lambda: Gate(create_app(), authenticate=authenticate, ledger=ledger)
+
+    def make_user(username: str, password: str, experiment_name: str) -> str:
+        experiment = auth._get_tracking_store().get_experiment_by_name(experiment_name)
+        if experiment is None or experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+            return ""
+        auth.store.create_user(username, password)
+        experiment_id = str(experiment.experiment_id)
+        auth.store.grant_user_resource_permission(username, "experiment", experiment_id, "EDIT")
+        return experiment_id
+
+    return lambda: Gate(
+        create_app(), authenticate=auth._authenticate_cached, make_user=make_user, ledger=ledger
+    )
 
 
 def hash_password(password: str) -> str:

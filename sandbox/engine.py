@@ -83,6 +83,8 @@ class SandboxMismatch(Exception):
         self.differences = differences
 
 
+# What an inspection calls running.
+ALIVE = frozenset({"running", "paused", "restarting"})
 # By signal 9: the container's first process, or below it the launcher's script (`launcher.py`).
 KILLED = frozenset({128 + signal.SIGKILL, 160 + signal.SIGKILL})
 
@@ -105,6 +107,17 @@ class ContainerState:
     finished_at: datetime | None
     labels: Mapping[str, str]
     ip_address: str | None
+
+
+@dataclass(frozen=True)
+class FoundContainer:
+    """What the engine says of a container when it lists them: one call, however many there are."""
+
+    id: str
+    name: str
+    running: bool
+    created_at: datetime
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -215,12 +228,11 @@ class Engine:
         return any(True for _ in told)
 
     @_mapped
-    def find(self, labels: Mapping[str, str]) -> list[ContainerState]:
+    def find(self, labels: Mapping[str, str]) -> list[FoundContainer]:
         """Every container, running or not, that carries all of these labels."""
         wanted = [f"{name}={value}" for name, value in labels.items()]
         listed = self._api.containers(all=True, filters={"label": wanted})
-        states = (self.state(entry["Id"]) for entry in listed)
-        return [state for state in states if state is not None]
+        return [_found(entry) for entry in listed]
 
     @_mapped
     def mounted_folders(self, labels: Mapping[str, str]) -> set[Path]:
@@ -466,6 +478,16 @@ def _state(inspect: Mapping[str, Any]) -> ContainerState:
         finished_at=_moment(state.get("FinishedAt")),
         labels=inspect["Config"].get("Labels") or {},
         ip_address=addresses[0] if addresses else None,
+    )
+
+
+def _found(entry: Mapping[str, Any]) -> FoundContainer:
+    return FoundContainer(
+        id=entry["Id"],
+        name=entry["Names"][0].lstrip("/") if entry["Names"] else "",
+        running=entry["State"] in ALIVE,
+        created_at=datetime.fromtimestamp(entry["Created"], UTC),
+        labels=entry.get("Labels") or {},
     )
 
 

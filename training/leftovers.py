@@ -70,7 +70,7 @@ class Leftovers:
             labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": str(kind)}
             for state in self._engine.find(labels):
                 died = is_gone(state.labels.get(HOLDER_LABEL, ""))
-                old = not state.running and state.created_at and state.created_at < oldest
+                old = not state.running and state.created_at < oldest
                 if died or old:
                     self._engine.remove(state.id)
 

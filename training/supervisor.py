@@ -10,7 +10,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from registry.mlflow_client import model_registry
-from sandbox.engine import ContainerState, Engine, EngineError, EngineUnavailable
+from sandbox.engine import Engine, EngineError, EngineUnavailable, FoundContainer
 from training.followers import EngineEvents, LogFollower, UsageSampler
 from training.models import Attempt, EngineCapacity
 from training.services import (
@@ -114,9 +114,10 @@ class JobSupervisor:
     def _reconcile(self) -> None:
         for attempt in observe.unattended():
             self._with_care(self._recover, attempt)
-        for attempt in self._held():
-            self._with_care(self._find_silent_end, attempt)
-        self._remove_leftovers()
+        labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "job"}
+        found = self._engine.find(labels)
+        self._find_silent_ends(found)
+        self._remove_leftovers(found)
         waiting.clear_away(self._engine)
         self._remove_folders()
         finish.delete_users_left_behind()
@@ -263,20 +264,26 @@ class JobSupervisor:
         else:
             launch.hand_over(attempt, started_at=began)
 
+    def _find_silent_ends(self, found: Sequence[FoundContainer]) -> None:
+        """Only of what does not run is the engine asked one by one; a waiting container that a job
+        was given is listed as another kind."""
+        running = {container.id for container in found if container.running}
+        for attempt in self._held():
+            if attempt.container_id not in running:
+                self._with_care(self._find_silent_end, attempt)
+
     def _find_silent_end(self, attempt: Attempt) -> None:
         """A container that was removed by somebody, or whose stream never ended."""
         state = self._engine.state(attempt.container_id)
         if state is None or not state.running:
             self._ask_to_finish(attempt)
 
-    def _remove_leftovers(self) -> None:
+    def _remove_leftovers(self, found: Sequence[FoundContainer]) -> None:
         """Containers that nothing will ever finish: their attempt is over or unknown."""
-        labels = {"mlops.installation": settings.INSTALLATION_ID, "mlops.kind": "job"}
-        found = self._engine.find(labels)
         alive = _open_attempts(_attempt_numbers(found))
-        for state in found:
-            if state.labels.get("mlops.attempt", "") not in alive:
-                self._remove(state.id)
+        for container in found:
+            if container.labels.get("mlops.attempt", "") not in alive:
+                self._remove(container.id)
 
     def _remove(self, container_id: str) -> None:
         """One that cannot be removed now keeps nothing else from being cleaned up."""
@@ -314,8 +321,8 @@ def _grace_is_over(attempt: Attempt) -> bool:
     return attempt.intent_at is not None and timezone.now() > attempt.intent_at + slack
 
 
-def _attempt_numbers(found: Iterable[ContainerState]) -> set[str]:
-    return {state.labels.get("mlops.attempt", "") for state in found}
+def _attempt_numbers(found: Iterable[FoundContainer]) -> set[str]:
+    return {container.labels.get("mlops.attempt", "") for container in found}
 
 
 def _open_attempts(numbers: set[str]) -> set[str]:

@@ -19,7 +19,7 @@ from inference.services.rows import CLAIM_RENEW_SECONDS, LIVE, NOWHERE, Status, 
 from inference.states import CRASHES_MOST, Reason
 from registry.doorbell import GATEWAY_BELL
 from sandbox import holders
-from sandbox.engine import ContainerState, Engine
+from sandbox.engine import Engine, FoundContainer
 
 log = logging.getLogger(__name__)
 
@@ -120,16 +120,14 @@ def _queue(server: ModelServer, task: str) -> None:
     async_task(task, server.pk, save=False)
 
 
-def _notice_the_dead(engine: Engine, found: list[ContainerState]) -> None:
+def _notice_the_dead(engine: Engine, found: list[FoundContainer]) -> None:
     """Ready rows without a running container: started again at once where somebody uses them."""
-    states = {state.id: state for state in found}
-    running = {state.id for state in found if state.running}
+    running = {container.id for container in found if container.running}
     listed_at = timezone.now() - timedelta(seconds=CLAIM_RENEW_SECONDS)
     ready = ModelServer.objects.filter(status=Status.READY)
     for server in ready.exclude(container_id__in=running).exclude(ready_at__gt=listed_at):
-        ending = containers.ending(
-            states.get(server.container_id), engine, memory_mb=server.memory_mb
-        )
+        state = engine.state(server.container_id)
+        ending = containers.ending(state, engine, memory_mb=server.memory_mb)
         _end_row(server, ending)
 
 
@@ -163,14 +161,14 @@ def _is_wanted(server: ModelServer) -> bool:
     return server.last_used_at is not None and server.last_used_at > recent
 
 
-def _remove_orphans(engine: Engine, found: list[ContainerState]) -> None:
+def _remove_orphans(engine: Engine, found: list[FoundContainer]) -> None:
     live = {str(row.pk): row for row in ModelServer.objects.filter(status__in=LIVE)}
-    for state in found:
-        row = live.get(state.labels.get("mlops.server", ""))
-        replaced = row is not None and row.status == Status.READY and row.container_id != state.id
-        if row is None or replaced:
-            log.warning("server.orphan_removed", extra={"container": state.name})
-            engine.remove(state.id)
+    for container in found:
+        row = live.get(container.labels.get("mlops.server", ""))
+        is_ready = row is not None and row.status == Status.READY
+        if row is None or (is_ready and row.container_id != container.id):
+            log.warning("server.orphan_removed", extra={"container": container.name})
+            engine.remove(container.id)
 
 
 def _measure(engine: Engine) -> None:

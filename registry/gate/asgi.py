@@ -43,6 +43,7 @@ READ_MAX_BYTES = 64 * 1024
 # At most as much is read and thrown away of what is refused.
 DRAINED_BYTES = 16 * 1024**3
 SENT_PATH = "/api/2.0/mlflow/job-uploads"
+USERS_PATH = "/api/2.0/mlflow/job-users"
 USERS_DELETE = "/mlflow/users/delete"
 TOO_MUCH = "RESOURCE_LIMIT_EXCEEDED"
 
@@ -63,17 +64,23 @@ class _Answered(Exception):
 
 
 class Gate:
-    """`authenticate` is MLflow's own look at a name and a password; it may block."""
+    """`authenticate` is MLflow's own look at a name and a password; it may block.
+
+    So may `make_user`, which makes one who may write to the experiment of a name: name, password,
+    experiment. It says the experiment's id, or nothing, and has made nobody, where there is none.
+    """
 
     def __init__(
         self,
         application: Application,
         *,
         authenticate: Callable[[str, str], User | None],
+        make_user: Callable[[str, str, str], str],
         ledger: Ledger,
     ) -> None:
         self._application = application
         self._authenticate = authenticate
+        self._make_user = make_user
         self._ledger = ledger
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -96,6 +103,8 @@ class Gate:
         user = await self._user(scope)
         if scope["path"] == SENT_PATH:
             await self._tell(scope, send, user)
+        elif scope["path"] == USERS_PATH:
+            await self._let_in(receive, send, user)
         elif is_job_user(user.username):
             await self._pass_jobs_write(scope, receive, send, user.username)
         elif scope["path"].endswith(USERS_DELETE):
@@ -189,10 +198,21 @@ class Gate:
     # -- the platform's calls ------------------------------------------------------------------
     async def _tell(self, scope: Scope, send: Send, user: User) -> None:
         """What of a job's was refused because it was too much."""
-        if not user.is_admin:
-            raise _Answered(HTTPStatus.FORBIDDEN, "PERMISSION_DENIED", "Permission denied.")
+        _check_administrator(user)
         named = parse_qs(scope["query_string"].decode("latin-1")).get("username", [""])
         await _send(send, HTTPStatus.OK, {"refused": self._ledger.refused(named[0])})
+
+    async def _let_in(self, receive: Receive, send: Send, user: User) -> None:
+        """A job's user in one call: three of MLflow's take it 55 ms of every job's start."""
+        _check_administrator(user)
+        asked = parsed(await _body(receive, CALL_MAX_BYTES))
+        names = ("username", "password", "experiment_name")
+        username, password, experiment = (str(asked.get(name, "")) for name in names)
+        experiment_id = ""
+        if username and password and experiment:
+            make = partial(self._make_user, username, password, experiment)
+            experiment_id = await anyio.to_thread.run_sync(make)
+        await _send(send, HTTPStatus.OK, {"experiment_id": experiment_id})
 
     async def _pass_and_forget(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Who hears that a user is gone finds nothing of him here either."""
@@ -222,6 +242,12 @@ class _Incoming:
         while left > 0 and not self._over:
             message = await self()
             left -= len(message.get("body", b""))
+
+
+def _check_administrator(user: User) -> None:
+    """Raises _Answered."""
+    if not user.is_admin:
+        raise _Answered(HTTPStatus.FORBIDDEN, "PERMISSION_DENIED", "Permission denied.")
 
 
 def _credentials(scope: Scope) -> tuple[str, str] | None:

@@ -50,8 +50,7 @@ class JobUser:
         self.attempt = attempt_tag(job, 1)
         self.name = new_user_name("test", job, 1)
         self.password = new_token()
-        self.experiment_id = server.registry.ensure_experiment(experiment)
-        server.registry.create_job_user(self.name, self.password, self.experiment_id)
+        self.experiment_id = server.registry.open_job_user(self.name, self.password, experiment)
         self._folder = folder
 
     def run(self, script: str) -> "subprocess.CompletedProcess[str]":

@@ -22,7 +22,14 @@ from django.test import override_settings
 from django.utils import timezone
 
 from registry.mlflow_client import LoggedModel, ModelVersion, RegistryRefused, RegistryUnavailable
-from sandbox.engine import Capacity, ContainerState, EngineError, EngineUnavailable, Usage
+from sandbox.engine import (
+    Capacity,
+    ContainerState,
+    EngineError,
+    EngineUnavailable,
+    FoundContainer,
+    Usage,
+)
 from sandbox.environments import BuildStopped, Environment, EnvironmentFailed
 from training import supervisor as supervising
 from training import tasks
@@ -171,10 +178,18 @@ class FaultyEngine:
             assert container_id, "the engine was asked for a container without a name"
             return self.containers.get(container_id)
 
-    def find(self, labels: dict[str, str]) -> list[ContainerState]:
+    def find(self, labels: dict[str, str]) -> list[FoundContainer]:
         self._answer()
         return [
-            state for state in self.containers.values() if labels.items() <= state.labels.items()
+            FoundContainer(
+                id=state.id,
+                name=state.name,
+                running=state.running,
+                created_at=state.created_at or datetime.now(UTC),
+                labels=state.labels,
+            )
+            for state in self.containers.values()
+            if labels.items() <= state.labels.items()
         ]
 
     def recorded_logs(self, container_id: str) -> Iterator[bytes]:
@@ -242,15 +257,13 @@ class FaultyRegistry:
     def available(self, *, timeout_seconds: float = 1.0) -> bool:
         return not self.away
 
-    def ensure_experiment(self, name: str) -> str:
+    def open_job_user(self, username: str, password: str, experiment_name: str) -> str:
         with self._faults.around("experiment"):
             self._answer()
-            return "1"
-
-    def create_job_user(self, username: str, password: str, experiment_id: str) -> None:
         with self._faults.around("user"):
             self._answer()
             self.users.add(username)
+        return "1"
 
     def delete_job_user(self, username: str) -> None:
         with self._faults.around("delete_user"):

@@ -17,6 +17,7 @@ from registry.job_users import attempt_tag, is_tag_of, new_user_name
 API = "/api/2.0/mlflow"
 JOB = uuid.uuid4()
 OWN = new_user_name("an-installation", JOB, 2)
+EXPERIMENT = "7"
 RUN, MODEL = "a" * 32, f"m-{'b' * 32}"
 MIB = 1024 * 1024
 
@@ -58,7 +59,14 @@ class Wire:
         def authenticate(username: str, password: str) -> Person | None:
             return Person(username) if username == password else None
 
-        self.gate = Gate(self.mlflow, authenticate=authenticate, ledger=self.ledger)
+        def make_user(username: str, password: str, experiment_name: str) -> str:
+            self.users.append((username, password, experiment_name))
+            return EXPERIMENT
+
+        self.users: list[tuple[str, str, str]] = []
+        self.gate = Gate(
+            self.mlflow, authenticate=authenticate, make_user=make_user, ledger=self.ledger
+        )
         self.owned_when_told = False
 
     def send(
@@ -216,6 +224,21 @@ def test_only_the_administrator_hears_what_was_refused_and_ends_what_is_known(wi
     assert wire.ledger.owns(OWN, RUN)
     wire.send("DELETE", f"{API}/users/delete", body=gone, username="admin")
     assert not wire.owned_when_told
+
+
+def test_only_the_administrator_lets_a_job_in(wire: Wire):
+    asked = {"username": OWN, "password": "x" * 40, "experiment_name": "churn"}
+    for username in (OWN, "ada", "nobody-else"):
+        assert wire.send("POST", asgi.USERS_PATH, body=asked, username=username)[0] == 403
+    assert wire.users == []
+    told = wire.send("POST", asgi.USERS_PATH, body=asked, username="admin")
+    assert told == (200, {"experiment_id": EXPERIMENT})
+    assert wire.users == [(OWN, "x" * 40, "churn")]
+    assert wire.mlflow.came == []
+    half = {**asked, "password": ""}
+    told = wire.send("POST", asgi.USERS_PATH, body=half, username="admin")
+    assert told == (200, {"experiment_id": ""})
+    assert len(wire.users) == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from training import containers
 from training.limits import JobLimits, job_bounds
 from training.models import EngineCapacity, Gpu, Job
 from training.services import claim, gpus
+from training.states import Phase, Status
 
 ASKED = {"memory_mb": 512, "cpus": 0.5, "pids": 32, "scratch_mb": 64, "gpus": 1}
 
@@ -101,6 +102,13 @@ def test_a_job_is_counted_with_what_it_asked_for(room):
     assert (left.memory_mb, left.cpus) == (16_000 - 1024 - 1000, 2.5)
     assert left.why_not(limited(cpus=3)) == "cpus"
     assert left.why_not(limited(memory_mb=14_000)) == "memory"
+
+
+def test_tenths_of_a_processor_fill_it_to_the_last_one(room):
+    for _ in range(39):
+        limited(memory_mb=64, cpus=0.1), claimed()
+        Job.objects.filter(status=Status.RUNNING).update(phase=Phase.TRAINING)
+    assert claim.room_left().why_not(limited(memory_mb=64, cpus=0.1)) == ""
 
 
 def test_what_has_other_limits_gets_them_in_a_waiting_container_only_where_that_is_possible(

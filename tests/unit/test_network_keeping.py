@@ -11,8 +11,8 @@ from sandbox.network import Networks
 from sandbox.probe import Result
 from tests.unit.job_world import Fault, World
 from training import network_policy
-from training.models import SandboxProof
-from training.services import network
+from training.models import SandboxProof, WaitingContainer
+from training.services import claim, network
 from training.states import Network, Status
 
 pytestmark = pytest.mark.django_db
@@ -124,6 +124,22 @@ def test_a_start_asks_for_a_proof_whatever_an_earlier_life_found(firewall, asked
     watch.look()
     assert asked == [network.PROVE_TASK]
     assert SandboxProof.objects.get().rules_at is None
+
+
+def test_the_rules_are_kept_while_a_container_waits_so_that_its_job_need_not_write_them(
+    firewall, asked: list[str]
+):
+    network.prove(None)
+    watch = network.NetworkWatch()
+    watch.look()
+    watch.ask_again()
+    watch.look()
+    assert asked == [network.PROVE_TASK]
+    WaitingContainer.objects.create(
+        engine=claim.LOCAL_ENGINE, environment_key="k", shape="s", created_at=timezone.now()
+    )
+    watch.look()
+    assert asked == [network.PROVE_TASK, network.KEEP_TASK]
 
 
 def test_a_job_waits_while_the_network_is_not_held_and_says_so():

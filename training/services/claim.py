@@ -21,6 +21,8 @@ LAUNCH_TASK = "training.tasks.launch"
 LOCAL_ENGINE = "local"
 # How long a worker may take to resolve requirements before another one is asked.
 RESOLVE_PATIENCE_SECONDS = 120
+# What tenths leave of each other in binary is no part of a processor.
+CPU_DIGITS = 6
 # A measurement that is older says nothing about now.
 MEASUREMENT_FRESH_SECONDS = 60
 
@@ -76,7 +78,7 @@ def room_left(engine: str = LOCAL_ENGINE) -> Room:
     jobs = settings.MAX_CONCURRENT_JOBS or measured.memory_mb
     return Room(
         memory_mb=measured.memory_mb - settings.RESERVED_MEMORY_MB - (used["memory"] or 0),
-        cpus=measured.cpus - (used["cpus"] or 0.0),
+        cpus=round(measured.cpus - (used["cpus"] or 0.0), CPU_DIGITS),
         jobs=jobs - used["jobs"],
         running=used["jobs"],
         short_of=measured.short_of,

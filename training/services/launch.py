@@ -223,8 +223,7 @@ def _open_tracking(attempt: Attempt) -> dict[str, str]:
     """
     registry = model_registry()
     username, password = attempt.mlflow_username, new_token()
-    experiment_id = registry.ensure_experiment(attempt.job.experiment_name)
-    registry.create_job_user(username, password, experiment_id)
+    experiment_id = registry.open_job_user(username, password, attempt.job.experiment_name)
     return containers.job_variables(
         attempt, experiment_id=experiment_id, username=username, password=password
     )

@@ -1,7 +1,8 @@
 """Keeps what jobs may reach to what the settings say, and knows whether that was proved lately.
 
 Rules are written before a start when nobody wrote them lately, and every few seconds while jobs
-run: whoever flushed the host's firewall has opened it for that long at most.
+run or containers wait for one: whoever flushed the host's firewall has opened it for that long at
+most.
 """
 
 import hashlib
@@ -24,7 +25,7 @@ from sandbox.holders import HOLDER_LABEL, me
 from sandbox.network import Networks, find_networks
 from sandbox.probe import Result, Subjects, probe
 from sandbox.spec import build_spec, job_spec, server_spec
-from training.models import Attempt, EngineCapacity, SandboxProof
+from training.models import Attempt, EngineCapacity, SandboxProof, WaitingContainer
 from training.network_policy import docker_network, policy, resolvers
 from training.services.claim import LOCAL_ENGINE, note_short_of
 from training.states import Network
@@ -154,7 +155,7 @@ class NetworkWatch:
         if self._proof_due(now):
             self._proof_asked_at = self._rules_asked_at = now
             async_task(PROVE_TASK, save=False)
-        elif now - self._rules_asked_at >= KEEP_SECONDS and _jobs_run():
+        elif now - self._rules_asked_at >= KEEP_SECONDS and _jobs_run_or_may_in_a_moment():
             self._rules_asked_at = now
             async_task(KEEP_TASK, save=False)
 
@@ -173,8 +174,10 @@ class NetworkWatch:
         return now - self._proof_asked_at >= patience
 
 
-def _jobs_run() -> bool:
-    return Attempt.objects.filter(finished_at=None).exists()
+def _jobs_run_or_may_in_a_moment() -> bool:
+    """What waits for a job is to save it time, which writing the rules would cost it again."""
+    running = Attempt.objects.filter(finished_at=None)
+    return running.exists() or WaitingContainer.objects.exists()
 
 
 def networks(engine: Engine) -> Networks:

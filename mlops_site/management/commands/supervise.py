@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connection
 from django_q.brokers import get_broker
 
 from inference import compact_forms
@@ -31,6 +31,8 @@ from training.supervisor import JobSupervisor
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
+# For what rings when it is wanted, in case that a ring was lost.
+UNRUNG_SECONDS = 1.0
 SLOW_SECONDS = 5.0
 WAIT_SECONDS = 1.0
 
@@ -47,6 +49,7 @@ class Command(BaseCommand):
 
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stop)
+        _keep_connection()
         turn = Turn(LOCAL_ENGINE)
         try:
             _Supervision(turn, stopping=stopping, wake=wake).run()
@@ -107,7 +110,8 @@ class _Supervision:
         return None
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
-        slow_at, network, queue = 0.0, NetworkWatch(), QueueWatch()
+        slow_at, unrung_at = 0.0, 0.0
+        network, queue = NetworkWatch(), QueueWatch()
         daily, environments = DailyWork(), EnvironmentWork()
 
         def ask_again() -> None:
@@ -137,11 +141,14 @@ class _Supervision:
             environments.ask,
         )
         while not self._stopping.is_set():
+            woken = self._wake.is_set()
             self._wake.clear()
             self._guarded(ask_again)
             self._guarded(jobs.tick)
-            self._guarded(servers.dispatch)
-            self._guarded(compact_forms.dispatch)
+            if woken or time.monotonic() >= unrung_at:
+                unrung_at = time.monotonic() + UNRUNG_SECONDS
+                self._guarded(servers.dispatch)
+                self._guarded(compact_forms.dispatch)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in slow_looks:
@@ -175,6 +182,12 @@ class _Supervision:
         self._failing[name] = kind
         known = isinstance(error, EngineUnavailable)
         log.error("supervisor.look_failed %s: %s", name, kind, exc_info=None if known else error)
+
+
+def _keep_connection() -> None:
+    """A database file would be opened anew for each look, as the web does for each request."""
+    usual = connection.settings_dict
+    usual["CONN_MAX_AGE"] = usual["CONN_MAX_AGE"] or None
 
 
 def _beat() -> None:

@@ -1,6 +1,7 @@
 """Bytecode for a folder of packages, kept beside uv's cache: each source is compiled once, not once
 for each environment that has it.
 
+Paths are texts here: of `pathlib`'s, half of the time for thousands of files would be its own.
 Standard library only, and nothing of the packages is imported: their `.pth` files would run code of
 theirs here. What is kept is found by the source's content, its place and its time, which the
 bytecode names, and is written only from that content; so no package can have another's replaced.
@@ -60,25 +61,29 @@ def _forked(paths: Sequence[str], folder: Path, shown_as: str, kept: Path) -> in
 
 
 def _compile(path: str, shown: str, kept: Path) -> None:
-    target = Path(importlib.util.cache_from_source(path))
-    known = kept / _name(path, shown)
-    target.parent.mkdir(exist_ok=True)
+    target = importlib.util.cache_from_source(path)
+    known = f"{kept}/{_name(path, shown)}"
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.dirname(target))
     # What a wheel brought under this name is not what its source says.
-    target.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
     with contextlib.suppress(OSError):
-        target.hardlink_to(known)
+        os.link(known, target)
         return
-    py_compile.compile(path, cfile=str(target), dfile=shown, doraise=True)
+    py_compile.compile(path, cfile=target, dfile=shown, doraise=True)
     if kept.is_dir():
-        known.parent.mkdir(exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(known))
         # Another process was first, or a file has as many names as the disk allows.
         with contextlib.suppress(OSError):
-            known.hardlink_to(target)
+            os.link(target, known)
 
 
 def _name(path: str, shown: str) -> str:
     """Of all that is in the bytecode: its Python, the place that it names, time, size, content."""
-    about = Path(path).stat()
-    said = f"{sys.version}\0{shown}\0{int(about.st_mtime)}\0{about.st_size}\0".encode()
-    digest = hashlib.sha256(said + Path(path).read_bytes()).hexdigest()
+    with open(path, "rb", buffering=0) as source:
+        about = os.fstat(source.fileno())
+        said = f"{sys.version}\0{shown}\0{int(about.st_mtime)}\0{about.st_size}\0".encode()
+        digest = hashlib.sha256(said + source.read()).hexdigest()
     return f"{digest[:2]}/{digest}"

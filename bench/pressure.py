@@ -1,0 +1,421 @@
+"""`python -m bench.pressure`: what a model's callers feel while something goes wrong beside them.
+
+A whole platform with two models. One, whose every answer can be checked, is asked all the time;
+meanwhile the other one, a hostile one, does its worst, servers are killed and replaced, and more is
+asked than there is room for. Each figure stands beside the same load in calm, in the same run.
+"""
+
+import argparse
+import http.client
+import json
+import secrets
+import sqlite3
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+
+from bench.figures import Bar, Figure, table
+from deploy.report import step
+from deploy.testing import remove_installation
+from deploy.trial import Platform, TrialFailed, start_platform, stop_platform, wait_for
+from sandbox.engine import Engine
+
+SECONDS = 5.0
+CALLERS = 4
+# More than the bound of a model's queue, which is lowered here so that few callers fill it.
+QUEUE = 16
+CROWD = 64
+TRIES = 20
+CALL_SECONDS = 90
+SETTLED_SECONDS = 120
+GOOD, HOSTILE = "steady", "hostile"
+# Its answer to x is 2x + 1, which tells a right answer from another request's.
+STEADY_SCRIPT = """
+import mlflow, mlflow.sklearn, numpy as np
+from sklearn.linear_model import LinearRegression
+x = np.arange(100.0).reshape(-1, 1)
+with mlflow.start_run():
+    mlflow.sklearn.log_model(LinearRegression().fit(x, 2 * x[:, 0] + 1), "model", input_example=x)
+"""
+HOSTILE_SCRIPT = """
+import mlflow, mlflow.pyfunc
+
+class Hostile(mlflow.pyfunc.PythonModel):
+    '''Does what the first cell of its input says.'''
+
+    def predict(self, context, model_input, params=None):
+        return getattr(self, str(model_input.iloc[0, 0]))(model_input)
+
+    def behave(self, rows):
+        return [1] * len(rows)
+
+    def leave(self, rows):
+        import os
+        os._exit(1)
+
+    def hog(self, rows):
+        kept = []
+        while True:
+            kept.append(bytearray(16 * 1024 * 1024))
+
+    def spin(self, rows):
+        while True:
+            pass
+
+    def fork(self, rows):
+        import os
+        while True:
+            try:
+                os.fork()
+            except OSError:
+                pass
+
+    def answer_too_much(self, rows):
+        import numpy as np
+        return np.zeros(50_000_000)
+
+    def say(self, content, then_close=False):
+        import os, socket
+        for number in os.listdir("/proc/self/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(number))) as found:
+                    found.getpeername()
+                    found.sendall(content)
+                    if then_close:
+                        found.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        return [1]
+
+    def garble(self, rows):
+        return self.say(bytes(64))
+
+    def forge(self, rows):
+        head = b"HTTP/1.1 200 OK\\r\\nx-mlops-request: 0\\r\\ncontent-length: 2\\r\\n\\r\\n{}"
+        return self.say(head)
+
+    def promise_a_gigabyte(self, rows):
+        head = b"HTTP/1.1 200 OK\\r\\ncontent-length: 1073741824\\r\\n\\r\\n"
+        return self.say(head + bytes(65536))
+
+    def stop_half_way(self, rows):
+        return self.say(b"HTTP/1.1 200 OK\\r\\ncontent-length: 100\\r\\n\\r\\nx", then_close=True)
+
+with mlflow.start_run():
+    mlflow.pyfunc.log_model("model", python_model=Hostile(), pip_requirements=[])
+"""
+ACTS = (
+    "leave",
+    "hog",
+    "fork",
+    "spin",
+    "answer_too_much",
+    "garble",
+    "forge",
+    "promise_a_gigabyte",
+    "stop_half_way",
+)
+
+
+@dataclass
+class Heard:
+    """What callers of the steady model were told."""
+
+    times: list[float] = field(default_factory=list)
+    said: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+    # When each right answer came, by the monotonic clock.
+    moments: list[float] = field(default_factory=list)
+
+    @property
+    def p50(self) -> float:
+        return statistics.median(self.times)
+
+    @property
+    def p99(self) -> float:
+        return statistics.quantiles(self.times, n=100)[98]
+
+
+class Caller:
+    """One kept connection to the gateway, opened anew after what breaks it."""
+
+    def __init__(self, url: str) -> None:
+        self._place = urlsplit(url)
+        self._connection = self._connected()
+
+    def ask(self, model: str, inputs: object) -> tuple[int, dict[str, object]]:
+        """The status and the document."""
+        body = json.dumps({"model_name": model, "inputs": inputs})
+        try:
+            self._connection.request(
+                "POST", "/mlops/inference", body, {"Content-Type": "application/json"}
+            )
+            answer = self._connection.getresponse()
+            return answer.status, json.loads(answer.read())
+        except (OSError, http.client.HTTPException):
+            self._connection = self._connected()
+            raise
+
+    def _connected(self) -> http.client.HTTPConnection:
+        host, port = str(self._place.hostname), self._place.port
+        return http.client.HTTPConnection(host, port, timeout=CALL_SECONDS)
+
+
+class Load:
+    """Callers of the steady model, from the beginning of a `with` to its end."""
+
+    def __init__(self, platform: Platform, *, callers: int = CALLERS) -> None:
+        self.heard = Heard()
+        self._platform = platform
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+
+    def __enter__(self) -> Heard:
+        for thread in self._threads:
+            thread.start()
+        return self.heard
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _call(self) -> None:
+        caller = Caller(self._platform.url)
+        while not self._stop.is_set():
+            value = secrets.randbelow(1000)
+            begun = time.perf_counter()
+            try:
+                status, said = caller.ask(GOOD, [[value]])
+            except (OSError, http.client.HTTPException) as error:
+                status, said = 0, {"code": type(error).__name__}
+            self._note(value, status, said, (time.perf_counter() - begun) * 1000)
+
+    def _note(self, value: int, status: int, said: dict[str, object], took: float) -> None:
+        with self._lock:
+            if status != 200:
+                self.heard.said[f"{status} {said.get('code', '')}"] += 1
+                return
+            self.heard.said["200"] += 1
+            self.heard.times.append(took)
+            self.heard.moments.append(time.monotonic())
+            self.heard.wrong += not _is_right(value, said)
+
+
+def _is_right(value: int, said: dict[str, object]) -> bool:
+    found = said.get("predictions")
+    return isinstance(found, list) and len(found) == 1 and abs(found[0] - (2 * value + 1)) < 1e-6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of each kind of trouble")
+    parser.add_argument("--acts", nargs="*", default=list(ACTS), choices=ACTS)
+    options = parser.parse_args()
+    engine = Engine.connect()
+    with _platform(engine) as platform:
+        for script, name in ((STEADY_SCRIPT, GOOD), (HOSTILE_SCRIPT, HOSTILE)):
+            job = platform.run(script, model_name=name, requirements=["scikit-learn"])
+            if job["status"] != "completed":
+                raise TrialFailed(str(job))
+        _settle(platform)
+        figures = [
+            *_beside_a_hostile_model(platform, options.acts, seconds=options.seconds),
+            *_killed(platform, engine, seconds=options.seconds),
+            *_replaced(platform, seconds=options.seconds),
+            *_crowded(platform, seconds=options.seconds),
+        ]
+    print(table(figures))
+    return 0 if all(figure.met is not False for figure in figures) else 1
+
+
+def _beside_a_hostile_model(
+    platform: Platform, acts: Sequence[str], *, seconds: float
+) -> Iterator[Figure]:
+    calm = _calm(platform, seconds=seconds)
+    web = platform.processes()["web"]
+    for act in acts:
+        _settle(platform)
+        before = _resident_mb(web)
+        told: Counter[str] = Counter()
+        with Load(platform) as heard:
+            _misbehave(platform, act, told, seconds=seconds)
+        print(f"  {act}: its callers heard {dict(told)}; the others {dict(heard.said)}", flush=True)
+        yield Figure(
+            name=f"p50 beside a model that does: {act}",
+            unit="ms",
+            ours=heard.p50,
+            floor=calm.p50,
+            floor_is="the same callers in calm",
+        )
+        yield Figure(
+            name="wrong or refused answers of the others",
+            unit="",
+            ours=heard.wrong + heard.said.total() - heard.said["200"],
+            bar=Bar(0),
+        )
+        grown = _resident_mb(web) - before
+        yield Figure(name="memory of the gateway's process grew by", unit="MB", ours=grown)
+
+
+def _misbehave(platform: Platform, act: str, told: Counter[str], *, seconds: float) -> None:
+    """One caller asks for it again and again; a server that ended is started for it each time."""
+    caller, until = Caller(platform.url), time.monotonic() + seconds
+    for _ in range(TRIES):
+        try:
+            status, said = caller.ask(HOSTILE, {"what": [act]})
+        except (OSError, http.client.HTTPException) as error:
+            status, said = 0, {"code": type(error).__name__}
+        told[f"{status} {said.get('code', '')}".strip()] += 1
+        if time.monotonic() > until:
+            return
+
+
+def _killed(platform: Platform, engine: Engine, *, seconds: float) -> Iterator[Figure]:
+    step("The server of the steady model is killed")
+    _settle(platform)
+    with Load(platform) as heard:
+        time.sleep(seconds / 2)
+        for container_id in _servers_of(platform, GOOD):
+            engine.kill(container_id)
+        killed_at = time.monotonic()
+        wait_for(
+            lambda: _first_after(killed_at, heard),
+            seconds=SETTLED_SECONDS,
+            what="an answer after the kill",
+        )
+        time.sleep(seconds / 2)
+    print(f"  killed: {dict(heard.said)}", flush=True)
+    recovered = _first_after(killed_at, heard)
+    strange = sum(said != "200" and not said.startswith("503") for said in heard.said)
+    yield Figure(name="first answer after a server was killed", unit="s", ours=recovered)
+    yield Figure(name="wrong answers", unit="", ours=heard.wrong, bar=Bar(0))
+    yield Figure(name="answers that are neither right nor 503", unit="", ours=strange, bar=Bar(0))
+
+
+def _first_after(moment: float, heard: Heard) -> float:
+    """Seconds; 0 while none came. What was on its way when the server was killed does not count."""
+    return min((at - moment for at in tuple(heard.moments) if at > moment + 0.05), default=0.0)
+
+
+def _replaced(platform: Platform, *, seconds: float) -> Iterator[Figure]:
+    """Another limit means another server; and two servers are one more."""
+    for what, change, count in (
+        ("replaced", {"memory_mb": 768}, 1),
+        ("joined by a second", {"memory_mb": 768, "max_servers": 2, "min_servers": 2}, 2),
+    ):
+        step(f"The server of the steady model is {what} under load")
+        _settle(platform)
+        before = _servers_of(platform, GOOD)
+        with Load(platform) as heard:
+            time.sleep(seconds / 2)
+            _set_serving(platform, change)
+            wait_for(
+                partial(_are_others, platform, before, count),
+                seconds=SETTLED_SECONDS,
+                what=f"the steady model's server {what}",
+            )
+            time.sleep(seconds / 2)
+        print(f"  {what}: {dict(heard.said)}", flush=True)
+        lost = heard.said.total() - heard.said["200"] + heard.wrong
+        yield Figure(
+            name=f"lost or wrong, server {what} under load", unit="", ours=lost, bar=Bar(0)
+        )
+    _set_serving(platform, {})
+
+
+def _are_others(platform: Platform, before: set[str], count: int) -> bool:
+    now = _servers_of(platform, GOOD)
+    return len(now) == count and now != before
+
+
+def _crowded(platform: Platform, *, seconds: float) -> Iterator[Figure]:
+    step(f"{CROWD} callers where {QUEUE} may wait")
+    _settle(platform)
+    full = _calm(platform, seconds=seconds, callers=QUEUE)
+    with Load(platform, callers=CROWD) as heard:
+        time.sleep(seconds)
+    print(f"  crowded: {dict(heard.said)}", flush=True)
+    yield Figure(
+        name=f"p50 of those admitted, {CROWD} callers where {QUEUE} may wait",
+        unit="ms",
+        ours=heard.p50,
+        floor=full.p50,
+        floor_is=f"{QUEUE} callers",
+        bar=Bar(2, times_floor=True),
+    )
+    yield Figure(name="wrong answers in the crowd", unit="", ours=heard.wrong, bar=Bar(0))
+
+
+def _calm(platform: Platform, *, seconds: float, callers: int = CALLERS) -> Heard:
+    with Load(platform, callers=callers) as heard:
+        time.sleep(seconds)
+    if set(heard.said) != {"200"} or heard.wrong:
+        raise TrialFailed(f"In calm: {heard.said}, {heard.wrong} wrong")
+    return heard
+
+
+def _settle(platform: Platform) -> None:
+    """Until both models answer again."""
+    caller = Caller(platform.url)
+
+    def both_answer() -> bool:
+        asked = ((GOOD, [[1]]), (HOSTILE, {"what": ["behave"]}))
+        return all(caller.ask(model, inputs)[0] == 200 for model, inputs in asked)
+
+    wait_for(both_answer, seconds=SETTLED_SECONDS, what="answers of both models")
+
+
+def _set_serving(platform: Platform, wanted: Mapping[str, int]) -> None:
+    path = f"{platform.url}/mlops/models/{GOOD}/serving"
+    requests.put(path, json=wanted, timeout=CALL_SECONDS).raise_for_status()
+
+
+def _servers_of(platform: Platform, model: str) -> set[str]:
+    """Ids of its containers that are ready, from the database, which is only read."""
+    path = platform.home / "db" / "platform.sqlite3"
+    asked = "SELECT container_id FROM inference_modelserver WHERE model_name=? AND status='ready'"
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as rows:
+        return {str(row[0]) for row in rows.execute(asked, (model,))}
+
+
+def _resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise TrialFailed(f"process {pid} has no VmRSS")
+
+
+@contextmanager
+def _platform(engine: Engine) -> Iterator[Platform]:
+    name = f"test-{secrets.token_hex(3)}"
+    variables = {"MLOPS_INFERENCE_QUEUE": str(QUEUE), "MLOPS_WAITING_CONTAINERS": "0"}
+    with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
+        Path(folder).chmod(0o755)
+        try:
+            platform = start_platform(Path(folder) / "var", name, variables=variables)
+            try:
+                yield platform
+            except BaseException:
+                print(platform.said())
+                raise
+            finally:
+                stop_platform(platform)
+        finally:
+            remove_installation(engine, name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,8 +37,9 @@ CALLERS = 4
 QUEUE = 16
 CROWD = 64
 TRIES = 20
-CALL_SECONDS = 90
-SETTLED_SECONDS = 120
+# A call's own bound and the wait for a new server, one after the other.
+CALL_SECONDS = 150
+SETTLED_SECONDS = 240
 GOOD, HOSTILE = "steady", "hostile"
 # Its answer to x is 2x + 1, which tells a right answer from another request's.
 STEADY_SCRIPT = """

@@ -11,9 +11,11 @@ from contextlib import asynccontextmanager
 
 from inference import metrics
 from inference.answers import Predicted, finished, lost, read_prediction
+from inference.entities import Wanted
 from inference.held import Share
+from inference.joining import Features, Joined
 from inference.question import read_question
-from inference.refusals import Refused, server_gone
+from inference.refusals import Refused, held_too_much, server_gone
 from inference.routes import Key, Routes
 from inference.threads import Threads
 from inference.upstream import RouteGone, Upstream
@@ -26,6 +28,8 @@ PATH = "/mlops/inference"
 # A request that ends a server twice would end it a third time.
 TRIES = 2
 LISTEN_AGAIN_SECONDS = 1.0
+# JSON takes so many times its length when it is parsed.
+PARSED_TIMES = 8
 
 
 class Gateway:
@@ -35,6 +39,7 @@ class Gateway:
         self.threads = Threads()
         self.versions = Versions(self.threads)
         self.routes = Routes(self.threads, self.versions)
+        self.features = Features()
         self._upstream = Upstream()
         self._listener: Listener | None = None
 
@@ -43,22 +48,38 @@ class Gateway:
         try:
             question = read_question(body)
             predicted = await self.predict(
-                question.model_name, question.selector, body, request_id=request_id
+                question.model_name,
+                question.selector,
+                body,
+                request_id=request_id,
+                wanted=question.wanted,
             )
         except Refused as refused:
             return refused.problem.answer(instance=PATH, request_id=request_id)
         return finished(predicted, request_id)
 
     async def predict(
-        self, name: str, selector: str, body: bytes, *, request_id: str = ""
+        self,
+        name: str,
+        selector: str,
+        body: bytes,
+        *,
+        request_id: str = "",
+        wanted: Wanted | None = None,
     ) -> Predicted:
-        """`body` is passed on as it is. Raises Refused."""
+        """`body` is passed on as it is, unless features are wanted. Raises Refused."""
         key, began = ("", ""), time.perf_counter()
         try:
             with Share() as share:
                 number = await self.versions.number(name, selector)
                 key = (name, self.routes.settled(name, selector, number))
-                predicted = await self._ask_with_patience(key, body, share, began, request_id)
+                joined = None
+                if wanted is not None:
+                    joined = await self._join(key, wanted, len(body), share)
+                    body = joined.body
+                predicted = await self._ask_with_patience(
+                    key, body, share, began, request_id, joined
+                )
         except Refused as refused:
             self._note_failure(key, refused)
             raise
@@ -69,6 +90,7 @@ class Gateway:
         self.stop_listening()
         await self.versions.close()
         await self.routes.close()
+        await self.features.close()
         await self.threads.close()
         await self._upstream.close()
 
@@ -97,8 +119,24 @@ class Gateway:
         self.routes.doubt()
 
     # -- one request ----------------------------------------------------------------------------
+    async def _join(self, key: Key, wanted: Wanted, size: int, share: Share) -> Joined:
+        """What is wanted was parsed, and is many times as large as it came. Raises Refused."""
+        if not share.take(PARSED_TIMES * size):
+            raise held_too_much()
+        joined = await self.features.join(wanted, await self.routes.model(key))
+        if not share.take(len(joined.body)):
+            raise held_too_much()
+        metrics.series(*key).looked_up(joined.milliseconds)
+        return joined
+
     async def _ask_with_patience(
-        self, key: Key, body: bytes, share: Share, began: float, request_id: str
+        self,
+        key: Key,
+        body: bytes,
+        share: Share,
+        began: float,
+        request_id: str,
+        joined: Joined | None,
     ) -> Predicted:
         for _ in range(TRIES):
             fleet = await self.routes.fleet(key)
@@ -112,13 +150,16 @@ class Gateway:
                     continue
                 except AnswerLost as error:
                     raise lost(key, error, request_id) from error
-            predicted = read_prediction(key, heard, began=began, request_id=request_id)
+            predicted = read_prediction(
+                key, heard, began=began, request_id=request_id, joined=joined
+            )
             fleet.series.answered(
                 total_ms=predicted.total_ms,
                 queue_ms=heard.queue_ms,
                 model_ms=predicted.model_ms,
                 batch=heard.batch_requests,
                 lane=heard.lane,
+                features_ms=joined.milliseconds if joined else 0.0,
             )
             return predicted
         raise server_gone(*key)

@@ -1,8 +1,9 @@
 """`python -m registry.online.process REPO`: answers questions for features on its standard input.
 
-The web process starts it for the first request that names entities. That is a socket, both ways,
-and this process ends with it. It may take seconds to import Feast and run what a feature view
-computes, which the registry keeps as a pickle; so nothing of it is done where requests are answered.
+The web process starts it for the first request that names entities. That input is a socket, both
+ways, and this process ends with it. Importing Feast takes seconds, it changes how the whole process
+reads dates out of SQLite, and what a feature view computes it keeps as a pickle: none of that may
+happen where requests are answered.
 """
 
 import logging
@@ -52,7 +53,7 @@ class _Desk:
         self._opening, self._sending = threading.Lock(), threading.Lock()
 
     def open(self) -> None:
-        """Says that it is ready when Feast is imported: whether the store is there, each answer says."""
+        """Says when Feast is imported; whether the store is there is said in each answer."""
         self._send(self._attempt({"ready": True}, lambda: self._opened().open()))
 
     def answer(self, message: dict[str, Any]) -> None:

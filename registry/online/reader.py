@@ -130,9 +130,7 @@ def _each(asked: Asked) -> Iterator[tuple[Part, str]]:
 # -- before it is asked -------------------------------------------------------------------------
 def _check_state(asked: Asked, store: FeatureStore) -> None:
     """Feast refuses these in words for its operator. Raises NotReadable, NotNow."""
-    serves_meanwhile = getattr(
-        store.config.registry, "serve_features_while_materializing", False
-    )
+    serves_meanwhile = getattr(store.config.registry, "serve_features_while_materializing", False)
     for part in asked.parts:
         state = part.view.state
         if state in NEVER_FILLED:

@@ -30,7 +30,6 @@ class Model:
     probabilities: bool
     classes: tuple[Any, ...]
     example: Any
-    takes_missing: bool = False
 
 
 def read_description(name: str, version: str, said: Mapping[str, Any]) -> Model:
@@ -49,7 +48,6 @@ def read_description(name: str, version: str, said: Mapping[str, Any]) -> Model:
         probabilities=said.get("probabilities") is True,
         classes=tuple(classes) if isinstance(classes, list) else (),
         example=example.get("inputs") if isinstance(example, dict) else None,
-        takes_missing=said.get("missing_values") is True,
     )
 
 

@@ -22,7 +22,7 @@ Table = dict[str, list[Any]]
 class Missing(StrEnum):
     """What is done about a feature without a value."""
 
-    # Refused, unless the model says that it takes missing values.
+    # Refused, unless the model's signature calls the column optional.
     AS_MODEL = ""
     REFUSE = "refuse"
     NULL = "null"

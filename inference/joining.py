@@ -139,12 +139,10 @@ def _nothing_fits(model: Model, features: list[Feature]) -> Refused:
 def _told(wanted: Wanted, model: Model, used: dict[str, Feature]) -> dict[str, Any]:
     """Raises Refused when values are missing that must not be."""
     absent = list(_absent(used))
+    refused = [each for each in absent if not _may_miss(each[0], wanted, model)]
     unusable = [each for each in absent if each[2] == Gone.UNUSABLE]
-    may_miss = wanted.missing is Missing.NULL or (
-        wanted.missing is Missing.AS_MODEL and model.takes_missing
-    )
-    if unusable or (absent and not may_miss):
-        raise _without(wanted, unusable or absent)
+    if unusable or refused:
+        raise _without(wanted, unusable or refused)
     told: dict[str, Any] = {}
     if wanted.return_features:
         told["features"] = {name: feature.values for name, feature in used.items()}
@@ -154,6 +152,13 @@ def _told(wanted: Wanted, model: Model, used: dict[str, Feature]) -> dict[str, A
             for name, row, why in absent[:ERRORS_MOST]
         ]
     return told
+
+
+def _may_miss(name: str, wanted: Wanted, model: Model) -> bool:
+    """A column that the model's signature calls optional was missing in its training too."""
+    if wanted.missing is not Missing.AS_MODEL:
+        return wanted.missing is Missing.NULL
+    return any(column.name == name and not column.required for column in model.columns)
 
 
 def _absent(used: dict[str, Feature]) -> Iterator[tuple[str, int, str]]:

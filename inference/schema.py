@@ -78,9 +78,25 @@ def request_schema(model: Model) -> dict[str, Any]:
         asked["return_probabilities"] = {"type": "boolean", "default": False}
     return {
         "type": "object",
-        "properties": asked,
-        "required": ["model_name", "inputs"],
+        "properties": {**asked, **_joined_fields()},
+        "required": ["model_name"],
+        "anyOf": [{"required": ["inputs"]}, {"required": ["entities"]}],
         "additionalProperties": False,
+    }
+
+
+def _joined_fields() -> dict[str, Any]:
+    """Features that the platform looks up: beside them `inputs` need not have every column."""
+    names = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    columns = {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}}
+    records = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+    return {
+        "entities": {"oneOf": [columns, records]},
+        "feature_service": {"type": "string"},
+        "feature_views": names,
+        "features": names,
+        "missing_features": {"enum": ["refuse", "null"]},
+        "return_features": {"type": "boolean", "default": False},
     }
 
 
@@ -101,6 +117,8 @@ def response_schema(model: Model) -> dict[str, Any]:
             "inference_time_ms": {"type": "number"},
             "timestamp": {"type": "string", "format": "date-time"},
             "request_id": {"type": "string"},
+            "features": {"type": "object"},
+            "missing_features": {"type": "array", "items": {"type": "object"}},
         },
         "required": ["model_name", "model_version", "predictions", "inference_time_ms"],
     }

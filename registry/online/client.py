@@ -221,7 +221,8 @@ class _Process:
             waiting.set_result(message)
 
     def _let_go(self) -> None:
-        for waiting in (self.ready, *self._asked.values()):
+        everybody: list[asyncio.Future[Any]] = [self.ready, *self._asked.values()]
+        for waiting in everybody:
             if not waiting.done():
                 waiting.set_exception(_Ended())
                 # Who waited may have gone.
@@ -232,7 +233,7 @@ def _spawn(repo: Path, line: socket.socket) -> "subprocess.Popen[bytes]":
     variables = {name: value for name, value in os.environ.items() if name not in WITHHELD}
     return subprocess.Popen(
         [*COMMAND, str(repo)],
-        stdin=line,
+        stdin=line.fileno(),
         stdout=subprocess.DEVNULL,
         cwd=CHECKOUT,
         env=variables,

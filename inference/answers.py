@@ -47,6 +47,15 @@ class Predicted:
         return self.heard.model_ms or float(self.said["inference_time_ms"])
 
     @property
+    def stages(self) -> dict[str, float]:
+        """Milliseconds of each."""
+        stages = {"queue": self.heard.queue_ms, "model": self.model_ms, "total": self.total_ms}
+        if self.joined is not None:
+            stages["features"] = self.joined.milliseconds
+        known = sum(value for name, value in stages.items() if name != "total")
+        return {**stages, "gateway": max(0.0, self.total_ms - known)}
+
+    @property
     def server_timing(self) -> str:
         """https://www.w3.org/TR/server-timing/; which lane answered is the model's description."""
         model, queue = self.model_ms, self.heard.queue_ms

@@ -16,6 +16,7 @@ from inference.held import Share
 from inference.joining import Features, Joined
 from inference.question import read_question
 from inference.refusals import Refused, held_too_much, server_gone
+from inference.request_log import request_log
 from inference.routes import Key, Routes
 from inference.threads import Threads
 from inference.upstream import RouteGone, Upstream
@@ -40,6 +41,7 @@ class Gateway:
         self.versions = Versions(self.threads)
         self.routes = Routes(self.threads, self.versions)
         self.features = Features()
+        self._log = request_log()
         self._upstream = Upstream()
         self._listener: Listener | None = None
 
@@ -81,8 +83,10 @@ class Gateway:
                     key, body, share, began, request_id, joined
                 )
         except Refused as refused:
-            self._note_failure(key, refused)
+            self._note_failure(key, refused, body, request_id, began)
             raise
+        if self._log is not None:
+            self._log.answered(predicted, body, request_id)
         return predicted
 
     async def close(self) -> None:
@@ -93,6 +97,8 @@ class Gateway:
         await self.features.close()
         await self.threads.close()
         await self._upstream.close()
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
 
     # -- the bell -------------------------------------------------------------------------------
     def listen(self) -> None:
@@ -164,10 +170,15 @@ class Gateway:
             return predicted
         raise server_gone(*key)
 
-    @staticmethod
-    def _note_failure(key: Key, refused: Refused) -> None:
-        if key[0] and refused.problem.code != "model_version_not_found":
-            metrics.series(*key).failed(refused.problem.code)
+    def _note_failure(
+        self, key: Key, refused: Refused, body: bytes, request_id: str, began: float
+    ) -> None:
+        if not key[0] or refused.problem.code == "model_version_not_found":
+            return
+        metrics.series(*key).failed(refused.problem.code)
+        if self._log is not None:
+            took_ms = (time.perf_counter() - began) * 1000
+            self._log.refused(key, refused.problem, body, request_id, took_ms)
 
 
 # -- the process's own gateway --------------------------------------------------------------------

@@ -157,7 +157,9 @@ class _Process:
         self._answer_bytes = answer_bytes
         self._asked: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
+        self._reaping: asyncio.Future[int] | None = None
         self._listening = asyncio.ensure_future(self._listen())
+        self._listening.add_done_callback(self._over)
 
     @classmethod
     async def started(cls, repo: Path, *, answer_bytes: int) -> "_Process":
@@ -190,6 +192,8 @@ class _Process:
     async def end(self) -> None:
         self._listening.cancel()
         await asyncio.gather(self._listening, return_exceptions=True)
+        if self._reaping is not None:
+            await self._reaping
 
     async def _listen(self) -> None:
         try:
@@ -197,12 +201,13 @@ class _Process:
                 self._hear(await self._message())
         except (OSError, asyncio.IncompleteReadError, _Ended) as error:
             log.warning("features.process_ended %s", type(error).__name__)
-        finally:
-            self._let_go()
-            self._writer.close()
-            self._child.kill()
-            # Killed: it takes a moment, and nobody waits for it.
-            await asyncio.to_thread(self._child.wait)
+
+    def _over(self, done: "asyncio.Task[None]") -> None:
+        """It is not heard any more, for whatever reason."""
+        self._let_go()
+        self._writer.close()
+        self._child.kill()
+        self._reaping = asyncio.ensure_future(asyncio.to_thread(self._child.wait))
 
     async def _message(self) -> dict[str, Any]:
         (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))

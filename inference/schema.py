@@ -200,6 +200,7 @@ def openapi_document(model: Model) -> dict[str, Any]:
                             "content": {"application/json": {"schema": response_schema(model)}},
                         },
                         "400": problem,
+                        "422": problem,
                         "503": problem,
                     },
                 }

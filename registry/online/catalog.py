@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from feast import FeatureStore
-from feast.feature_view import DUMMY_ENTITY_NAME, FeatureViewState
+from feast.feature_view import DUMMY_ENTITY_NAME, FeatureView, FeatureViewState
 from feast.on_demand_feature_view import OnDemandFeatureView
 
 from registry.online.frames import FeatureQuestion, NotReadable, Source
@@ -23,6 +23,7 @@ class View:
     keys: Mapping[str, str]
     ttl_seconds: float
     state: FeatureViewState
+    enabled: bool
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,9 @@ class Catalog:
             entity.name: entity.join_key
             for entity in registry.list_entities(project, allow_cache=True)
         }
-        listed = registry.list_all_feature_views(project, allow_cache=True)
-        plain = [view for view in listed if not isinstance(view, OnDemandFeatureView)]
+        # Without what they compute: a view whose code cannot be loaded must not hide the others.
+        listed = registry.list_all_feature_views(project, allow_cache=True, skip_udf=True)
+        plain = [view for view in listed if isinstance(view, FeatureView)]
         self._views = {view.name: _stored(view, join_keys) for view in plain}
         computed = [view for view in listed if isinstance(view, OnDemandFeatureView)]
         self._views |= {view.name: self._computed(view) for view in computed}
@@ -126,7 +128,8 @@ class Catalog:
                 keys |= self._part(projection).keys
         keys |= {name: kind.name for name, kind in view.get_request_data_schema().items()}
         features = tuple(feature.name for feature in view.features)
-        return View(view.name, features, keys, 0.0, FeatureViewState.STATE_UNSPECIFIED)
+        state = FeatureViewState.STATE_UNSPECIFIED
+        return View(view.name, features, keys, 0.0, state, getattr(view, "enabled", True))
 
 
 def _stored(view: Any, join_keys: Mapping[str, str]) -> View:
@@ -136,7 +139,8 @@ def _stored(view: Any, join_keys: Mapping[str, str]) -> View:
     ttl = getattr(view, "ttl", None) or timedelta(0)
     state = getattr(view, "state", FeatureViewState.STATE_UNSPECIFIED)
     features = tuple(feature.name for feature in view.features)
-    return View(view.name, features, keys, ttl.total_seconds(), state)
+    enabled = getattr(view, "enabled", True)
+    return View(view.name, features, keys, ttl.total_seconds(), state, enabled)
 
 
 def _listed(names: Iterable[str]) -> str:

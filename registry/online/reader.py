@@ -133,6 +133,9 @@ def _check_state(asked: Asked, store: FeatureStore) -> None:
     serves_meanwhile = getattr(store.config.registry, "serve_features_while_materializing", False)
     for part in asked.parts:
         state = part.view.state
+        if not part.view.enabled:
+            told = f"The feature view {part.view.name} is disabled."
+            raise NotReadable("feature_view_disabled", [(part.view.name, told)])
         if state in NEVER_FILLED:
             told = f"The feature view {part.view.name} was never materialised: it has no values."
             raise NotReadable("features_not_materialised", [(part.view.name, told)])
@@ -188,14 +191,15 @@ def _kind(kind: str) -> tuple[Callable[[Any], bool], str]:
 def _absent(cells: list[Any], vector: Any, *, oldest: float) -> dict[int, Gone]:
     """Why a row has no value; one that is too old is taken away, as it is from history."""
     gone: dict[int, Gone] = {}
-    for row, moment in enumerate(vector.event_timestamps):
-        if vector.statuses[row] == FieldStatus.NOT_FOUND:
-            gone[row] = Gone.UNKNOWN
-        elif cells[row] is None:
-            gone[row] = Gone.NULL
-        elif 0 < moment.seconds < oldest:
-            gone[row] = Gone.EXPIRED
-            cells[row] = None
+    if None in cells:
+        statuses = list(vector.statuses)
+        for row in (row for row, cell in enumerate(cells) if cell is None):
+            unknown = statuses[row] == FieldStatus.NOT_FOUND
+            gone[row] = Gone.UNKNOWN if unknown else Gone.NULL
+    if oldest:
+        for row, moment in enumerate(vector.event_timestamps):
+            if 0 < moment.seconds < oldest and row not in gone:
+                cells[row], gone[row] = None, Gone.EXPIRED
     return gone
 
 

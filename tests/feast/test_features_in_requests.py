@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from inference import metrics, versions
+from inference import joining, metrics, versions
 from inference.gateway import Gateway
 from inference.models import ModelServer
 from registry.mlflow_client import ModelVersion
+from registry.online.client import FeatureClient
+from registry.online.frames import Feature, FeatureQuestion, Gone, NotReadable, Source
 from tests.fixtures import model_server
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -131,8 +133,16 @@ def row(
 Ask = Callable[[dict[str, Any]], Coroutine[Any, Any, tuple[int, dict[str, str], dict[str, Any]]]]
 
 
-def run(story: Callable[[Ask], Coroutine[Any, Any, None]]) -> None:
+def run(repo: Path, story: Callable[[Ask, FeatureClient], Coroutine[Any, Any, None]]) -> None:
+    """One process reads features for the gateway, and for who asks it straight."""
+
     async def told() -> None:
+        asking = FeatureClient(repo, seconds=60, answer_bytes=1_000_000)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(joining, "FeatureClient", lambda *_, **__: asking)
+            await walked(asking)
+
+    async def walked(asking: FeatureClient) -> None:
         road = Gateway()
 
         async def ask(document: dict[str, Any]) -> tuple[int, dict[str, str], dict[str, Any]]:
@@ -141,9 +151,10 @@ def run(story: Callable[[Ask], Coroutine[Any, Any, None]]) -> None:
             return status, headers, json.loads(content)
 
         try:
-            await story(ask)
+            await story(ask, asking)
         finally:
             await road.close()
+            await asking.close()
 
     asyncio.run(told())
 
@@ -153,12 +164,13 @@ def test_by_entities_a_model_says_what_it_says_by_the_values_that_it_was_trained
 ) -> None:
     """With what is missing, and what changes in the registry: Feast starts once for all of it."""
 
-    async def story(ask: Ask) -> None:
+    async def story(ask: Ask, asking: FeatureClient) -> None:
         await same_answers(ask, trained)
         await what_is_not_there_is_named(ask)
         await what_changes_is_seen(ask, own_repo)
+        await values_keep_their_form(asking)
 
-    run(story)
+    run(own_repo, story)
     labels = {"model": "churn", "version": "1", "stage": "features"}
     counted = metrics.REGISTRY.get_sample_value("mlops_inference_stage_seconds_count", labels)
     assert counted is not None and counted >= 4
@@ -226,15 +238,54 @@ async def what_is_not_there_is_named(ask: Ask) -> None:
         assert answer["errors"][0]["field"].startswith("entities.customer")
 
 
+# A service and a shorter life for what is there, and a view of every kind of value.
 CHANGES = """
 import sys
 from datetime import timedelta
-from feast import FeatureService, FeatureStore
+from pathlib import Path
+import pandas
+from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource
+from feast.data_source import RequestSource
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Array, Bool, Float32, Float64, Int64, String, UnixTimestamp
+from feast.value_type import ValueType
 
-store = FeatureStore(repo_path=sys.argv[1])
+repo = Path(sys.argv[1])
+store = FeatureStore(repo_path=str(repo))
 profile = store.get_feature_view("customer_profile")
 profile.ttl = timedelta(seconds=1)
-store.apply([profile, FeatureService(name="made_later", features=[profile])])
+now = pandas.Timestamp.now(tz="UTC").floor("s")
+pandas.DataFrame({
+    "user_id": ["a", "b", "c"],
+    "event_timestamp": [now] * 3,
+    "number": [0.1, float("nan"), float("inf")],
+    "moment": [pandas.Timestamp("2025-01-01", tz="UTC"), None, None],
+    "count": [2**53 + 1, 5, 7],
+    "flag": [True, False, True],
+    "single": pandas.Series([1.5, 2.5, 3.5], dtype="float32"),
+    "tags": [["x"], ["y", "z"], []],
+}).to_parquet(repo / "users.parquet", coerce_timestamps="us")
+user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.STRING)
+path = str(repo / "users.parquet")
+source = FileSource(name="users", path=path, timestamp_field="event_timestamp")
+kinds = {"number": Float64, "moment": UnixTimestamp, "count": Int64, "flag": Bool,
+         "single": Float32, "tags": Array(String)}
+users = FeatureView(name="users", entities=[user], ttl=timedelta(days=1), source=source,
+                    schema=[Field(name=name, dtype=kind) for name, kind in kinds.items()])
+added = RequestSource(name="added", schema=[Field(name="more", dtype=Int64)])
+
+@on_demand_feature_view(sources=[users, added], schema=[Field(name="twice", dtype=Float64)])
+def computed(inputs):
+    import pandas
+    return pandas.DataFrame({"twice": inputs["single"].astype("float64") * 2 + inputs["more"]})
+
+pairs = FeatureService(name="pairs", features=[
+    users[["count"]].with_name("left").with_join_key_map({"user_id": "left_id"}),
+    users[["count"]].with_name("right").with_join_key_map({"user_id": "right_id"}),
+])
+later = FeatureService(name="made_later", features=[profile])
+store.apply([profile, later, user, source, users, computed, pairs])
+store.materialize(now - timedelta(days=1), now + timedelta(seconds=1), feature_views=["users"])
 """
 
 
@@ -250,3 +301,26 @@ async def what_changes_is_seen(ask: Ask, repo: Path) -> None:
     status, _, answer = await ask(asked)
     assert (status, answer["code"]) == (422, "features_missing")
     assert "ttl" in answer["errors"][0]["detail"]
+
+
+async def values_keep_their_form(asking: FeatureClient) -> None:
+    async def of(source: Source, name: str, entities: dict[str, list[Any]]) -> dict[str, Feature]:
+        found = await asking.ask(FeatureQuestion(source, (name,), entities))
+        return {feature.full_name.removeprefix("users__"): feature for feature in found}
+
+    found = await of(Source.VIEWS, "users", {"user_id": ["a", "b", "c", "nobody"]})
+    assert {name: feature.values for name, feature in found.items()} == {
+        "number": [0.1, None, None, None],
+        "moment": ["2025-01-01T00:00:00Z", None, None, None],
+        "count": [2**53 + 1, 5, 7, None],
+        "flag": [True, False, True, None],
+        "single": [1.5, 2.5, 3.5, None],
+        "tags": [["x"], ["y", "z"], [], None],
+    }
+    assert found["number"].gone == [(1, Gone.NULL), (2, Gone.UNUSABLE), (3, Gone.UNKNOWN)]
+    pairs = await of(Source.SERVICE, "pairs", {"left_id": ["a"], "right_id": ["b"]})
+    assert [each.values for each in pairs.values()] == [[2**53 + 1], [5]]
+    computed = await of(Source.VIEWS, "computed", {"user_id": ["a"], "more": [1]})
+    assert computed["computed__twice"].values == [4.0]
+    with pytest.raises(NotReadable, match="missing"):
+        await of(Source.VIEWS, "computed", {"user_id": ["a"]})

@@ -24,8 +24,10 @@ from inference.request_files import Kept, RequestFiles, purge
 
 log = logging.getLogger(__name__)
 
-WAITING_MOST = 256
-BATCH_MOST = 64
+# Each record has two parts at most, of 64 KiB as a rule.
+WAITING_MOST = 512
+# One write for what comes within it: whoever answers gives up the interpreter less often.
+GATHER_SECONDS = 0.05
 PURGE_SECONDS = 600.0
 END_SECONDS = 2.0
 LOGGED = Counter("mlops_request_log_records", "Requests written down.", registry=metrics.REGISTRY)
@@ -143,9 +145,10 @@ class RequestLog:
         records: list[Record] = []
         try:
             record = self._waiting.get(timeout=PURGE_SECONDS)
+            time.sleep(GATHER_SECONDS)
             while record is not None:
                 records.append(record)
-                if len(records) == BATCH_MOST:
+                if len(records) == WAITING_MOST:
                     return records, True
                 record = self._waiting.get_nowait()
         except queue.Empty:

@@ -26,6 +26,8 @@ LOOK_SECONDS = 1.0
 REFRESH_SECONDS = 10.0
 # SQLite takes 32,766 keys in one query, and a piece must not hold up everybody.
 PIECE_ROWS = 1000
+# Of one answer, which is parsed where requests are answered.
+CELLS_MOST = 500_000
 ERRORS_MOST = 50
 TEXT_SHOWN = 60
 WHOLE = frozenset({"INT32", "INT64"})
@@ -61,6 +63,9 @@ class FeatureReader:
         _check_entities(question.entities, asked)
         rows = len(next(iter(question.entities.values())))
         gathered = [Feature(part.called, name, [], []) for part, name in _each(asked)]
+        if rows * len(gathered) > CELLS_MOST:
+            told = f"{rows} rows of {len(gathered)} features are more than {CELLS_MOST} values."
+            raise NotReadable("too_many_rows", [("entities", told)])
         for at in range(0, rows, PIECE_ROWS):
             piece = {key: cells[at : at + PIECE_ROWS] for key, cells in question.entities.items()}
             self._gather(store, asked, piece, at, gathered)

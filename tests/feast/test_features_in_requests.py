@@ -293,7 +293,10 @@ async def what_changes_is_seen(ask: Ask, repo: Path) -> None:
     later = {"entities": {"customer_id": [1]}, "feature_service": "made_later"}
     asked = {**later, "inputs": {"monthly_spend": [1.0]}}
     assert (await ask(asked))[0] == 400
-    command = [sys.executable, "-W", "ignore", "-c", CHANGES, str(repo)]
+    # A file: Feast keeps the source of what a view computes.
+    script = repo / "changes.py"
+    script.write_text(CHANGES)
+    command = [sys.executable, "-W", "ignore", str(script), str(repo)]
     done = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, timeout=120
     )

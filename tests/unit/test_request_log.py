@@ -124,8 +124,7 @@ def test_who_answers_never_waits_for_the_disk(
     monkeypatch.setattr(RequestFiles, "append", slow)
     before = counted("dropped")
     log = RequestLog({"*": 1.0})
-    most = request_log.WAITING_MOST + request_log.BATCH_MOST
-    for _ in range(most + 100):
+    for _ in range(2 * request_log.WAITING_MOST + 100):
         log.answered(predicted(), ASKED, "r")
     assert counted("dropped") >= before + 100
     go_on.set()

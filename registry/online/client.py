@@ -34,6 +34,8 @@ START_SECONDS = 60.0
 # One that did not come up is not tried again at once.
 START_AGAIN_SECONDS = 5.0
 UNDER_WAY_MOST = 64
+# A store that is locked or restarting is silent for a while; starting anew costs more than that.
+STUCK_SECONDS = 30.0
 # A question that ends the process twice would end it a third time.
 TRIES = 2
 # What it has no use for; a store's own variables it must have.
@@ -88,15 +90,13 @@ class FeatureClient:
     async def _answered(self, question: FeatureQuestion) -> dict[str, Any]:
         for _ in range(TRIES):
             process = await self._ready()
-            asked_at = time.monotonic()
             try:
                 async with asyncio.timeout(self._seconds):
                     return await process.ask(question)
             except _Ended:
                 continue
             except TimeoutError as error:
-                if process.answered_at < asked_at:
-                    # Nobody was answered meanwhile: it is stuck.
+                if process.silent_seconds >= STUCK_SECONDS:
                     await process.end()
                 raise FeaturesLate from error
         raise FeaturesAway("The process that reads features ended while it did so.")
@@ -151,7 +151,7 @@ class _Process:
         *,
         answer_bytes: int,
     ) -> None:
-        self.answered_at = time.monotonic()
+        self._silent_since: float | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._child, self._reader, self._writer = child, reader, writer
         self._answer_bytes = answer_bytes
@@ -173,10 +173,17 @@ class _Process:
     def alive(self) -> bool:
         return not self._listening.done()
 
+    @property
+    def silent_seconds(self) -> float:
+        """How long nobody was answered who asked; 0 when somebody was since."""
+        return 0.0 if self._silent_since is None else time.monotonic() - self._silent_since
+
     async def ask(self, question: FeatureQuestion) -> dict[str, Any]:
         """Raises _Ended."""
         if not self.alive:
             raise _Ended
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
         self._count += 1
         number = self._count
         answer = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -217,7 +224,7 @@ class _Process:
         return message
 
     def _hear(self, message: dict[str, Any]) -> None:
-        self.answered_at = time.monotonic()
+        self._silent_since = None
         if "ready" in message:
             self.ready.set_result(None)
             return

@@ -111,7 +111,10 @@ class FeatureReader:
 
     def _look(self, moment: float, *, anew: bool) -> None:
         """Marks are read before what they mark: a change in between is seen the next time."""
-        configured = (self._repo / CONFIGURATION).stat().st_mtime
+        configuration = self._repo / CONFIGURATION
+        if not configuration.is_file():
+            raise NotNow(f"There is no feature store: its {CONFIGURATION} is missing.")
+        configured = configuration.stat().st_mtime
         if self._store is None or configured != self._configured:
             self._store, self._catalog = FeatureStore(repo_path=str(self._repo)), None
             self._configured = configured

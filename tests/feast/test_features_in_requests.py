@@ -169,6 +169,10 @@ def test_by_entities_a_model_says_what_it_says_by_the_values_that_it_was_trained
         await what_is_not_there_is_named(ask)
         await what_changes_is_seen(ask, own_repo)
         await values_keep_their_form(asking)
+        (own_repo / "feature_store.yaml").unlink()
+        status, headers, answer = await ask({**BY_SERVICE, "feature_service": "another"})
+        assert (status, answer["code"]) == (503, "features_not_ready")
+        assert "retry-after" in headers
 
     run(own_repo, story)
     labels = {"model": "churn", "version": "1", "stage": "features"}

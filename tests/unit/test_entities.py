@@ -292,6 +292,8 @@ def test_a_process_that_ends_or_talks_nonsense_is_told_of(
 def test_a_stuck_process_is_ended_and_the_next_question_has_another(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(client, "STUCK_SECONDS", 0.1)
+
     async def story(asking: FeatureClient) -> None:
         asking._seconds = 0.2
         with pytest.raises(FeaturesLate):

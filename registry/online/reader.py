@@ -34,7 +34,6 @@ WHOLE = frozenset({"INT32", "INT64"})
 NUMBER = frozenset({"FLOAT", "DOUBLE"})
 NEVER_FILLED = (FeatureViewState.CREATED, FeatureViewState.GENERATED)
 SIMPLE = frozenset({type(None), int, bool, str})
-Clock = Callable[[], float]
 
 
 class _Unusable(Exception):
@@ -44,9 +43,8 @@ class _Unusable(Exception):
 class FeatureReader:
     """One feature repository; any number of threads may read."""
 
-    def __init__(self, repo: Path, *, clock: Clock = time.time) -> None:
+    def __init__(self, repo: Path) -> None:
         self._repo = repo
-        self._clock = clock
         self._lock = threading.Lock()
         self._store: FeatureStore | None = None
         self._catalog: Catalog | None = None
@@ -95,7 +93,7 @@ class FeatureReader:
         for feature, (part, _) in zip(gathered, _each(asked), strict=True):
             cells, vector = list(values[feature.full_name]), vectors[feature.full_name]
             ttl = part.view.ttl_seconds
-            gone = _absent(cells, vector, oldest=self._clock() - ttl if ttl else 0.0)
+            gone = _absent(cells, vector, oldest=time.time() - ttl if ttl else 0.0)
             gone |= _made_plain(cells)
             feature.values.extend(cells)
             feature.gone.extend((at + row, why) for row, why in sorted(gone.items()))

@@ -91,6 +91,7 @@ def _hand_over(home: Home, *, web: Account, mlflow: Account) -> None:
     _give(home.folder("db"), uid=0, gid=web.gid, folder_mode=0o2770, file_mode=0o660)
     _give(home.folder("feast"), uid=0, gid=web.gid, folder_mode=0o2750, file_mode=0o640)
     _give(home.folder("mlflow"), uid=mlflow.uid, gid=mlflow.gid, folder_mode=0o700, file_mode=None)
+    _give(home.folder("requests"), uid=web.uid, gid=web.gid, folder_mode=0o700, file_mode=None)
     home.folder("data").chmod(0o755)
 
 

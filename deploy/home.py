@@ -10,7 +10,18 @@ from typing import Any
 
 from deploy.report import Stop
 
-FOLDERS = ("db", "mlflow", "feast", "data", "jobs", "environments", "models", "logs", "secrets")
+FOLDERS = (
+    "db",
+    "mlflow",
+    "feast",
+    "data",
+    "jobs",
+    "environments",
+    "models",
+    "logs",
+    "requests",
+    "secrets",
+)
 LOCK_FILE = "run.lock"
 SECRETS = ("session_key", "queue_key", "mlflow_password", "mlflow_session_key")
 

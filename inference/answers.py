@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 from django.conf import settings
 
+from inference.joining import Joined
 from inference.refusals import RETRY_AFTER_SECONDS, Refused, held_too_much, refusal, server_gone
 from inference.routes import Key
 from inference.upstream import PREDICTION_SECONDS, Heard
@@ -39,24 +40,39 @@ class Predicted:
     said: dict[str, Any]
     heard: Heard
     total_ms: float
+    joined: Joined | None = None
 
     @property
     def model_ms(self) -> float:
         return self.heard.model_ms or float(self.said["inference_time_ms"])
 
     @property
+    def stages(self) -> dict[str, float]:
+        """Milliseconds of each."""
+        stages = {"queue": self.heard.queue_ms, "model": self.model_ms, "total": self.total_ms}
+        if self.joined is not None:
+            stages["features"] = self.joined.milliseconds
+        known = sum(value for name, value in stages.items() if name != "total")
+        return {**stages, "gateway": max(0.0, self.total_ms - known)}
+
+    @property
     def server_timing(self) -> str:
         """https://www.w3.org/TR/server-timing/; which lane answered is the model's description."""
         model, queue = self.model_ms, self.heard.queue_ms
-        gateway = max(0.0, self.total_ms - model - queue)
+        gateway, features = self.total_ms - model - queue, ""
+        if self.joined is not None:
+            gateway -= self.joined.milliseconds
+            features = f"features;dur={self.joined.milliseconds:.2f}, "
         lane = f";desc={self.heard.lane}" if self.heard.lane else ""
         return (
-            f"gateway;dur={gateway:.2f}, queue;dur={queue:.2f}, "
+            f"gateway;dur={max(0.0, gateway):.2f}, {features}queue;dur={queue:.2f}, "
             f"model;dur={model:.2f}{lane}, total;dur={self.total_ms:.2f}"
         )
 
 
-def read_prediction(key: Key, heard: Heard, *, began: float, request_id: str) -> Predicted:
+def read_prediction(
+    key: Key, heard: Heard, *, began: float, request_id: str, joined: Joined | None = None
+) -> Predicted:
     """Raises Refused: the server's own refusal, or that nobody understands its answer."""
     if heard.status != 200:
         raise _passed_on(heard, request_id)
@@ -66,7 +82,7 @@ def read_prediction(key: Key, heard: Heard, *, began: float, request_id: str) ->
         said["inference_time_ms"] = float(said["inference_time_ms"])
     except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise _not_understood(f"status {heard.status}", request_id) from error
-    return Predicted(*key, said, heard, (time.perf_counter() - began) * 1000)
+    return Predicted(*key, said, heard, (time.perf_counter() - began) * 1000, joined)
 
 
 def finished(predicted: Predicted, request_id: str) -> Answer:
@@ -81,6 +97,8 @@ def finished(predicted: Predicted, request_id: str) -> Answer:
         "inference_time_ms": _rounded(said["inference_time_ms"]),
         "timestamp": _timestamp(int(time.time())),
     }
+    if predicted.joined is not None:
+        document |= predicted.joined.told
     if request_id:
         document["request_id"] = request_id
     headers = {"content-type": "application/json", "server-timing": predicted.server_timing}

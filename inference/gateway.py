@@ -11,9 +11,12 @@ from contextlib import asynccontextmanager
 
 from inference import metrics
 from inference.answers import Predicted, finished, lost, read_prediction
+from inference.entities import Wanted
 from inference.held import Share
+from inference.joining import Features, Joined
 from inference.question import read_question
-from inference.refusals import Refused, server_gone
+from inference.refusals import Refused, held_too_much, server_gone
+from inference.request_log import request_log
 from inference.routes import Key, Routes
 from inference.threads import Threads
 from inference.upstream import RouteGone, Upstream
@@ -26,6 +29,8 @@ PATH = "/mlops/inference"
 # A request that ends a server twice would end it a third time.
 TRIES = 2
 LISTEN_AGAIN_SECONDS = 1.0
+# JSON takes so many times its length when it is parsed.
+PARSED_TIMES = 8
 
 
 class Gateway:
@@ -35,6 +40,8 @@ class Gateway:
         self.threads = Threads()
         self.versions = Versions(self.threads)
         self.routes = Routes(self.threads, self.versions)
+        self.features = Features()
+        self._log = request_log()
         self._upstream = Upstream()
         self._listener: Listener | None = None
 
@@ -43,25 +50,43 @@ class Gateway:
         try:
             question = read_question(body)
             predicted = await self.predict(
-                question.model_name, question.selector, body, request_id=request_id
+                question.model_name,
+                question.selector,
+                body,
+                request_id=request_id,
+                wanted=question.wanted,
             )
         except Refused as refused:
             return refused.problem.answer(instance=PATH, request_id=request_id)
         return finished(predicted, request_id)
 
     async def predict(
-        self, name: str, selector: str, body: bytes, *, request_id: str = ""
+        self,
+        name: str,
+        selector: str,
+        body: bytes,
+        *,
+        request_id: str = "",
+        wanted: Wanted | None = None,
     ) -> Predicted:
-        """`body` is passed on as it is. Raises Refused."""
+        """`body` is passed on as it is, unless features are wanted. Raises Refused."""
         key, began = ("", ""), time.perf_counter()
         try:
             with Share() as share:
                 number = await self.versions.number(name, selector)
                 key = (name, self.routes.settled(name, selector, number))
-                predicted = await self._ask_with_patience(key, body, share, began, request_id)
+                joined = None
+                if wanted is not None:
+                    joined = await self._join(key, wanted, len(body), share)
+                    body = joined.body
+                predicted = await self._ask_with_patience(
+                    key, body, share, began, request_id, joined
+                )
         except Refused as refused:
-            self._note_failure(key, refused)
+            self._note_failure(key, refused, body, request_id, began)
             raise
+        if self._log is not None:
+            self._log.answered(predicted, body, request_id)
         return predicted
 
     async def close(self) -> None:
@@ -69,8 +94,11 @@ class Gateway:
         self.stop_listening()
         await self.versions.close()
         await self.routes.close()
+        await self.features.close()
         await self.threads.close()
         await self._upstream.close()
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
 
     # -- the bell -------------------------------------------------------------------------------
     def listen(self) -> None:
@@ -97,8 +125,24 @@ class Gateway:
         self.routes.doubt()
 
     # -- one request ----------------------------------------------------------------------------
+    async def _join(self, key: Key, wanted: Wanted, size: int, share: Share) -> Joined:
+        """What is wanted was parsed, and is many times as large as it came. Raises Refused."""
+        if not share.take(PARSED_TIMES * size):
+            raise held_too_much()
+        joined = await self.features.join(wanted, await self.routes.model(key))
+        if not share.take(len(joined.body)):
+            raise held_too_much()
+        metrics.series(*key).looked_up(joined.milliseconds)
+        return joined
+
     async def _ask_with_patience(
-        self, key: Key, body: bytes, share: Share, began: float, request_id: str
+        self,
+        key: Key,
+        body: bytes,
+        share: Share,
+        began: float,
+        request_id: str,
+        joined: Joined | None,
     ) -> Predicted:
         for _ in range(TRIES):
             fleet = await self.routes.fleet(key)
@@ -112,21 +156,29 @@ class Gateway:
                     continue
                 except AnswerLost as error:
                     raise lost(key, error, request_id) from error
-            predicted = read_prediction(key, heard, began=began, request_id=request_id)
+            predicted = read_prediction(
+                key, heard, began=began, request_id=request_id, joined=joined
+            )
             fleet.series.answered(
                 total_ms=predicted.total_ms,
                 queue_ms=heard.queue_ms,
                 model_ms=predicted.model_ms,
                 batch=heard.batch_requests,
                 lane=heard.lane,
+                features_ms=joined.milliseconds if joined else 0.0,
             )
             return predicted
         raise server_gone(*key)
 
-    @staticmethod
-    def _note_failure(key: Key, refused: Refused) -> None:
-        if key[0] and refused.problem.code != "model_version_not_found":
-            metrics.series(*key).failed(refused.problem.code)
+    def _note_failure(
+        self, key: Key, refused: Refused, body: bytes, request_id: str, began: float
+    ) -> None:
+        if not key[0] or refused.problem.code == "model_version_not_found":
+            return
+        metrics.series(*key).failed(refused.problem.code)
+        if self._log is not None:
+            took_ms = (time.perf_counter() - began) * 1000
+            self._log.refused(key, refused.problem, body, request_id, took_ms)
 
 
 # -- the process's own gateway --------------------------------------------------------------------

@@ -26,7 +26,7 @@ ERRORS = Counter(
 )
 STAGES = Histogram(
     "mlops_inference_stage_seconds",
-    "Where the time of a prediction went: gateway, queue, model, and total.",
+    "Where the time of a prediction went: gateway, features, queue, model, and total.",
     (*LABELS, "stage"),
     buckets=SECONDS,
     registry=REGISTRY,
@@ -87,22 +87,36 @@ class Series:
         self._gateway = STAGES.labels(*pair, "gateway")
         self._queue = STAGES.labels(*pair, "queue")
         self._model = STAGES.labels(*pair, "model")
+        self._features: Histogram | None = None
         self._total = STAGES.labels(*pair, "total")
         self._batches = BATCHES.labels(*pair)
         self._lanes = {lane: LANES.labels(*pair, lane) for lane in ("compact", "original")}
 
     def answered(
-        self, *, total_ms: float, queue_ms: float, model_ms: float, batch: int, lane: str
+        self,
+        *,
+        total_ms: float,
+        queue_ms: float,
+        model_ms: float,
+        batch: int,
+        lane: str,
+        features_ms: float = 0.0,
     ) -> None:
         self._requests.inc()
         self._total.observe(total_ms / 1000)
         self._queue.observe(queue_ms / 1000)
         self._model.observe(model_ms / 1000)
-        self._gateway.observe(max(0.0, total_ms - queue_ms - model_ms) / 1000)
+        self._gateway.observe(max(0.0, total_ms - queue_ms - model_ms - features_ms) / 1000)
         if batch:
             self._batches.observe(batch)
         if lane in self._lanes:
             self._lanes[lane].inc()
+
+    def looked_up(self, milliseconds: float) -> None:
+        """Features; a version that nobody asks so has no such series."""
+        if self._features is None:
+            self._features = STAGES.labels(self.name, self.version, "features")
+        self._features.observe(milliseconds / 1000)
 
     def failed(self, code: str) -> None:
         if code not in self.errors:

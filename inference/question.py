@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from inference.entities import JOIN_FIELDS, Wanted, read_wanted, wants_features
 from inference.refusals import field_error, invalid, refusal, version_not_found
 
 FIELDS = frozenset({"model_name", "model_version", "model_alias", "inputs", "return_probabilities"})
@@ -24,10 +25,14 @@ Errors = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Question:
-    """Which model is asked. `selector` is a number, an alias, or `latest`."""
+    """Which model is asked. `selector` is a number, an alias, or `latest`.
+
+    `wanted` are the features to look up; without any, the body can be passed on as it came.
+    """
 
     model_name: str
     selector: str
+    wanted: Wanted | None = None
 
 
 def read_question(body: bytes) -> Question:
@@ -37,17 +42,24 @@ def read_question(body: bytes) -> Question:
     alias = document.get("model_alias")
     if _plain(document, name, version, alias):
         return Question(str(name), selector_of(str(name), version))
+    wanted, inputs_errors = _wanted(document)
     errors = [
         *_name_errors(name),
         *_version_errors(version),
         *_alias_errors(alias, version),
-        *_inputs_errors(document.get("inputs")),
+        *inputs_errors,
         *_probabilities_errors(document.get("return_probabilities")),
         *_unknown_errors(document),
     ]
     if errors:
         raise invalid(errors)
-    return Question(str(name), alias or selector_of(str(name), version))
+    return Question(str(name), alias or selector_of(str(name), version), wanted)
+
+
+def _wanted(document: dict[str, Any]) -> tuple[Wanted | None, Errors]:
+    if wants_features(document):
+        return read_wanted(document)
+    return None, _inputs_errors(document.get("inputs"))
 
 
 def _plain(document: dict[str, Any], name: Any, version: Any, alias: Any) -> bool:
@@ -136,8 +148,9 @@ def _probabilities_errors(wanted: Any) -> Errors:
 
 def _unknown_errors(document: dict[str, Any]) -> Errors:
     """A misspelt field would be left out in silence."""
-    unknown = [field for field in document if field not in FIELDS][:UNKNOWN_SHOWN]
-    known = ", ".join(sorted(FIELDS))
+    every = FIELDS | JOIN_FIELDS
+    unknown = [field for field in document if field not in every][:UNKNOWN_SHOWN]
+    known = ", ".join(sorted(every))
     return [
         field_error(field[:80], f"There is no such field; known: {known}.") for field in unknown
     ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from django.conf import settings
 
 from inference import metrics
+from inference.descriptions import Model, read_description
 from inference.refusals import Refused, not_loadable, overloaded, still_starting
 from inference.services import pool
 from inference.services.rows import ServerView
@@ -50,6 +51,8 @@ class Fleet:
     checked: float
     asked: float = 0.0
     more_asked: float = 0.0
+    # What these servers' model takes; looked up when somebody needs to know.
+    described: Model | None = None
     series: metrics.Series = field(kw_only=True)
 
     def least_busy(self) -> Lane:
@@ -70,6 +73,14 @@ class Routes:
         """The servers of a version, which is waited for when it has none. Raises Refused."""
         found = self._fleets.get(key)
         return found if found is not None else await self._warm(key)
+
+    async def model(self, key: Key) -> Model:
+        """What the version takes, as its servers said. Raises Refused."""
+        fleet = await self.fleet(key)
+        if fleet.described is None:
+            said = await self._threads.call(pool.description_of, *key)
+            fleet.described = read_description(*key, said or {})
+        return fleet.described
 
     @contextmanager
     def place(self, key: Key, fleet: Fleet) -> Iterator[Route]:

@@ -5,10 +5,9 @@ started for it. What the server says is a stranger's: names and types are taken,
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from inference.descriptions import ColumnOf, Model, read_description
 from inference.gateway import PATH, Gateway
 from inference.services import pool
 
@@ -33,30 +32,6 @@ SAMPLES: dict[str, Any] = {
     "datetime": "2025-01-01T00:00:00Z",
     "any": 0.0,
 }
-COLUMNS_MOST = 10_000
-
-
-@dataclass(frozen=True)
-class ColumnOf:
-    """One column that the model takes."""
-
-    name: str
-    type: str
-    required: bool
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model version as its server described it. `width` None: it takes any number of columns."""
-
-    name: str
-    version: str
-    kind: str
-    columns: tuple[ColumnOf, ...]
-    width: int | None
-    probabilities: bool
-    classes: tuple[Any, ...]
-    example: Any
 
 
 async def described(gateway: Gateway, name: str, selector: str) -> Model:
@@ -70,37 +45,6 @@ async def described(gateway: Gateway, name: str, selector: str) -> Model:
         await gateway.routes.fleet((name, number))
         known = await gateway.threads.call(pool.description_of, name, number)
     return read_description(name, number, known or {})
-
-
-def read_description(name: str, version: str, said: Mapping[str, Any]) -> Model:
-    """Nothing of what a server says is believed to have the form that it should have."""
-    listed = said.get("columns")
-    columns = tuple(_columns(listed)) if isinstance(listed, list) else ()
-    width = said.get("n_features")
-    example = said.get("example")
-    classes = said.get("classes")
-    return Model(
-        name=name,
-        version=version,
-        kind=str(said.get("model_type", ""))[:200],
-        columns=columns,
-        width=len(columns) or (width if isinstance(width, int) else None),
-        probabilities=said.get("probabilities") is True,
-        classes=tuple(classes) if isinstance(classes, list) else (),
-        example=example.get("inputs") if isinstance(example, dict) else None,
-    )
-
-
-def _columns(listed: list[Any]) -> list[ColumnOf]:
-    return [
-        ColumnOf(
-            name=str(item.get("name", "")),
-            type=str(item.get("type")) if str(item.get("type")) in TYPES else "any",
-            required=item.get("required") is not False,
-        )
-        for item in listed[:COLUMNS_MOST]
-        if isinstance(item, dict)
-    ]
 
 
 # -- JSON Schema --------------------------------------------------------------------------------
@@ -134,9 +78,25 @@ def request_schema(model: Model) -> dict[str, Any]:
         asked["return_probabilities"] = {"type": "boolean", "default": False}
     return {
         "type": "object",
-        "properties": asked,
-        "required": ["model_name", "inputs"],
+        "properties": {**asked, **_joined_fields()},
+        "required": ["model_name"],
+        "anyOf": [{"required": ["inputs"]}, {"required": ["entities"]}],
         "additionalProperties": False,
+    }
+
+
+def _joined_fields() -> dict[str, Any]:
+    """Features that the platform looks up: beside them `inputs` need not have every column."""
+    names = {"type": "array", "minItems": 1, "items": {"type": "string"}}
+    columns = {"type": "object", "additionalProperties": {"type": "array", "minItems": 1}}
+    records = {"type": "array", "minItems": 1, "items": {"type": "object"}}
+    return {
+        "entities": {"oneOf": [columns, records]},
+        "feature_service": {"type": "string"},
+        "feature_views": names,
+        "features": names,
+        "missing_features": {"enum": ["refuse", "null"]},
+        "return_features": {"type": "boolean", "default": False},
     }
 
 
@@ -157,6 +117,8 @@ def response_schema(model: Model) -> dict[str, Any]:
             "inference_time_ms": {"type": "number"},
             "timestamp": {"type": "string", "format": "date-time"},
             "request_id": {"type": "string"},
+            "features": {"type": "object"},
+            "missing_features": {"type": "array", "items": {"type": "object"}},
         },
         "required": ["model_name", "model_version", "predictions", "inference_time_ms"],
     }
@@ -238,6 +200,7 @@ def openapi_document(model: Model) -> dict[str, Any]:
                             "content": {"application/json": {"schema": response_schema(model)}},
                         },
                         "400": problem,
+                        "422": problem,
                         "503": problem,
                     },
                 }

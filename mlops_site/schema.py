@@ -13,6 +13,16 @@ PROBLEM_TYPE = "application/problem+json"
 # What a code means, and an answer that has it; a view's own example of a code comes first.
 PROBLEMS = {
     "400": ("Invalid input", "bad_request", "The request cannot be read."),
+    "401": (
+        "Name and password are wrong or missing",
+        "not_authenticated",
+        "Authentication credentials were not provided.",
+    ),
+    "403": (
+        "Not allowed",
+        "permission_denied",
+        "You do not have permission to perform this action.",
+    ),
     "404": ("Resource doesn't exist", "not_found", "There is nothing at this path."),
     "409": (
         "Not possible in this state",
@@ -32,7 +42,7 @@ PROBLEMS = {
         "The log has 120 bytes so far.",
     ),
     "422": (
-        "The key belongs to another request",
+        "Understood, but not possible: the key belongs to another request, a feature has no value",
         "idempotency_key_reused",
         "This Idempotency-Key was sent before, with another request.",
     ),

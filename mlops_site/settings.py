@@ -49,6 +49,18 @@ def _one_of(name: str, choices: tuple[str, ...], default: str) -> str:
     return value
 
 
+def _rates(name: str) -> dict[str, float]:
+    """`0.01` for every model, or `churn=0.1,*=0.01`: a part of 1 by name, `*` for all others."""
+    parts = [part.rpartition("=") for part in _list(name)]
+    try:
+        rates = {key.strip() or "*": float(value) for key, _, value in parts}
+    except ValueError:
+        rates = {"": -1.0}
+    if not all(0 <= rate <= 1 for rate in rates.values()):
+        raise ImproperlyConfigured(f"{name}: write it as 0.01, or as churn=0.1,*=0.01.")
+    return rates
+
+
 def _list(name: str, default: str = "") -> list[str]:
     return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
 
@@ -195,6 +207,14 @@ INFERENCE_BODY_SECONDS = _int("MLOPS_INFERENCE_BODY_SECONDS", 30)
 INFERENCE_ANSWER_MAX_BYTES = _int("MLOPS_INFERENCE_ANSWER_MAX_BYTES", 64 * 1024 * 1024)
 INFERENCE_WAIT_SECONDS = _int("MLOPS_INFERENCE_WAIT_SECONDS", 60)
 INFERENCE_MAX_BYTES = _int("MLOPS_INFERENCE_MAX_BYTES", 16 * 1024 * 1024)
+# A sample of requests and answers, written down for administrators; nothing: none.
+REQUEST_LOG_RATES = _rates("MLOPS_REQUEST_LOG")
+REQUEST_LOG_BYTES = int(_bound("MLOPS_REQUEST_LOG_MB", 256)) * 1024 * 1024
+REQUEST_LOG_RECORD_BYTES = int(_bound("MLOPS_REQUEST_LOG_RECORD_KB", 64)) * 1024
+REQUEST_LOG_DAYS = _bound("MLOPS_REQUEST_LOG_DAYS", 7)
+REQUEST_LOG_DIR = MLOPS_HOME / "requests"
+# One look-up in the feature store, for all entities of a request.
+FEATURES_SECONDS = _bound("MLOPS_FEATURES_SECONDS", 5)
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(4 * SCRIPT_MAX_BYTES, INFERENCE_MAX_BYTES)
 # A form is read from memory as a whole: its script is at most SCRIPT_MAX_BYTES anyway.
 FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE

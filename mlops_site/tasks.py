@@ -3,6 +3,7 @@
 import logging
 import time
 
+from inference import request_log
 from inference.services import watching
 from mlops_site.models import PRELOAD_PUT_OFF, RETENTION, WORKER, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
@@ -34,6 +35,7 @@ def environments() -> None:
 def retention() -> None:
     """Clears away what is old, and remembers when nothing old is left."""
     watching.remove_unowned_models()
+    request_log.purge_old()
     deadline = time.monotonic() + RETENTION_SECONDS
     try:
         done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()

@@ -26,6 +26,11 @@ class InputsField(serializers.JSONField):
     """Three shapes of one table."""
 
 
+@extend_schema_field({"oneOf": [COLUMNS, RECORDS]})
+class EntitiesField(serializers.JSONField):
+    """Two shapes of one table."""
+
+
 @extend_schema_field(LABELS)
 class LabelsField(serializers.JSONField):
     """Numbers, texts or booleans, as the model was trained on."""
@@ -53,16 +58,62 @@ class InferenceRequestSerializer(serializers.Serializer):
         help_text="The alias of the version that answers, instead of `model_version`.",
     )
     inputs = InputsField(
+        required=False,
         help_text=(
             'The rows to predict, as columns `{"age": [25, 35]}`, as records '
-            '`[{"age": 25}, {"age": 35}]`, or as rows `[[25], [35]]`. Missing numbers are `null`.'
-        )
+            '`[{"age": 25}, {"age": 35}]`, or as rows `[[25], [35]]`. Missing numbers are `null`. '
+            "Not needed where `entities` bring every column; beside them, columns or records, "
+            "which win over features of the same name."
+        ),
+    )
+    entities = EntitiesField(
+        required=False,
+        help_text=(
+            "For whom features are looked up in the feature store, at most 10,000: "
+            '`{"customer_id": [1, 2]}`, or `[{"customer_id": 1}, {"customer_id": 2}]`.'
+        ),
+    )
+    feature_service = serializers.CharField(
+        required=False, help_text="The feature service whose features are looked up."
+    )
+    feature_views = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Feature views whose features are looked up, instead of `feature_service`.",
+    )
+    features = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Single features, `view:feature`, instead of `feature_service`.",
+    )
+    missing_features = serializers.ChoiceField(
+        choices=["refuse", "null"],
+        required=False,
+        help_text=(
+            "What is done about a feature without a value: the request is refused (422), or the "
+            "model gets `null`. Without it, `null` for columns that the model's signature calls "
+            "optional, since its training lacked values there too."
+        ),
+    )
+    return_features = serializers.BooleanField(
+        required=False, default=False, help_text="Whether the answer has the values looked up."
     )
     return_probabilities = serializers.BooleanField(
         required=False,
         default=False,
         help_text="Whether the answer has probabilities; a model that has none answers 400.",
     )
+
+
+class MissingFeatureSerializer(serializers.Serializer):
+    """A feature that had no value."""
+
+    row = serializers.IntegerField(help_text="Which row, counted from 0.")
+    entity = serializers.DictField(
+        child=serializers.JSONField(), help_text="For whom it was looked up."
+    )
+    feature = serializers.CharField(help_text="The column.")
+    detail = serializers.CharField(help_text="Why there is none.")
 
 
 class InferenceResponseSerializer(serializers.Serializer):
@@ -83,6 +134,16 @@ class InferenceResponseSerializer(serializers.Serializer):
     )
     inference_time_ms = serializers.FloatField(help_text="How long the model itself computed.")
     timestamp = serializers.DateTimeField(help_text="When the answer was made, in UTC.")
+    features = serializers.DictField(
+        child=serializers.ListField(child=serializers.JSONField()),
+        required=False,
+        help_text="The values that were looked up, by column; where `return_features` asks.",
+    )
+    missing_features = MissingFeatureSerializer(
+        many=True,
+        required=False,
+        help_text="Features without a value for which the model got `null`; at most 50.",
+    )
     request_id = serializers.CharField(
         help_text="As in the header `X-Request-ID`, which a client may send; logs name it too."
     )

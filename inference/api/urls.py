@@ -10,6 +10,7 @@ from inference.api.pool_views import (
     ServingView,
     VersionServerView,
 )
+from inference.api.request_views import RequestsView
 from inference.api.views import InferenceView
 
 MODEL = r"^models/(?P<model_name>[^/]+)"
@@ -19,6 +20,7 @@ urlpatterns = [
     re_path(r"^inference/servers/?$", ServerListView.as_view(), name="servers"),
     re_path(r"^inference/reasons/?$", ServerReasonsView.as_view(), name="server-reasons"),
     re_path(rf"{MODEL}/serving/?$", ServingView.as_view(), name="serving"),
+    re_path(rf"{MODEL}/requests/?$", RequestsView.as_view(), name="requests"),
     re_path(rf"{MODEL}/aliases/?$", AliasListView.as_view(), name="aliases"),
     re_path(rf"{MODEL}/aliases/(?P<alias>[^/]+)/?$", AliasView.as_view(), name="alias"),
     re_path(

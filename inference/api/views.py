@@ -26,6 +26,30 @@ RECORDS_EXAMPLE = {
         {"age": 35, "income": 75000, "tenure": 5},
     ],
 }
+ENTITIES_EXAMPLE = {
+    "model_name": "churn_predictor",
+    "entities": {"customer_id": [1, 2]},
+    "feature_service": "churn",
+    "return_features": True,
+}
+MISSING_EXAMPLE = {
+    "type": "about:blank",
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "detail": "The feature store has no value for age of customer_id=999.",
+    "instance": "/mlops/inference",
+    "code": "features_missing",
+    "hint": (
+        'Send their values in `inputs`, or "missing_features": "null" where the model takes '
+        "missing values."
+    ),
+    "errors": [
+        {
+            "field": "features.age",
+            "detail": "row 0, customer_id=999: the online store has nothing for it",
+        }
+    ],
+}
 RESPONSE_EXAMPLE = {
     "model_name": "churn_predictor",
     "model_version": "1",
@@ -80,7 +104,7 @@ class InferenceView(APIView):
     """For Django's own test client and servers without ASGI; the same bytes either way."""
 
     parser_classes = []
-    problem_codes = ("400", "404", "413", "503")
+    problem_codes = ("400", "404", "413", "422", "503")
 
     @extend_schema(
         operation_id="run_inference",
@@ -88,7 +112,8 @@ class InferenceView(APIView):
         description=(
             "Make predictions using a trained model. The first request to a model that nobody "
             "used for a while waits until it is loaded; when that takes too long, the answer is "
-            "503 with `Retry-After`."
+            "503 with `Retry-After`. With `entities`, features are looked up in the feature store "
+            "and sent to the model in the columns that it was trained on."
         ),
         tags=["Inference"],
         request={"application/json": InferenceRequestSerializer},
@@ -98,11 +123,13 @@ class InferenceView(APIView):
         examples=[
             OpenApiExample("Columns", value=REQUEST_EXAMPLE, request_only=True),
             OpenApiExample("Records, latest version", value=RECORDS_EXAMPLE, request_only=True),
+            OpenApiExample("Entities and features", value=ENTITIES_EXAMPLE, request_only=True),
             OpenApiExample(
                 "Predictions", value=RESPONSE_EXAMPLE, response_only=True, status_codes=["200"]
             ),
             problem_example("Inputs that do not fit", REFUSED_EXAMPLE, "400"),
             problem_example("A model without probabilities", NO_PROBABILITIES_EXAMPLE, "400"),
+            problem_example("A feature without a value", MISSING_EXAMPLE, "422"),
             problem_example("Unknown version", UNKNOWN_EXAMPLE, "404"),
             problem_example("Still loading", STARTING_EXAMPLE, "503"),
         ],

@@ -14,11 +14,12 @@ from typing import Any
 import orjson
 
 from inference import gateway
+from inference.descriptions import Model
 from inference.dialects.tensors import Tensor, output_tensors, read_tensors, table_of
 from inference.door import Request
 from inference.question import parsed, selector_of
 from inference.refusals import Problem, Refused, refusal
-from inference.schema import Model, described
+from inference.schema import described
 from registry.rawhttp.problems import Answer
 
 HEAD_LENGTH = "inference-header-content-length"

@@ -1,38 +1,16 @@
 """The example feature repository, made by the real Feast."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-
-from deploy.accounts import CHECKOUT
 from registry.features import FeatureStoreStatus, feature_store_status
-
-
-@pytest.fixture(scope="module")
-def repo(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("features") / "feast"
-    assert "Made the feature store: 2 feature views." in prepare(folder)
-    return folder
-
-
-def prepare(folder: Path) -> str:
-    environment = {**os.environ, "MLOPS_FEAST_REPO": str(folder)}
-    command = [sys.executable, "-W", "ignore", "manage.py", "prepare_feature_store"]
-    done = subprocess.run(
-        command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_its_feature_views_are_counted_without_feast(repo):
     assert feature_store_status(repo) == FeatureStoreStatus(available=True, feature_views=2)
 
 
-def test_a_second_start_changes_nothing(repo):
+def test_a_second_start_changes_nothing(repo, prepare):
     before = (repo / "customers.parquet").stat().st_mtime_ns
     assert "ready" in prepare(repo)
     assert (repo / "customers.parquet").stat().st_mtime_ns == before

@@ -20,7 +20,7 @@ CONTRACT = {
     ("/mlops/training/validate", "post"): {"200", "400", "413", "415", "500", "503"},
     ("/mlops/training/reasons", "get"): {"200", "500", "503"},
     ("/mlops/training/limits", "get"): {"200", "500", "503"},
-    ("/mlops/inference", "post"): {"200", "400", "404", "413", "500", "503"},
+    ("/mlops/inference", "post"): {"200", "400", "404", "413", "422", "500", "503"},
     ("/mlops/registry", "post"): {"201", "400", "404", "413", "415", "500", "503"},
     ("/mlops/models", "get"): {"200", "500", "503"},
     ("/mlops/models/{model_name}", "get"): {"200", "404", "500", "503"},

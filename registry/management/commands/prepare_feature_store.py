@@ -23,6 +23,7 @@ provider: local
 registry:
   registry_type: sql
   path: sqlite:///{{repo}}/{REGISTRY_FILE}
+  serve_features_while_materializing: true
 offline_store:
   type: duckdb
 online_store:

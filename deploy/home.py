@@ -10,7 +10,10 @@ from typing import Any
 
 from deploy.report import Stop
 
-FOLDERS = ("db", "mlflow", "feast", "data", "jobs", "environments", "models", "logs", "secrets")
+FOLDERS = (
+    *("db", "mlflow", "feast", "data", "jobs", "environments", "models", "batches", "logs"),
+    "secrets",
+)
 LOCK_FILE = "run.lock"
 SECRETS = ("session_key", "queue_key", "mlflow_password", "mlflow_session_key")
 

@@ -14,6 +14,11 @@ PROBLEM_TYPE = "application/problem+json"
 PROBLEMS = {
     "400": ("Invalid input", "bad_request", "The request cannot be read."),
     "404": ("Resource doesn't exist", "not_found", "There is nothing at this path."),
+    "408": (
+        "The body came too slowly",
+        "body_too_slow",
+        "Nothing of the body came for 30 s.",
+    ),
     "409": (
         "Not possible in this state",
         "already_ended",

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from inference.services import watching
+from inference.services import batch_watching, watching
 from mlops_site.models import PRELOAD_PUT_OFF, RETENTION, WORKER, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
@@ -34,6 +34,7 @@ def environments() -> None:
 def retention() -> None:
     """Clears away what is old, and remembers when nothing old is left."""
     watching.remove_unowned_models()
+    batch_watching.clear_old()
     deadline = time.monotonic() + RETENTION_SECONDS
     try:
         done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()

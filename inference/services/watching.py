@@ -14,6 +14,7 @@ from inference import containers, engine_room, model_files
 from inference.failures import StartFailed
 from inference.models import ModelServer
 from inference.services import pool, starting
+from inference.services.batch_watching import model_sources
 from inference.services.policy import Policy, default_policy, policies
 from inference.services.rows import CLAIM_RENEW_SECONDS, LIVE, NOWHERE, Status, now
 from inference.states import CRASHES_MOST, Reason
@@ -261,5 +262,5 @@ def remove_unowned_models() -> None:
 
 
 def _owned_folders() -> set[str]:
-    owned = ModelServer.objects.values_list("model_name", "source", "version")
-    return {model_files.folder_name(*row) for row in owned}
+    owned = set(ModelServer.objects.values_list("model_name", "source", "version"))
+    return {model_files.folder_name(*row) for row in owned | model_sources()}

@@ -16,6 +16,7 @@ from django.db import DatabaseError, close_old_connections
 from django_q.brokers import get_broker
 
 from inference import compact_forms
+from inference.services import batch_watching as batches
 from inference.services import watching as servers
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
@@ -108,6 +109,7 @@ class _Supervision:
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
         slow_at, network, queue = 0.0, NetworkWatch(), QueueWatch()
+        batch_watch = batches.BatchWatch()
         daily, environments = DailyWork(), EnvironmentWork()
 
         def ask_again() -> None:
@@ -116,6 +118,7 @@ class _Supervision:
             log.warning("queue.forgot: what it lost is asked for again")
             jobs.ask_again()
             servers.ask_again()
+            batches.ask_again()
             for each in (network, daily, environments):
                 each.ask_again()
 
@@ -128,6 +131,8 @@ class _Supervision:
             leftovers.restore_networks,
             jobs.reconcile,
             servers.reconcile,
+            batches.reconcile,
+            batches.remove_leftover_files,
             servers.balance,
             servers.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
@@ -142,6 +147,7 @@ class _Supervision:
             self._guarded(jobs.tick)
             self._guarded(servers.dispatch)
             self._guarded(compact_forms.dispatch)
+            self._guarded(batch_watch.tick)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in slow_looks:

@@ -134,9 +134,7 @@ NO_SPACE_EXAMPLE = _problem(
     "The platform has no room on its disk for another file.",
     "/mlops/inference/batch",
 )
-UNKNOWN_EXAMPLE = _problem(
-    404, "Not Found", "batch_not_found", f"Batch {BATCH_ID} not found", PATH
-)
+UNKNOWN_EXAMPLE = _problem(404, "Not Found", "batch_not_found", f"Batch {BATCH_ID} not found", PATH)
 ENDED_EXAMPLE = _problem(
     409,
     "Conflict",

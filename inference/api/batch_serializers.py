@@ -87,7 +87,9 @@ class BatchSerializer(serializers.Serializer):
     log_tail = serializers.CharField(help_text="The last lines that the model printed.")
     attempts = serializers.IntegerField(help_text="How often it was begun.")
     memory_mb = serializers.IntegerField(allow_null=True, help_text="What its container may have.")
-    output_bytes = serializers.IntegerField(allow_null=True, help_text="The size of the predictions.")
+    output_bytes = serializers.IntegerField(
+        allow_null=True, help_text="The size of the predictions."
+    )
     predictions = serializers.CharField(allow_null=True, help_text="The path to fetch them at.")
     cancel_requested_at = serializers.DateTimeField(allow_null=True, help_text="When, UTC.")
     created_at = serializers.DateTimeField(help_text="When it was accepted, UTC.")

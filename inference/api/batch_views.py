@@ -45,9 +45,7 @@ LOCATION = OpenApiParameter(
 LIST_PARAMETERS = [
     OpenApiParameter("status", str, enum=Status.values, description="Only those with it."),
     OpenApiParameter("model", str, description="Only those of this model, by its whole name."),
-    OpenApiParameter(
-        "limit", int, description=f"1 to {LIMIT_MAX}; {LIMIT_DEFAULT} without it."
-    ),
+    OpenApiParameter("limit", int, description=f"1 to {LIMIT_MAX}; {LIMIT_DEFAULT} without it."),
     OpenApiParameter("cursor", str, description="The `next` of the page before."),
 ]
 FORM_EXAMPLE = {
@@ -128,14 +126,13 @@ class BatchListView(APIView):
             with files.upload_folder() as folder:
                 body = folder / "body"
                 body.write_bytes(plain.body)
-                batch = door.accept(
+                status, told, content = door.accept(
                     body,
                     plain.headers.get("Content-Type", ""),
                     query,
                     folder=folder,
                     owner=actor_of(request),
                 )
-            status, told, content = door.accepted(batch)
         except Refused as refused:
             status, told, content = refused.problem.answer(instance=request.path)
         return HttpResponse(content, status=status, headers=told)

@@ -270,9 +270,7 @@ class ServerReasonsView(APIView):
     )
     def get(self, request: Request) -> Response:
         servers = {reason.value: known for reason, known in MEANINGS.items()}
-        return Response(
-            {"reasons": _table(servers), "batch_reasons": _table(every_meaning())}
-        )
+        return Response({"reasons": _table(servers), "batch_reasons": _table(every_meaning())})
 
 
 def _table(meanings: Mapping[str, Meaning]) -> list[dict[str, Any]]:

@@ -94,7 +94,7 @@ async def download_app(scope: Scope, receive: Receive, send: Send) -> None:
 
 def accept(
     body: Path, content_type: str, query: Mapping[str, list[str]], *, folder: Path, owner: str
-) -> BatchPrediction:
+) -> Answer:
     """What was sent becomes a batch; blocks. Raises Refused, APIException."""
     file, sent, name = body, query, ""
     if uploads.media_type_of(content_type) == uploads.FORM:
@@ -106,10 +106,7 @@ def accept(
             raise refusal(400, "invalid", told)
     if file.stat().st_size > settings.BATCH_INPUT_MAX_BYTES:
         raise _too_large()
-    return batches.submit(uploads.order_of(sent, file, name), file, owner=owner)
-
-
-def accepted(batch: BatchPrediction) -> Answer:
+    batch = batches.submit(uploads.order_of(sent, file, name), file, owner=owner)
     headers = {"content-type": "application/json", "location": path_of(batch)}
     return 202, headers, orjson.dumps(document_of(batch))
 
@@ -132,10 +129,10 @@ async def _taken(scope: Scope, receive: Receive, headers: dict[bytes, bytes]) ->
         with files.upload_folder() as folder:
             body = folder / "body"
             await _written(receive, body, most=most)
-            batch = await _in_thread(
+            answer: Answer = await _in_thread(
                 lambda: accept(body, content_type, query, folder=folder, owner=owner)
             )
-    return accepted(batch)
+    return answer
 
 
 class _Place:

@@ -1,7 +1,7 @@
 """The files of batches on this host: a folder for each, closed to all but the platform.
 
-    <batch>/input/input.csv       what was sent; the container sees this folder, and only this one
-    <batch>/predictions.csv       written by a worker, from what it checked
+<batch>/input/input.csv       what was sent; the container sees this folder, and only this one
+<batch>/predictions.csv       written by a worker, from what it checked
 """
 
 import os

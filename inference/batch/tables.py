@@ -61,9 +61,7 @@ def write_table(path: Path, parts: Parts, shape: Shape) -> Done | Refusal:
     return came
 
 
-def _written(
-    path: Path, parts: Iterable[Part], kinds: list[str], shape: Shape
-) -> Done | Refusal:
+def _written(path: Path, parts: Iterable[Part], kinds: list[str], shape: Shape) -> Done | Refusal:
     table: Table | None = None
     try:
         for part in parts:

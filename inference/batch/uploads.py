@@ -140,7 +140,9 @@ def format_of(file: Path) -> Format:
 
 def _question(one: Mapping[str, str], errors: Errors) -> Question | None:
     """Which model is asked, by the rules of a request. Adds to `errors`."""
-    asked = {name: one[name] for name in ("model_name", "model_version", "model_alias") if name in one}
+    asked = {
+        name: one[name] for name in ("model_name", "model_version", "model_alias") if name in one
+    }
     try:
         return read_question(orjson.dumps({**asked, "inputs": [[0]]}))
     except Refused as refused:

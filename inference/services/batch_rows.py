@@ -97,9 +97,7 @@ def free_claims_of_the_dead() -> None:
             ours.update(claim=uuid.uuid4(), **UNCLAIMED)
 
 
-def _claimed(
-    rows: QuerySet[BatchPrediction], moment: datetime, **fields: Any
-) -> uuid.UUID | None:
+def _claimed(rows: QuerySet[BatchPrediction], moment: datetime, **fields: Any) -> uuid.UUID | None:
     token = uuid.uuid4()
     changed = rows.filter(is_free(moment)).update(
         claim=token,

@@ -68,8 +68,11 @@ class CsvFile:
         self.names: list[str] = []
 
     def chunks(self) -> Iterator[Chunk]:
-        with self._path.open("rb") as raw:
-            lines = _lines(io.TextIOWrapper(raw, encoding="utf-8-sig", newline=""))
+        with (
+            self._path.open("rb") as raw,
+            io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text,
+        ):
+            lines = _lines(text)
             self._begin(next(lines, (1, []))[1])
             held, places, characters, first = [], [], 0, 0
             most = min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(self.names)))

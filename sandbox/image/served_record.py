@@ -1,4 +1,4 @@
-"""What a batch's container says: one line for each thing, on an output that is the platform's alone.
+"""What a batch's container says, a line for each thing, on an output that is ours alone.
 
 `docs/MODEL_SERVER.md` has the lines. Whatever else the process prints goes to its errors.
 """

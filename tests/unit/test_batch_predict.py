@@ -1,4 +1,4 @@
-"""The container of a batch: its process, run as its container runs it, over real models and files."""
+"""What a batch's container does with real models and real files; two are run as processes."""
 
 import csv
 import io
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,24 @@ from tests.fixtures.model_server import IMAGE_FOLDER, answers_ready, started, un
 
 sys.path.append(str(IMAGE_FOLDER))
 
+import batch_predict  # noqa: E402
 import served_files  # noqa: E402
+from batch_predict import Wishes  # noqa: E402
 from served_cells import Columns  # noqa: E402
 from served_inputs import Column, Expected, InputsRefused  # noqa: E402
+from served_model import load  # noqa: E402
+from served_record import Record  # noqa: E402
 
 ROWS = 25_000
 MOST = 64 * 1024**2
 RNG = np.random.default_rng(3)
+# The classes of this file are on the path of the model's process, as its own modules would be.
+OURS = {**os.environ, "PYTHONPATH": str(IMAGE_FOLDER.parents[1])}
 PEOPLE = pd.DataFrame(
     {
         "age": RNG.integers(18, 90, ROWS),
         "income": RNG.normal(50_000, 20_000, ROWS),
-        "plan": RNG.choice(["basic", "plus, with \"extras\"", "öko"], ROWS),
+        "plan": RNG.choice(["basic", 'plus, with "extras"', "öko"], ROWS),
     }
 )
 LEFT = np.where(PEOPLE["age"] + RNG.normal(0, 20, ROWS) > 50, "=yes", "no")
@@ -72,10 +79,24 @@ class Ran:
         return last
 
 
-def run(model: Path, file: Path, *options: str) -> Ran:
+def run(model: Path, file: Path, *, probabilities: bool = False, inputs: bool = False) -> Ran:
+    """In this process, with the model opened once."""
+    output = io.BytesIO()
+    record, wishes = Record(output, most_bytes=MOST), Wishes(probabilities, inputs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("served_model.load", lambda folder, report: loaded(folder))
+        code = batch_predict.run(model, file, wishes, record)
+    return Ran(code, output.getvalue(), "")
+
+
+loaded = cache(lambda folder: load(folder, lambda phase: None))
+
+
+def run_process(model: Path, file: Path, *options: str) -> Ran:
+    """As the container does."""
     command = [sys.executable, "-u", str(IMAGE_FOLDER / "batch_predict.py")]
     command += ["--model", str(model), "--file", str(file), "--output-bytes", str(MOST), *options]
-    done = subprocess.run(command, capture_output=True, timeout=120, env={**os.environ})
+    done = subprocess.run(command, capture_output=True, timeout=300, env=OURS)
     return Ran(done.returncode, done.stdout, done.stderr.decode())
 
 
@@ -108,7 +129,7 @@ def whole_csv(tmp_path_factory: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def predicted(pipeline: Path, whole_csv: Path) -> Ran:
-    done = run(pipeline, whole_csv, "--probabilities", "--inputs")
+    done = run_process(pipeline, whole_csv, "--probabilities", "--inputs")
     assert done.code == 0, done.errors
     return done
 
@@ -124,7 +145,7 @@ def test_a_file_of_several_chunks_gets_what_one_request_would_get(
         said = server.predict({"inputs": inputs, "return_probabilities": True}).json()
     finally:
         server.process.kill()
-        server.process.wait()
+        server.process.communicate()
     assert table["prediction"].tolist() == said["predictions"]
     chances = table[["probability_=yes", "probability_no"]].to_numpy().tolist()
     assert said["classes"] == ["=yes", "no"]
@@ -149,7 +170,7 @@ def test_parquet_in_and_out_is_the_same_as_csv(
     pipeline: Path, predicted: Ran, tmp_path: Path
 ) -> None:
     PEOPLE.to_parquet(tmp_path / "people.parquet")
-    done = run(pipeline, tmp_path / "people.parquet", "--probabilities", "--inputs")
+    done = run(pipeline, tmp_path / "people.parquet", probabilities=True, inputs=True)
     assert done.code == 0, done.errors
     by_csv, by_parquet = predicted.table(tmp_path), done.table(tmp_path, "parquet")
     pd.testing.assert_frame_equal(by_csv, by_parquet, check_dtype=False)
@@ -267,7 +288,7 @@ def test_what_a_model_does_wrong_is_one_sentence(
 
 def test_what_a_model_prints_is_no_part_of_its_answers(odd: Path, tmp_path: Path) -> None:
     (tmp_path / "wish.csv").write_text("do\nnested\n2\n3\n")
-    done = run(odd, tmp_path / "wish.csv")
+    done = run_process(odd, tmp_path / "wish.csv")
     assert done.code == 0, done.errors
     assert "a word that is no part" in done.errors
     assert done.table(tmp_path)["prediction"].fillna("").tolist() == [
@@ -277,12 +298,14 @@ def test_what_a_model_prints_is_no_part_of_its_answers(odd: Path, tmp_path: Path
     ]
 
 
-def test_a_model_that_cannot_be_loaded_ends_it_with_the_words_of_a_server(tmp_path: Path) -> None:
+def test_a_model_that_cannot_be_loaded_ends_it_with_the_words_of_a_server(
+    tmp_path: Path, capsys: Any
+) -> None:
     (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: nowhere\n")
     (tmp_path / "rows.csv").write_text("a\n1\n")
-    done = run(tmp_path, tmp_path / "rows.csv")
-    assert done.code == 3
-    assert "model_server: ModuleNotFoundError: No module named 'nowhere'" in done.errors
+    assert run(tmp_path, tmp_path / "rows.csv").code == 3
+    told = capsys.readouterr().err
+    assert told.endswith("model_server: ModuleNotFoundError: No module named 'nowhere'\n")
 
 
 # -- cells ----------------------------------------------------------------------------------------

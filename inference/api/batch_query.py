@@ -43,7 +43,7 @@ def read_query(parameters: QueryDict) -> BatchQuery:
         wrong["limit"] = f"Send a whole number from 1 to {LIMIT_MAX}."
     after = None
     if "cursor" in parameters:
-        after = _place_of(parameters["cursor"])
+        after = _place_of(parameters.get("cursor", ""))
         if after is None:
             wrong["cursor"] = "Send the `next` of an earlier answer as it was."
     model_name = parameters.get("model", "")

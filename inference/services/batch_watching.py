@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import psutil
 from django.conf import settings
+from django.db.models import QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
@@ -112,13 +113,17 @@ def give_back_all() -> int:
     return given_back
 
 
-def clear_old() -> int:
-    """Ended batches that are too old, with their files; how many went."""
+def old_batches() -> QuerySet[BatchPrediction]:
+    """Ended ones that are too old."""
     if not settings.KEEP_BATCHES_DAYS:
-        return 0
+        return BatchPrediction.objects.none()
     oldest = timezone.now() - timedelta(days=settings.KEEP_BATCHES_DAYS)
-    old = BatchPrediction.objects.filter(status__in=ENDED, ended_at__lt=oldest)
-    count = 0
+    return BatchPrediction.objects.filter(status__in=ENDED, ended_at__lt=oldest)
+
+
+def clear_old() -> int:
+    """Removes them with their files; how many went."""
+    old, count = old_batches(), 0
     while keys := list(old.values_list("pk", flat=True)[:DELETED_AT_ONCE]):
         for key in keys:
             files.remove_all(key)

@@ -324,7 +324,7 @@ SPECTACULAR_SETTINGS = {
         "NetworkEnum": "training.states.Network",
         "ReasonEnum": "training.states.Reason",
         "ServerReasonEnum": "inference.states.Reason",
-        "BatchStatusEnum": "inference.batch.states.Status",
+        "TableFormatEnum": "inference.batch.states.Format",
         "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
     },
 }

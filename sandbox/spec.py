@@ -291,14 +291,14 @@ def batch_spec(
 
 
 def batch_record_mb(output_bytes: int) -> int:
-    """So much in each of the engine's two files that none of an output within its bound is lost.
+    """So much in one file of the engine that none of an output within its bound is ever dropped.
 
     It comes in base64, in lines of which the engine keeps pieces of 16 KiB; beside it there is room
     for what the model prints.
     """
     record = output_bytes * 4 // 3
     record += record // (16 * 1024) * RECORD_LINE_BYTES
-    return math.ceil(record / 2 / 1024**2) + ENGINE_LOG_MB
+    return math.ceil(record / 1024**2) + ENGINE_LOG_MB
 
 
 def record_mb(log_bytes: int, *, seconds: int) -> int:

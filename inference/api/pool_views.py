@@ -122,7 +122,7 @@ class BatchReasonSerializer(serializers.Serializer):
     """One way in which a batch prediction ends."""
 
     reason = serializers.CharField(help_text="As batches name it.")
-    fault = serializers.ChoiceField(choices=list(Fault), help_text="Whose it is to mend.")
+    fault = serializers.CharField(help_text="Whose it is to mend: nobody, model or platform.")
     passing = serializers.BooleanField(help_text="The platform tries it again by itself.")
     sentence = serializers.CharField(help_text="What happened.")
     hint = serializers.CharField(help_text="What to do about it; may be empty.")

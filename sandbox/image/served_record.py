@@ -6,7 +6,6 @@
 import base64
 import os
 import sys
-import time
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,7 +14,6 @@ from served_answers import AnswerRefused, json_of, plain, row_count
 
 LINE_ROWS = 256
 LINE_BYTES = 2 * 1024 * 1024
-PROGRESS_SECONDS = 0.5
 
 
 class Record:
@@ -25,7 +23,6 @@ class Record:
         self._output = output
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._told_at = 0.0
 
     @classmethod
     def of_this_process(cls, *, most_bytes: int) -> "Record":
@@ -39,11 +36,6 @@ class Record:
         self._line(b"p", orjson.dumps({"phase": words}))
 
     def progress(self, phase: str, *, done: int, total: int | None, share: float) -> None:
-        """Not more often than anybody looks."""
-        now = time.monotonic()
-        if now - self._told_at < PROGRESS_SECONDS:
-            return
-        self._told_at = now
         told = {"phase": phase, "done": done, "of": total, "share": round(share, 4)}
         self._line(b"p", orjson.dumps(told))
 

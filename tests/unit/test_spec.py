@@ -135,8 +135,8 @@ def test_a_batch_has_no_network_and_writes_nowhere_but_into_its_record():
     spec = a_batch()
     assert spec.network == "none"
     assert all(mount.read_only for mount in spec.mounts)
-    # Twice that is kept: in base64, and in pieces of 16 KiB with the engine's own marks.
-    assert 300 * 4 / 3 / 2 < spec.engine_log_mb - 50 < 300 * 4 / 3 / 2 * 1.02
+    # In base64, and in pieces of 16 KiB with the engine's own marks.
+    assert 300 * 4 / 3 < spec.engine_log_mb - 50 < 300 * 4 / 3 * 1.02
 
 
 def honest_inspect(spec: SandboxSpec) -> dict:

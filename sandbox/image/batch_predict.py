@@ -6,6 +6,7 @@ The file and the model are strangers' alike, and so is whatever this process say
 """
 
 import argparse
+import gc
 import os
 import re
 import sys
@@ -124,6 +125,9 @@ def run(folder: Path, path: Path, wishes: Wishes, record: Record) -> int:
         words = f"{type(error).__name__}: {first_words(error)}" if error else "no model"
         print(f"{FAILURE_PREFIX}{words}", file=sys.stderr)
         return LOAD_FAILED
+    # What is there now stays: a collector that looks through it at each chunk takes its time.
+    gc.collect()
+    gc.freeze()
     _, error = attempt(lambda: predict_file(model, path, wishes, record))
     if error is None:
         return 0

@@ -96,7 +96,7 @@ def _texts(texts: Sequence[str]) -> Cells:
 
 def _whole(texts: Sequence[str]) -> Cells:
     """Raises ValueError."""
-    found: Cells = [int(text) if text else None for text in texts]
+    found = _each(int, texts)
     _refuse_underscores(texts)
     if any(len(text) > SURE_DIGITS for text in texts):
         long = [cell for cell in found if cell is not None and not SMALLEST <= cell < BEYOND]
@@ -107,7 +107,7 @@ def _whole(texts: Sequence[str]) -> Cells:
 
 def _fractions(texts: Sequence[str]) -> Cells:
     """Infinities are no numbers, as in JSON. Raises ValueError."""
-    found: Cells = [float(text) if text else None for text in texts]
+    found = _each(float, texts)
     _refuse_underscores(texts)
     total = sum(filter(None, found))
     if math.isfinite(total):
@@ -116,6 +116,13 @@ def _fractions(texts: Sequence[str]) -> Cells:
     if any(cell is not None and math.isinf(cell) for cell in found):
         raise ValueError
     return found
+
+
+def _each(read: Callable[[str], Any], texts: Sequence[str]) -> Cells:
+    """Twice as fast where nothing is missing. Raises ValueError."""
+    if "" in texts:
+        return [read(text) if text else None for text in texts]
+    return list(map(read, texts))
 
 
 def _refuse_underscores(texts: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +21,8 @@ from served_shapes import listed
 CHUNK_ROWS = 10_000
 # Of wide files a chunk has fewer rows; and of long texts, too.
 CHUNK_CELLS = 1_000_000
-CHUNK_CHARACTERS = 16 * 1024 * 1024
+CHUNK_BYTES = 16 * 1024 * 1024
+GROUP_ROWS = 1000
 FIELD_CHARACTERS = 1024 * 1024
 # What pandas writes its index as.
 INDEX_COLUMN = re.compile(r"__index_level_\d+__")
@@ -30,8 +32,8 @@ INDEX_COLUMN = re.compile(r"__index_level_\d+__")
 class Chunk:
     """Some rows that follow each other; `first` is the number of the first one, from 0.
 
-    `lines` are where each row ends in the file, of a file that has lines; `share` of the file has
-    been read.
+    `lines` are where each row is in the file, where that is known; `share` of the file has been
+    read.
     """
 
     first: int
@@ -72,23 +74,27 @@ class CsvFile:
             self._path.open("rb") as raw,
             io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text,
         ):
-            lines = _lines(text)
-            self._begin(next(lines, (1, []))[1])
-            held, places, characters, first = [], [], 0, 0
+            reader = csv.reader(text, strict=True)
+            self._begin(next(iter(_taken(reader, 1)), []))
+            held: list[list[str]] = []
+            places: list[int] = []
+            first, began = 0, raw.tell()
             most = min(CHUNK_ROWS, max(1, CHUNK_CELLS // len(self.names)))
-            for place, cells in lines:
-                if not cells:
-                    continue
-                self._check_width(place, cells)
-                held.append(cells)
-                places.append(place)
-                characters += sum(map(len, cells))
-                if len(held) >= most or characters > CHUNK_CHARACTERS:
+            while True:
+                before = reader.line_num
+                rows = _taken(reader, min(GROUP_ROWS, most - len(held)))
+                where = _places(rows, before, reader.line_num)
+                self._check_widths(rows, where)
+                held += filter(None, rows)
+                if where:
+                    places += [place for place, row in zip(where, rows, strict=True) if row]
+                full = len(held) >= most or raw.tell() - began > CHUNK_BYTES
+                if held and (full or not rows):
                     yield self._chunk(first, held, places, raw.tell())
-                    first += len(held)
-                    held, places, characters = [], [], 0
-            if held:
-                yield self._chunk(first, held, places, self._size)
+                    first, began = first + len(held), raw.tell()
+                    held, places = [], []
+                if not rows:
+                    return
 
     def _begin(self, names: list[str]) -> None:
         if not names:
@@ -98,10 +104,15 @@ class CsvFile:
         # Kept from the first reading: it knows what every column is.
         self._columns = self._columns or Columns(names, self._expected)
 
-    def _check_width(self, place: int, cells: list[str]) -> None:
-        if len(cells) != len(self.names):
-            told = f"Line {place} has {len(cells)} values; the first line names {len(self.names)}."
-            raise _unreadable("csv", told)
+    def _check_widths(self, rows: list[list[str]], places: Sequence[int]) -> None:
+        """A line without anything is no row."""
+        width = len(self.names)
+        if set(map(len, rows)) <= {0, width}:
+            return
+        wrong = next(at for at, row in enumerate(rows) if len(row) not in (0, width))
+        line = f"Line {places[wrong]}" if wrong < len(places) else "A row"
+        told = f"{line} has {len(rows[wrong])} values; the first line names {width}."
+        raise _unreadable("csv", told)
 
     def _chunk(self, first: int, rows: list[list[str]], places: list[int], read: int) -> Chunk:
         assert self._columns is not None  # noqa: S101 - made with the header
@@ -109,21 +120,23 @@ class CsvFile:
             name: self._columns.read(name, texts)
             for name, texts in zip(self.names, zip(*rows, strict=True), strict=True)
         }
-        return Chunk(first, len(rows), inputs, min(1.0, read / self._size), places)
+        # Where some are of several lines, nobody counts them.
+        known = places if len(places) == len(rows) else ()
+        return Chunk(first, len(rows), inputs, min(1.0, read / self._size), known)
 
 
-def _lines(text: io.TextIOWrapper) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the line that it ends in. Raises InputsRefused."""
-    reader = csv.reader(text, strict=True)
-    while True:
-        try:
-            cells = next(reader, None)
-        except (csv.Error, UnicodeDecodeError) as error:
-            told = f"After line {reader.line_num} the file is not CSV in UTF-8: {error}."
-            raise _unreadable("csv", told) from error
-        if cells is None:
-            return
-        yield reader.line_num, cells
+def _taken(reader: Any, most: int) -> list[list[str]]:
+    """So many rows, or fewer at the end. Raises InputsRefused."""
+    try:
+        return list(islice(reader, most))
+    except (csv.Error, UnicodeDecodeError) as error:
+        told = f"After line {reader.line_num} the file is not CSV in UTF-8: {error}."
+        raise _unreadable("csv", told) from error
+
+
+def _places(rows: Sequence[Any], before: int, after: int) -> Sequence[int]:
+    """In which line each row is; nothing where some are of several lines."""
+    return range(before + 1, after + 1) if after - before == len(rows) else ()
 
 
 class ParquetFile:

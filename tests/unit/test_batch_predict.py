@@ -356,6 +356,16 @@ def test_a_wide_file_comes_in_smaller_chunks(tmp_path: Path, monkeypatch: Any) -
     assert chunks[-1].share == 1.0
 
 
+def test_rows_of_several_lines_have_no_line_and_those_of_another_chunk_have_theirs(
+    tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(served_files, "CHUNK_ROWS", 2)
+    (tmp_path / "long.csv").write_text('a,b\n"x\ny",1\n2,3\n4,5\n\n6,7\n')
+    chunks = list(served_files.open_file(tmp_path / "long.csv", Expected()).chunks())
+    assert [list(chunk.lines) for chunk in chunks] == [[], [5, 7]]
+    assert chunks[0].inputs == {"a": ["x\ny", "2"], "b": [1, 3]}
+
+
 def test_parquet_needs_pyarrow_and_says_so(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(InputsRefused) as refused:

@@ -211,10 +211,10 @@ def _collect(
         _give_up(batch, claim, StartFailed(reason, told, log_tail=tail), engine=engine)
         return
     if isinstance(came, Refusal):
-        engine.remove(state.id)
         _refused(batch, claim, came, tail=tail)
+        engine.remove(state.id)
         return
-    engine.remove(state.id)
+    # The row first: one that says that it runs, without its container, would be begun again.
     _end(
         batch,
         claim,
@@ -224,6 +224,7 @@ def _collect(
         rows_total=came.rows,
         share_done=1.0,
     )
+    engine.remove(state.id)
     log.info("batch.completed batch=%s rows=%s", batch.pk, came.rows)
 
 
@@ -286,7 +287,7 @@ def to_wait_again(failure: StartFailed) -> dict[str, Any]:
 def _end(
     batch: BatchPrediction, claim: uuid.UUID, status: Status, reason: str, **fields: Any
 ) -> None:
-    """The container is gone by now; the file that was sent goes with the end. Raises ClaimLost."""
+    """The file that was sent goes with the end. Raises ClaimLost."""
     told = {"error": "", "errors": [], "log_tail": "", **fields}
     write(
         batch.pk,

@@ -19,7 +19,7 @@ from inference.failures import StartFailed
 from inference.models import BatchPrediction, ModelServer
 from inference.services import batch_rows, batch_watching, batch_work, batches, watching
 from inference.services.batch_watching import BatchWatch
-from sandbox.engine import ContainerState
+from sandbox.engine import ContainerState, EngineError
 from tests.unit.test_batch_record import end, head, line, rows
 from tests.unit.test_gateway import Registry
 
@@ -372,6 +372,20 @@ def test_what_came_is_written_and_counted_and_the_rest_goes(api: Client, docker:
     assert [path.name for path in files.folder_of(batch.pk).iterdir()] == ["predictions.csv"]
     batch_work.finish_batch(batch.pk)
     assert seen(batch) == ("completed", "succeeded")
+
+
+def test_one_that_is_done_is_not_begun_again_when_its_container_stays(
+    api: Client, docker: Docker, monkeypatch: Any
+) -> None:
+    def refuse(container: str) -> None:
+        raise EngineError("busy")
+
+    monkeypatch.setattr(docker, "remove", refuse)
+    with pytest.raises(EngineError):
+        completed(api, docker)
+    (batch,) = BatchPrediction.objects.all()
+    assert seen(batch) == ("completed", "succeeded")
+    monkeypatch.undo()
 
 
 REFUSED = {"status": 400, "code": "wrong_type", "detail": "row 7: bad", "errors": []}

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import psutil
 from django.conf import settings
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
@@ -29,7 +29,7 @@ from inference.batch.states import (
     meaning_of,
 )
 from inference.failures import StartFailed
-from inference.models import BatchPrediction
+from inference.models import BatchPrediction, ModelServer
 from inference.services import batch_rows, batch_work, batches
 
 log = logging.getLogger(__name__)
@@ -179,8 +179,14 @@ def _end_what_is_not_wanted(rows: Sequence[BatchPrediction]) -> None:
 
 
 def _start_what_waits(rows: Sequence[BatchPrediction]) -> None:
-    """The oldest first, as many as may run; one that pauses lets the next one by."""
+    """The oldest first, as many as may run; one that pauses lets the next one by.
+
+    Starts may build environments for minutes, as those of model servers do, whose share of the
+    workers they are part of.
+    """
     moment = timezone.now()
+    if under_way() + _servers_under_way() >= settings.LONG_TASKS:
+        return
     running = [batch for batch in rows if batch.status == Status.RUNNING]
     free = settings.MAX_BATCHES - len(running)
     waiting = (batch for batch in rows if batch.status == Status.QUEUED)
@@ -195,6 +201,19 @@ def _start_what_waits(rows: Sequence[BatchPrediction]) -> None:
             queued_at=moment, phase=""
         )
         async_task(START_TASK, batch.pk, save=False)
+        return  # the next one at the next look, if a worker may be spared
+
+
+def under_way() -> int:
+    """How many starts of batches a worker is at, or was asked for a moment ago."""
+    asked = Q(status=Status.QUEUED, queued_at__gte=timezone.now() - TASK_PATIENCE)
+    held = Q(status=Status.RUNNING, launched_at=None)
+    return BatchPrediction.objects.filter(asked | held).count()
+
+
+def _servers_under_way() -> int:
+    starting = ModelServer.objects.filter(status=ModelServer.Status.STARTING)
+    return starting.exclude(queued_at=None).count()
 
 
 def _has_memory(batch: BatchPrediction, *, first: bool) -> bool:

@@ -472,14 +472,45 @@ def test_a_worker_that_was_given_up_writes_nothing_more(api: Client) -> None:
 def test_the_oldest_begin_first_and_only_so_many_run(
     api: Client, tasks: list[Any], settings: Any
 ) -> None:
-    settings.MAX_BATCHES = 2
+    settings.MAX_BATCHES, settings.LONG_TASKS = 2, 3
     waiting = [a_batch(api).pk for _ in range(3)]
-    BatchWatch().tick()
-    BatchWatch().tick()
+    for _ in range(3):
+        BatchWatch().tick()
     assert tasks == [(batch_watching.START_TASK, key) for key in waiting[:2]]
     batch_watching.ask_again()
-    BatchWatch().tick()
+    for _ in range(3):
+        BatchWatch().tick()
     assert len(tasks) == 4
+
+
+def test_starts_of_batches_and_of_servers_share_the_workers_that_may_be_long_at_it(
+    api: Client, tasks: list[Any], settings: Any, monkeypatch: Any
+) -> None:
+    settings.MAX_BATCHES, settings.LONG_TASKS = 9, 2
+    starts: list[Any] = []
+    monkeypatch.setattr(watching, "async_task", lambda task, key, save: starts.append(key))
+    moment = timezone.now()
+    for version in ("1", "2", "3"):
+        ModelServer.objects.create(
+            model_name="m", version=version, created_at=moment, changed_at=moment
+        )
+        a_batch(api)
+    BatchWatch().tick()
+    watching.dispatch()
+    for _ in range(3):
+        BatchWatch().tick()
+        watching.dispatch()
+    assert (len(tasks), len(starts)) == (1, 1)
+
+
+def test_operators_see_batches_and_cannot_touch_them(api: Client, admin_client: Client) -> None:
+    batch = a_batch(api)
+    page = admin_client.get("/admin/inference/batchprediction/")
+    assert str(batch.pk) in page.content.decode()
+    assert (
+        admin_client.get(f"/admin/inference/batchprediction/{batch.pk}/change/").status_code == 200
+    )
+    assert admin_client.get("/admin/inference/batchprediction/add/").status_code == 403
 
 
 def test_a_start_that_fails_for_a_while_pauses_and_one_that_cannot_ends(

@@ -89,6 +89,8 @@ def _hand_over(home: Home, *, web: Account, mlflow: Account) -> None:
     (home.root / "installation.json").chmod(0o600)
     # Set-gid, and umask 007 in every process: web and worker write the same SQLite files.
     _give(home.folder("db"), uid=0, gid=web.gid, folder_mode=0o2770, file_mode=0o660)
+    # Who uploads is web, who predicts is a worker, and each reads what the other wrote.
+    _give(home.folder("batches"), uid=web.uid, gid=web.gid, folder_mode=0o2770, file_mode=None)
     _give(home.folder("feast"), uid=0, gid=web.gid, folder_mode=0o2750, file_mode=0o640)
     _give(home.folder("mlflow"), uid=mlflow.uid, gid=mlflow.gid, folder_mode=0o700, file_mode=None)
     _give(home.folder("requests"), uid=web.uid, gid=web.gid, folder_mode=0o700, file_mode=None)

@@ -18,6 +18,7 @@ FOLDERS = (
     "jobs",
     "environments",
     "models",
+    "batches",
     "logs",
     "requests",
     "secrets",

@@ -8,7 +8,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
-from inference.models import AliasChange, ModelPolicy, ModelServer
+from inference.models import AliasChange, BatchPrediction, ModelPolicy, ModelServer
 from inference.services import pool
 from registry.read_only_admin import ReadOnlyAdmin
 
@@ -83,3 +83,24 @@ class AliasChangeAdmin(ReadOnlyAdmin):
 class ModelPolicyAdmin(ReadOnlyAdmin):
     list_display = ["model_name", "min_servers", "max_servers", "pinned", "memory_mb", "cpus"]
     search_fields = ["model_name"]
+
+
+@admin.register(BatchPrediction)
+class BatchPredictionAdmin(ReadOnlyAdmin):
+    list_display = ["id", "model_name", "version", "state", "rows_done", "created_at", "error"]
+    list_filter = ["status", "reason"]
+    search_fields = ["id", "model_name", "container_id", "owner", "error"]
+    fields = [
+        *("id", "model_name", "version", "state", "rows_done", "rows_total", "reason", "error"),
+        *("errors", "log_tail", "attempts", "not_before", "file_name", "input_format"),
+        *("input_bytes", "output_format", "output_bytes", "return_probabilities"),
+        *("include_inputs", "escape_formulas", "memory_mb", "cpus", "source", "engine"),
+        *("container_id", "environment_key", "owner", "created_at", "started_at", "launched_at"),
+        *("deadline_at", "cancel_requested_at", "ended_at", "changed_at"),
+    ]
+
+    @admin.display(description="Status", ordering="status")
+    def state(self, batch: BatchPrediction) -> SafeString:
+        told = batch.get_status_display()
+        text = f"{told} ({batch.phase})" if batch.phase else told
+        return format_html("<span class='mlops-status mlops-{}'>{}</span>", batch.status, text)

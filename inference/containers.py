@@ -87,7 +87,7 @@ def environment_of(
         if known is not None:
             return known
         # Its own store has no base like the one it was made on: the same Python will do.
-        store, lock = _store_for(version, stores), _lock_of(key) if key else ""
+        store, lock = _store_for(version, stores), lock_of(key) if key else ""
         if lock:
             return store.build_alike(lock, output=_log_line)
         return store.build(_requirements(version, registry), output=_log_line)
@@ -99,7 +99,7 @@ def _known_environment(key: str, stores: Sequence[EnvironmentStore]) -> Environm
     found = next((one for one in (store.get(key) for store in stores) if one), None)
     if found is not None:
         return found
-    lock = _lock_of(key)
+    lock = lock_of(key)
     restored = (store.restore(key, output=_log_line, lock=lock) for store in stores)
     return next((one for one in restored if one), None)
 
@@ -123,7 +123,8 @@ def find_locks_with(lock_of: Callable[[str], str]) -> None:
     _lock_sources.append(lock_of)
 
 
-def _lock_of(key: str) -> str:
+def lock_of(key: str) -> str:
+    """The lock of an environment; empty where nobody knows it."""
     return next((lock for source in _lock_sources if (lock := source(key))), "")
 
 
@@ -247,9 +248,17 @@ def ending(
     state: ContainerState | None, engine: Engine, *, memory_mb: int, loading: bool = False
 ) -> StartFailed:
     """Why a server ended on its own, from what the engine and its last lines say."""
+    output = b"" if state is None else engine.read_logs(state.id)
+    return ending_from(state, output, memory_mb=memory_mb, loading=loading)
+
+
+def ending_from(
+    state: ContainerState | None, output: bytes, *, memory_mb: int, loading: bool
+) -> StartFailed:
+    """As `ending`, for who has the last lines already."""
     if state is None:
         return StartFailed(Reason.CONTAINER_GONE, MEANINGS[Reason.CONTAINER_GONE].sentence)
-    lines = _lines(engine.read_logs(state.id))
+    lines = _lines(output)
     tail = _tail(lines)
     if state.oom_killed:
         sentence = f"The model needs more memory than a server may have ({memory_mb} MB)."
@@ -263,6 +272,11 @@ def ending(
     missing = any(word in why for word in MISSING_MODULE)
     reason = Reason.WRONG_ENVIRONMENT if missing else Reason.MODEL_NOT_LOADABLE
     return StartFailed(reason, f"The model cannot be loaded: {why}", log_tail=tail)
+
+
+def tail_of(output: bytes) -> str:
+    """The last lines of what a container printed, as they are kept in a row."""
+    return _tail(_lines(output))
 
 
 def _lines(output: bytes) -> list[str]:

@@ -1,12 +1,15 @@
-"""What model servers, their policies and aliases' histories are: rows only, no rules.
+"""What model servers, their policies, aliases' histories and batches are: rows only, no rules.
 
-Only `services` changes them; `states.py` has the diagram of a server's status.
+Only `services` changes them; `states.py` has the diagram of a server's status, `batch/states.py`
+that of a batch's.
 """
 
 import uuid
 
 from django.db import models
 from django.db.models import Q
+
+from inference.batch.states import Format, Status
 
 
 class ModelServer(models.Model):
@@ -126,3 +129,74 @@ class AliasChange(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model_name}@{self.alias}: {self.version or 'nothing'}"
+
+
+class BatchPrediction(models.Model):
+    """A file of rows and the version that predicts them; its files are in `MLOPS_HOME/batches`."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    status = models.CharField(max_length=20, choices=Status, default=Status.QUEUED)
+    phase = models.CharField(max_length=60, blank=True, default="")
+    # Resolved when the batch was accepted; a number is given again when a model is made anew.
+    model_name = models.CharField(max_length=250)
+    version = models.CharField(max_length=20)
+    source = models.CharField(max_length=500)
+    file_name = models.CharField(max_length=200, blank=True, default="")
+    input_format = models.CharField(max_length=10, choices=Format)
+    input_bytes = models.BigIntegerField()
+    output_format = models.CharField(max_length=10, choices=Format)
+    output_bytes = models.BigIntegerField(null=True, blank=True)
+    return_probabilities = models.BooleanField(default=False)
+    include_inputs = models.BooleanField(default=False)
+    escape_formulas = models.BooleanField(default=True)
+    # What its container says; true once the batch is completed.
+    rows_done = models.BigIntegerField(default=0)
+    rows_total = models.BigIntegerField(null=True, blank=True)
+    share_done = models.FloatField(default=0)
+    reason = models.CharField(max_length=40, blank=True, default="")
+    error = models.TextField(blank=True, default="")
+    errors = models.JSONField(default=list, blank=True)
+    log_tail = models.TextField(blank=True, default="")
+    attempts = models.PositiveSmallIntegerField(default=0)
+    not_before = models.DateTimeField(null=True, blank=True)
+    # Of the container of the newest attempt; 0 and empty: there was none yet.
+    memory_mb = models.PositiveIntegerField(default=0)
+    cpus = models.FloatField(default=0)
+    engine = models.CharField(max_length=60, default="local")
+    container_id = models.CharField(max_length=80, blank=True, default="")
+    environment_key = models.CharField(max_length=64, blank=True, default="")
+    # From here on nobody holds the batch, until its container has ended.
+    launched_at = models.DateTimeField(null=True, blank=True)
+    deadline_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    claim = models.UUIDField(default=uuid.uuid4)
+    claim_expires_at = models.DateTimeField(null=True, blank=True)
+    claim_owner = models.CharField(max_length=120, blank=True, default="")
+    # When the supervisor asked a worker for what is due; none: nobody was asked yet.
+    queued_at = models.DateTimeField(null=True, blank=True)
+    owner = models.CharField(max_length=120, blank=True, default="")
+    created_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    changed_at = models.DateTimeField()
+
+    class Meta:
+        ordering = ["-created_at", "-id"]
+        indexes = [
+            models.Index(fields=["-created_at", "-id"], name="batch_newest"),
+            models.Index(fields=["status", "created_at"], name="batch_status_created"),
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(status__in=["queued", "running"])
+                | (~Q(reason="") & Q(ended_at__isnull=False)),
+                name="batch_ended_has_reason",
+            ),
+            models.CheckConstraint(
+                condition=Q(launched_at=None) | ~Q(container_id=""),
+                name="batch_launched_has_container",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model_name} version {self.version}, {self.pk} ({self.status})"

@@ -14,11 +14,12 @@ class SiteConfig(AppConfig):
         from django_q.models import Failure, OrmQ, Schedule, Success  # noqa: PLC0415
 
         from inference import containers, engine_room  # noqa: PLC0415
-        from inference.services import pool  # noqa: PLC0415
+        from inference.services import batches, pool  # noqa: PLC0415
         from mlops_site import receivers  # noqa: F401, PLC0415
         from training.services import environment_needs, environments, network  # noqa: PLC0415
 
         environment_needs.also_needed_by(pool.environments_in_use)
+        environment_needs.also_needed_by(batches.environments_in_use)
         environment_needs.also_kept_for(pool.environments_served)
         containers.find_locks_with(environments.lock_of)
         engine_room.hold_network_with(

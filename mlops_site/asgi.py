@@ -25,6 +25,7 @@ from registry.rawhttp.asgi import (
 # After Django's set-up: the handlers read models.
 from inference import gateway  # isort: skip
 from inference.asgi import handler_of  # isort: skip
+from inference.batch import door as batch_door  # isort: skip
 from inference.door import answer_request  # isort: skip
 from mlops_site.door import refusal  # isort: skip
 from mlops_site.problems import CONTENT_TYPE, TooLarge, problem_document  # isort: skip
@@ -48,6 +49,10 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     handler = handler_of(scope)
     if handler is not None:
         await answer_request(scope, receive, send, handler)
+        return
+    batch_app = batch_door.app_of(scope)
+    if batch_app is not None:
+        await batch_app(scope, receive, send)
         return
     if following.is_followed(scope):
         await following.following_app(scope, receive, send)

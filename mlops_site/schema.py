@@ -24,6 +24,11 @@ PROBLEMS = {
         "You do not have permission to perform this action.",
     ),
     "404": ("Resource doesn't exist", "not_found", "There is nothing at this path."),
+    "408": (
+        "The body came too slowly",
+        "body_too_slow",
+        "Nothing of the body came for 30 s.",
+    ),
     "409": (
         "Not possible in this state",
         "already_ended",

@@ -120,6 +120,7 @@ SANDBOX_RUNTIME = os.environ.get("SANDBOX_RUNTIME") or "runc"
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"
+BATCHES_DIR = MLOPS_HOME / "batches"
 ENVIRONMENTS_DIR = Path(
     os.environ.get("MLOPS_ENVIRONMENTS_DIR", MLOPS_HOME / "environments" / "store")
 )
@@ -215,6 +216,16 @@ REQUEST_LOG_DAYS = _bound("MLOPS_REQUEST_LOG_DAYS", 7)
 REQUEST_LOG_DIR = MLOPS_HOME / "requests"
 # One look-up in the feature store, for all entities of a request.
 FEATURES_SECONDS = _bound("MLOPS_FEATURES_SECONDS", 5)
+# Batches: how many run at once, wait, and what the files of all that are kept may have together.
+MAX_BATCHES = int(_bound("MLOPS_MAX_BATCHES", 2))
+BATCH_QUEUE = _int("MLOPS_BATCH_QUEUE", 100)
+BATCH_INPUT_MAX_BYTES = int(_bound("MLOPS_BATCH_INPUT_MAX_BYTES", 1024**3))
+BATCH_OUTPUT_MAX_BYTES = int(_bound("MLOPS_BATCH_OUTPUT_MAX_BYTES", 1024**3))
+BATCH_FILES_MAX_MB = int(_bound("MLOPS_BATCH_FILES_MAX_MB", 20_000))
+# The least; a model whose servers have more gets that.
+BATCH_MEMORY_MB = int(_bound("MLOPS_BATCH_MEMORY_MB", 2048))
+BATCH_SECONDS = int(_bound("MLOPS_BATCH_SECONDS", 3600))
+KEEP_BATCHES_DAYS = _int("MLOPS_KEEP_BATCHES_DAYS", 7)
 DATA_UPLOAD_MAX_MEMORY_SIZE = max(4 * SCRIPT_MAX_BYTES, INFERENCE_MAX_BYTES)
 # A form is read from memory as a whole: its script is at most SCRIPT_MAX_BYTES anyway.
 FILE_UPLOAD_MAX_MEMORY_SIZE = DATA_UPLOAD_MAX_MEMORY_SIZE
@@ -333,6 +344,7 @@ SPECTACULAR_SETTINGS = {
         "NetworkEnum": "training.states.Network",
         "ReasonEnum": "training.states.Reason",
         "ServerReasonEnum": "inference.states.Reason",
+        "TableFormatEnum": "inference.batch.states.Format",
         "ResolutionStatusEnum": "training.api.validate_view.RESOLUTION_STATUSES",
     },
 }

@@ -4,7 +4,7 @@ import logging
 import time
 
 from inference import request_log
-from inference.services import watching
+from inference.services import batch_watching, watching
 from mlops_site.models import PRELOAD_PUT_OFF, RETENTION, WORKER, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
@@ -36,6 +36,7 @@ def retention() -> None:
     """Clears away what is old, and remembers when nothing old is left."""
     watching.remove_unowned_models()
     request_log.purge_old()
+    batch_watching.clear_old()
     deadline = time.monotonic() + RETENTION_SECONDS
     try:
         done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()

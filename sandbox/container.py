@@ -39,6 +39,8 @@ class Kind(StrEnum):
     WAITING = "waiting"
     BUILD = "build"
     SERVER = "server"
+    # One model, one file, no network; it ends by itself.
+    BATCH = "batch"
     # Writes the host's firewall rules; the only kind that runs our own words and nobody else's.
     FIREWALL = "firewall"
 
@@ -56,9 +58,11 @@ HIDDEN_PATHS: Mapping[str, tuple[str, ...]] = {
     "ReadonlyPaths": ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"),
 }
 # Whose first process is the engine's own, which reaps; a script's is our launcher, which reaps too.
-HAVE_AN_INIT = frozenset({Kind.BUILD, Kind.SERVER})
+HAVE_AN_INIT = frozenset({Kind.BUILD, Kind.SERVER, Kind.BATCH})
 USER_NAMESPACES: Mapping[Kind, str] = {Kind.FIREWALL: "host"}
 HOST_NETWORK = "host"
+# No interface but its own loopback: there is nothing that a firewall would have to hold.
+NO_NETWORK = "none"
 # What the engine itself runs containers with; it is the host's kernel that holds them.
 RUNC = "runc"
 # gVisor, by its usual name: a kernel of its own between the container and the host's.

@@ -255,6 +255,25 @@ class Engine:
         return _guarded_stream(stream)
 
     @_mapped
+    def printed(self, container_id: str) -> Iterator[bytes]:
+        """What the engine has of the output, without the errors, from the first byte that it kept.
+
+        Raises EngineError when there is no such container.
+        """
+        stream = self._api.logs(container_id, stdout=True, stderr=False, stream=True, follow=False)
+        return _guarded_stream(stream)
+
+    @_mapped
+    def last_printed(self, container_id: str, *, lines: int) -> bytes:
+        """What is output among the last so many lines; each has 16 KiB at most."""
+        return bytes(self._api.logs(container_id, stdout=True, stderr=False, tail=lines))
+
+    @_mapped
+    def last_errors(self, container_id: str, *, lines: int) -> bytes:
+        """What is errors among the last so many lines; each has 16 KiB at most."""
+        return bytes(self._api.logs(container_id, stdout=False, stderr=True, tail=lines))
+
+    @_mapped
     def usage(self, container_id: str) -> Usage | None:
         """What the container uses now; None when it does not run."""
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from sandbox.container import (
     ENGINE_LOG_MB,
     HOST_NETWORK,
+    NO_NETWORK,
     NO_RESOLVER,
     RUNC,
     SCRIPT_PATH,
@@ -244,6 +245,60 @@ def server_spec(
         labels=_labels(Kind.SERVER, labels),
         resolvers=(NO_RESOLVER,),
     )
+
+
+def batch_spec(
+    *,
+    name: str,
+    image: str,
+    arguments: Sequence[str],
+    model_folder: Path,
+    input_folder: Path,
+    environment_folder: Path,
+    platform_folder: Path,
+    variables: Mapping[str, str],
+    limits: Limits,
+    runtime: str,
+    output_bytes: int,
+    labels: Mapping[str, str],
+) -> SandboxSpec:
+    """A container that loads one model, predicts one file, and ends.
+
+    It has no network and nothing that it can write to but its own memory: its answers are its
+    output, which the engine records within a bound. `arguments` are those of
+    `image/batch_predict.py`.
+    """
+    mounts = (
+        Mount(model_folder, "/model"),
+        Mount(input_folder, "/data"),
+        Mount(environment_folder, "/env"),
+        Mount(platform_folder, "/platform"),
+    )
+    return SandboxSpec(
+        kind=Kind.BATCH,
+        name=name,
+        image=image,
+        command=("/env/bin/python", "-u", "/opt/mlops/batch_predict.py", *arguments),
+        environment=_variables(variables),
+        user="runner",
+        mounts=mounts,
+        network=NO_NETWORK,
+        limits=limits,
+        runtime=runtime,
+        labels=_labels(Kind.BATCH, labels),
+        engine_log_mb=batch_record_mb(output_bytes),
+    )
+
+
+def batch_record_mb(output_bytes: int) -> int:
+    """So much in one file of the engine that none of an output within its bound is ever dropped.
+
+    It comes in base64, in lines of which the engine keeps pieces of 16 KiB; beside it there is room
+    for what the model prints.
+    """
+    record = output_bytes * 4 // 3
+    record += record // (16 * 1024) * RECORD_LINE_BYTES
+    return math.ceil(record / 1024**2) + ENGINE_LOG_MB
 
 
 def record_mb(log_bytes: int, *, seconds: int) -> int:

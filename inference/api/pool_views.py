@@ -1,5 +1,6 @@
 """The HTTP of model servers: what runs and why not, and how many a model may have."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,10 +12,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from inference.api.actor import actor_of
+from inference.batch.states import every_meaning
 from inference.models import ModelServer
 from inference.services import pool
 from inference.services.policy import Policy, policy_of, set_policy
-from inference.states import MEANINGS, Fault, Reason
+from inference.states import MEANINGS, Fault, Meaning, Reason
 from registry.mlflow_client import model_registry
 
 NAME = OpenApiParameter("model_name", str, OpenApiParameter.PATH, description="The model's name.")
@@ -116,10 +118,21 @@ class ServerReasonSerializer(serializers.Serializer):
     hint = serializers.CharField(help_text="What to do about it; may be empty.")
 
 
+class BatchReasonSerializer(serializers.Serializer):
+    """One way in which a batch prediction ends."""
+
+    reason = serializers.CharField(help_text="As batches name it.")
+    fault = serializers.CharField(help_text="Whose it is to mend: nobody, model or platform.")
+    passing = serializers.BooleanField(help_text="The platform tries it again by itself.")
+    sentence = serializers.CharField(help_text="What happened.")
+    hint = serializers.CharField(help_text="What to do about it; may be empty.")
+
+
 class ServerReasonsSerializer(serializers.Serializer):
     """Every way in which a server does not run."""
 
     reasons = ServerReasonSerializer(many=True, help_text="In no special order.")
+    batch_reasons = BatchReasonSerializer(many=True, help_text="Why a batch prediction ends.")
 
 
 SERVING_EXAMPLE = {
@@ -256,14 +269,18 @@ class ServerReasonsView(APIView):
         responses={200: OpenApiResponse(ServerReasonsSerializer, description="Request successful")},
     )
     def get(self, request: Request) -> Response:
-        reasons = [
-            {
-                "reason": reason.value,
-                "fault": known.fault.value,
-                "passing": known.passing,
-                "sentence": known.sentence,
-                "hint": known.hint,
-            }
-            for reason, known in MEANINGS.items()
-        ]
-        return Response({"reasons": reasons})
+        servers = {reason.value: known for reason, known in MEANINGS.items()}
+        return Response({"reasons": _table(servers), "batch_reasons": _table(every_meaning())})
+
+
+def _table(meanings: Mapping[str, Meaning]) -> list[dict[str, Any]]:
+    return [
+        {
+            "reason": reason,
+            "fault": known.fault.value,
+            "passing": known.passing,
+            "sentence": known.sentence,
+            "hint": known.hint,
+        }
+        for reason, known in meanings.items()
+    ]

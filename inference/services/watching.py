@@ -13,7 +13,7 @@ from django_q.tasks import async_task
 from inference import containers, engine_room, model_files
 from inference.failures import StartFailed
 from inference.models import ModelServer
-from inference.services import pool, starting
+from inference.services import batch_watching, pool, starting
 from inference.services.policy import Policy, default_policy, policies
 from inference.services.rows import CLAIM_RENEW_SECONDS, LIVE, NOWHERE, Status, now
 from inference.states import CRASHES_MOST, Reason
@@ -38,7 +38,7 @@ def dispatch() -> None:
 
     Again after a while without a claim: the task was lost, or its worker was killed. The web
     process cannot do this itself: it has no key to the queue. A start waits for its model, so that
-    only some are under way at once, the longest wanted first: jobs need workers too.
+    only some are under way at once, the longest wanted first: jobs need workers too, and batches.
     """
     _free_claims_of_the_dead()
     moment = timezone.now()
@@ -46,7 +46,7 @@ def dispatch() -> None:
     free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=moment)
     due = Q(queued_at=None) | (late & free)
     starting_rows = ModelServer.objects.filter(status=Status.STARTING)
-    under_way = starting_rows.exclude(due).count()
+    under_way = starting_rows.exclude(due).count() + batch_watching.under_way()
     wanted = starting_rows.filter(due).order_by("changed_at")
     for server in wanted[: max(0, settings.LONG_TASKS - under_way)]:
         _queue(server, START_TASK)
@@ -259,5 +259,5 @@ def remove_unowned_models() -> None:
 
 
 def _owned_folders() -> set[str]:
-    owned = ModelServer.objects.values_list("model_name", "source", "version")
-    return {model_files.folder_name(*row) for row in owned}
+    owned = set(ModelServer.objects.values_list("model_name", "source", "version"))
+    return {model_files.folder_name(*row) for row in owned | batch_watching.model_sources()}

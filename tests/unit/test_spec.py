@@ -22,7 +22,15 @@ from sandbox.container import (
     SandboxSpec,
 )
 from sandbox.image import launcher
-from sandbox.spec import build_spec, firewall_spec, job_spec, record_mb, server_spec, waiting_spec
+from sandbox.spec import (
+    batch_spec,
+    build_spec,
+    firewall_spec,
+    job_spec,
+    record_mb,
+    server_spec,
+    waiting_spec,
+)
 
 LIMITS = Limits(memory_mb=512, cpus=0.5, pids=64, scratch_mb=128)
 
@@ -103,7 +111,32 @@ def a_waiting() -> SandboxSpec:
     )
 
 
-KINDS = [a_job, a_waiting, a_build, a_server]
+def a_batch() -> SandboxSpec:
+    return batch_spec(
+        name="batch",
+        image="image",
+        arguments=["--file", "/data/input.csv"],
+        model_folder=Path("/host/model"),
+        input_folder=Path("/host/input"),
+        environment_folder=Path("/host/env"),
+        platform_folder=Path("/host/platform"),
+        variables={},
+        limits=LIMITS,
+        runtime=RUNC,
+        output_bytes=300 * 1024**2,
+        labels={},
+    )
+
+
+KINDS = [a_job, a_waiting, a_build, a_server, a_batch]
+
+
+def test_a_batch_has_no_network_and_writes_nowhere_but_into_its_record():
+    spec = a_batch()
+    assert spec.network == "none"
+    assert all(mount.read_only for mount in spec.mounts)
+    # In base64, and in pieces of 16 KiB with the engine's own marks.
+    assert 300 * 4 / 3 < spec.engine_log_mb - 50 < 300 * 4 / 3 * 1.02
 
 
 def honest_inspect(spec: SandboxSpec) -> dict:

@@ -6,15 +6,17 @@ The supervisor has it done once a day. The rules are settings (`MLOPS_KEEP_…`)
 from argparse import ArgumentParser
 from typing import Any
 
+from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from inference.services import batch_watching
 from mlops_site.models import RETENTION, Heartbeat
 from registry.mlflow_client import RegistryUnavailable, model_registry
-from training.services.retention import Line, Retention
+from training.services.retention import Line, Retention, Rule
 
 
 class Command(BaseCommand):
-    help = "Deletes ended jobs, logs, MLflow runs and idempotency keys that are old."
+    help = "Deletes ended jobs and batches, logs, MLflow runs and idempotency keys that are old."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help="only say what would go")
@@ -22,9 +24,10 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         retention = Retention(model_registry())
         try:
-            self.stdout.write(_table(retention.preview()))
+            self.stdout.write(_table([*retention.preview(), _batches()]))
             if options["dry_run"]:
                 return
+            batch_watching.clear_old()
             retention.clear()
         except RegistryUnavailable as error:
             raise CommandError(
@@ -32,6 +35,11 @@ class Command(BaseCommand):
             ) from error
         Heartbeat.beat(RETENTION)
         self.stdout.write("Done.")
+
+
+def _batches() -> Line:
+    rule = Rule(settings.KEEP_BATCHES_DAYS)
+    return Line("batch predictions", str(rule), batch_watching.old_batches().count())
 
 
 def _table(lines: list[Line]) -> str:

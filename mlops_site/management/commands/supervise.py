@@ -16,6 +16,7 @@ from django.db import DatabaseError, close_old_connections, connection
 from django_q.brokers import get_broker
 
 from inference import compact_forms
+from inference.services import batch_watching as batches
 from inference.services import watching as servers
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
@@ -112,6 +113,7 @@ class _Supervision:
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
         slow_at, unrung_at = 0.0, 0.0
         network, queue = NetworkWatch(), QueueWatch()
+        batch_watch = batches.BatchWatch()
         daily, environments = DailyWork(), EnvironmentWork()
 
         def ask_again() -> None:
@@ -120,6 +122,7 @@ class _Supervision:
             log.warning("queue.forgot: what it lost is asked for again")
             jobs.ask_again()
             servers.ask_again()
+            batches.ask_again()
             for each in (network, daily, environments):
                 each.ask_again()
 
@@ -132,6 +135,8 @@ class _Supervision:
             leftovers.restore_networks,
             jobs.reconcile,
             servers.reconcile,
+            batches.reconcile,
+            batches.remove_leftover_files,
             servers.balance,
             servers.remove_cut_off_downloads,
             leftovers.remove_abandoned_builds,
@@ -149,6 +154,7 @@ class _Supervision:
                 unrung_at = time.monotonic() + UNRUNG_SECONDS
                 self._guarded(servers.dispatch)
                 self._guarded(compact_forms.dispatch)
+                self._guarded(batch_watch.tick)
             if time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 for look in slow_looks:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.accounts import CHECKOUT
 from sandbox.container import RUNSC
-from tests.chaos.__main__ import export_base
+from tests.chaos.__main__ import prepare
 from tests.chaos.own_engine import (
     OwnEngine,
     can_be_made,
@@ -45,7 +45,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mlops-gvisor-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        export_base(folder)
+        prepare(folder)
         arguments = ["--folder", name]
         return run_inside(arguments, module="tests.gvisor", timeout_seconds=SECONDS)
 

@@ -13,7 +13,11 @@ from pathlib import Path
 
 from deploy.accounts import remove_accounts
 from deploy.docker_engine import ensure_engine, ensure_image_tools
+from deploy.testing import ENVIRONMENTS, remove_installation
+from sandbox.engine import Engine
+from sandbox.environments import EnvironmentStore
 from sandbox.images import ensure_runner_image
+from sandbox.network import ensure_networks
 from tests.chaos.own_engine import (
     OwnEngine,
     can_be_made,
@@ -24,6 +28,7 @@ from tests.chaos.own_engine import (
 from tests.chaos.storm import Weather, storm
 
 LONG = {"jobs": 200, "seconds": 900.0}
+BUILD_SECONDS = 600
 # For what the storm has left to run, too.
 BEYOND_THE_STORM_SECONDS = 1800
 
@@ -61,7 +66,7 @@ def _weather(options: argparse.Namespace) -> Weather:
 def storm_inside(weather: Weather, folder: Path) -> int:
     """The storm in namespaces of its own; `outcome.json` in the folder has the account of it."""
     name = f"chaos-{secrets.token_hex(3)}"
-    export_base(folder)
+    prepare(folder)
     arguments = ["--jobs", str(weather.jobs), "--seconds", str(weather.seconds)]
     arguments += ["--seed", str(weather.seed), "--folder", str(folder), "--name", name]
     arguments += ["--failing", str(weather.failing)]
@@ -73,19 +78,35 @@ def storm_inside(weather: Weather, folder: Path) -> int:
         remove_accounts(name)
 
 
-def export_base(folder: Path) -> None:
-    """The image that ours is made from, out of the machine's engine: nothing is pulled twice."""
+def prepare(folder: Path) -> None:
+    """What the engine of the storm has no network for: the image that ours is made from, out of the
+    machine's engine, and the environment of its jobs."""
     handle = ensure_engine(folder)
+    name = f"chaos-{secrets.token_hex(3)}"
     try:
         ensure_image_tools(handle.engine)
-        name = f"chaos-{secrets.token_hex(3)}"
         image = ensure_runner_image(handle.engine, installation_id=name, report=print)
         with (folder / "base.tar").open("wb") as archive:
             for block in handle.engine.api.get_image(image.base):
                 archive.write(block)
-        handle.engine.api.remove_image(image.tag, force=True)
+        _build_environment(handle.engine, image.tag, name)
     finally:
+        remove_installation(handle.engine, name)
         handle.stop_daemon()
+
+
+def _build_environment(engine: Engine, image: str, name: str) -> None:
+    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
+    store = EnvironmentStore(
+        root=ENVIRONMENTS,
+        engine=engine,
+        image=image,
+        network=ensure_networks(engine, name).builds,
+        installation_id=name,
+        build_seconds=BUILD_SECONDS,
+    )
+    store.ensure_platform(output=lambda data: None)
+    store.build([], output=lambda data: None)
 
 
 def _inside(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ from served_compact import (  # noqa: E402
     expected_document,
     pack,
 )
-from served_model import INPUT_ERRORS, ServedModel, load  # noqa: E402
+from served_model import INPUT_ERRORS, ServedModel, first_line, load  # noqa: E402
 from served_parts import Candidate, NoCompactForm, candidates_of  # noqa: E402
 from served_rows import Samples  # noqa: E402
 from served_scores import FormUnknown  # noqa: E402
@@ -44,6 +44,8 @@ TIMED_ROWS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 TIMED_REPEATS = 5
 GAIN_ROWS = 3
 NO_LIMIT = 100_000
+# Where more overflows in single precision.
+LARGE = 1e6
 # More of them are tried all together or not at all.
 COLUMNS_ONE_BY_ONE = 200
 UNFIT = (CompactUnreadable, TreesUnreadable, FormUnknown, LeftToOriginal)
@@ -101,6 +103,8 @@ def make(model: ServedModel, *, tolerance: float = 0.0) -> Kept:
             return _tried(model, candidate, proof, tolerance=tolerance)
         except Differs as error:
             reason, compared = str(error), proof
+        except INPUT_ERRORS as error:
+            reason = f"It refuses what was made for its trial: {first_line(error)}"
         except UNFIT as error:
             told = str(error) or "It does not take all that the model takes."
             reason = reason if compared.rows or compared.largest_difference else told
@@ -125,6 +129,7 @@ def _tried(model: ServedModel, candidate: Candidate, proof: Proof, *, tolerance:
     trial = _Trial(model, CompactModel(pack(about, candidate.arrays)), proof, tolerance)
     for name, rows in _groups(samples):
         trial.compare(name, rows)
+    _compare_extremes(trial, samples)
     for count in (*range(1, EVERY_COUNT), *MORE_COUNTS):
         trial.compare("counts of rows", samples.rows(count))
     if about["takes"] is None:
@@ -165,6 +170,17 @@ def _gaps(trial: "_Trial", about: dict[str, Any], candidate: Candidate) -> list[
     alone = [[at == place for at in range(count)] for place in range(count)]
     found = [used[place] and agree(alone[place]) for place in range(count)]
     return found if agree(found) else [False] * count
+
+
+def _compare_extremes(trial: "_Trial", samples: Samples) -> None:
+    """Raises Differs. Where the original refuses the largest, the form must leave them to it."""
+    largest = samples.extremes()
+    if trial.is_refused(largest):
+        if trial.is_taken(largest):
+            raise Differs("extremes: it answers what the original refuses.")
+        trial.compare("extremes", samples.extremes(most=LARGE))
+        return
+    trial.compare("extremes", largest)
 
 
 def _compare_unknown(trial: "_Trial", samples: Samples) -> None:
@@ -233,17 +249,27 @@ class _Trial:
         self._proof.rows += count
         self._proof.covers[name] = self._proof.covers.get(name, 0) + count
 
-    def compare_if_taken(self, name: str, rows: Any) -> bool:
-        """Whether the compact form answers them at all. Raises Differs, and what the original does,
-        which the compact form then does not."""
+    def is_refused(self, rows: Any) -> bool:
+        try:
+            self.ask_original(rows)
+        except INPUT_ERRORS:
+            return True
+        return False
+
+    def is_taken(self, rows: Any) -> bool:
         try:
             self.ask_compact(rows)
         except LeftToOriginal:
             return False
-        try:
-            self.compare(name, rows)
-        except INPUT_ERRORS as error:
-            raise Differs(f"{name}: the original refuses them: {error}") from error
+        return True
+
+    def compare_if_taken(self, name: str, rows: Any) -> bool:
+        """Whether the compact form answers them at all. Raises Differs."""
+        if not self.is_taken(rows):
+            return False
+        if self.is_refused(rows):
+            raise Differs(f"{name}: it answers what the original refuses.")
+        self.compare(name, rows)
         return True
 
     def agrees(self, name: str, rows: Any) -> bool:
@@ -312,7 +338,6 @@ def _groups(samples: Samples) -> Iterator[tuple[str, Any]]:
     at_thresholds = samples.at_thresholds()
     if at_thresholds is not None:
         yield "at split thresholds", at_thresholds
-    yield "extremes", samples.extremes()
 
 
 def _timed(trial: _Trial, samples: Samples) -> tuple[float, int]:

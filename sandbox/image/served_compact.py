@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from served_answers import Result
-from served_columns import Columns, StepUnknown, admitted, as_matrix, planned
+from served_columns import Columns, LeftToOriginal, StepUnknown, admitted, as_matrix, planned
 from served_inputs import Column, Expected, InputsRefused, Table, read_matrix, read_table
 from served_scores import LINKS, FormUnknown, places_of, scores_of
 
@@ -136,7 +136,10 @@ class CompactModel:
         return self._classes[places], chances if self.about.has_probabilities else None
 
     def _matrix(self, prepared: Any) -> Any:
+        """Raises LeftToOriginal for what its steps make too large: the original refuses that."""
         matrix = as_matrix(self._through(prepared))
+        if self.about.steps and _too_large(matrix, self.about.casts):
+            raise LeftToOriginal
         if self.about.blanks:
             matrix = np.where(matrix == 0, np.nan, matrix)
         if self.about.casts:
@@ -167,6 +170,13 @@ class CompactModel:
             sentence = f"The model refused the inputs: {detail}"
             raise InputsRefused("model_refused_inputs", sentence, [("inputs", detail)])
         return None
+
+
+def _too_large(matrix: Any, casts: bool) -> bool:
+    """Infinite, in the precision that the model computes in; a missing value is not."""
+    single = casts or matrix.dtype == np.float32
+    largest = np.fmax.reduce(np.abs(matrix), axis=None, initial=0.0)
+    return bool(largest > FLOAT32_MAX) if single else bool(np.isinf(largest))
 
 
 def expected_document(expected: Expected) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from served_estimators import SklearnLike
 from served_inputs import Expected
 from served_model import ServedModel
 from served_rows import Samples, Source, sources_of
+from served_scores import FormUnknown, single_of_libm
 from served_steps import PIPELINE, NoStep, Origins, Steps, kind_of
 
 FORESTS = frozenset(
@@ -203,6 +204,8 @@ def _links_in_turn(kind: str, classes: Any) -> list[tuple[str, str]]:
     label = "chance" if kind in XGBOOST | LIGHTGBM else "score"
     if kind in SKLEARN_GRADIENT:
         label = "score from zero"
+    if kind in XGBOOST:
+        return [("softmax_of_libm" if len(classes) > 2 else "logistic_of_libm", label)]
     if len(classes) > 2:
         return [("softmax", label)]
     return [("logistic", label), ("logistic_of_scipy", label)]
@@ -215,11 +218,22 @@ def _base(last: Any, kind: str, found: "_Imported") -> Any:
             return np.array(last._baseline_prediction, dtype=np.float64).reshape(-1)
         if kind in SKLEARN_GRADIENT:
             return _base_of_gradient(last)
-    except IMPORT_ERRORS:
+        if kind in XGBOOST:
+            return _base_of_xgboost(last, found)
+    except (*IMPORT_ERRORS, FormUnknown):
         return None
-    if kind in XGBOOST:
-        return np.array(found.base_scores, dtype=np.float32)
     return np.zeros(len(found.base_scores)) if kind in LIGHTGBM else None
+
+
+def _base_of_xgboost(last: Any, found: "_Imported") -> Any:
+    """XGBoost keeps a probability and makes a margin of it in single precision, by libm."""
+    scores = np.array(found.base_scores, dtype=np.float32)
+    if last.objective != "binary:logistic":
+        return scores
+    kept = json.loads(last.get_booster().save_config())["learner"]["learner_model_param"]
+    chance = np.float32(kept["base_score"].strip("[]"))
+    odds = np.float32(1) / chance - np.float32(1)
+    return np.array([-single_of_libm("logf")(float(odds))], dtype=np.float32)
 
 
 def _base_of_gradient(last: Any) -> Any:

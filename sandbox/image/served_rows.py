@@ -17,7 +17,23 @@ from served_steps import Domain, Origin, Origins
 
 THRESHOLD_ROWS = 6000
 WHOLE_LIMITS = {"integer": 2**31 - 1, "long": 2**53, "any": 2**53}
-EXTREMES = (0.0, -0.0, 1e-45, -1e-45, 1e-300, 1.0, -1.0, 1e10, -1e10, 1e30, -1e30, 3e38, -3e38)
+EXTREMES = (
+    0.0,
+    -0.0,
+    1e-45,
+    -1e-45,
+    1e-300,
+    1.0,
+    -1.0,
+    1e4,
+    -1e4,
+    1e10,
+    -1e10,
+    1e30,
+    -1e30,
+    3e38,
+    -3e38,
+)
 MOMENT = pd.Timestamp("2024-01-15T12:00:00")
 
 
@@ -72,15 +88,16 @@ class Samples:
                 columns.append(self._plain(source, height))
         return self._laid_out(columns)
 
-    def extremes(self) -> Any:
-        count = 400 + len(EXTREMES)
+    def extremes(self, most: float = np.inf) -> Any:
+        extremes = [value for value in EXTREMES if abs(value) <= most]
+        count = 400 + len(extremes)
         columns = []
         for source in self.sources:
             cells = self._plain(source, count)
             if source.takes == NUMBER and not source.keys:
                 where = self._rng.random(count) < 0.3
-                cells[where] = self._rng.choice(EXTREMES, size=int(where.sum()))
-                cells[400:] = EXTREMES
+                cells[where] = self._rng.choice(extremes, size=int(where.sum()))
+                cells[400:] = extremes
             columns.append(cells)
         return self._laid_out(columns)
 

@@ -1,5 +1,6 @@
 """From a matrix to scores, and from scores to probabilities: the original's sums in its order."""
 
+import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -120,6 +121,36 @@ def _logistic_of_scipy(scores: Any) -> Any:
     return _two(expit(scores))
 
 
+def _logistic_of_libm(scores: Any) -> Any:
+    """As XGBoost's `common::Sigmoid`, in single precision."""
+    smallest = np.minimum(-scores, np.float32(88.7))
+    return _two(np.float32(1) / (_exp_of_libm(smallest) + np.float32(1)))
+
+
+def _softmax_of_libm(scores: Any) -> Any:
+    """As XGBoost's `common::Softmax`: single precision, but for the sum."""
+    raised = _exp_of_libm(scores - scores.max(axis=1, keepdims=True))
+    total = np.cumsum(raised, axis=1, dtype=np.float64)[:, -1:]
+    return raised / total.astype(np.float32)
+
+
+def _exp_of_libm(values: Any) -> Any:
+    """The function that XGBoost calls: numpy's own has other bits in single precision."""
+    exp = single_of_libm("expf")
+    found = [exp(value) for value in values.ravel().tolist()]
+    return np.array(found, dtype=np.float32).reshape(values.shape)
+
+
+def single_of_libm(name: str) -> Callable[[float], float]:
+    """A function of the C library of one number in single precision. Raises FormUnknown."""
+    try:
+        found: Any = getattr(ctypes.CDLL("libm.so.6"), name)
+    except (OSError, AttributeError) as error:
+        raise FormUnknown(f"The C library has no {name}.") from error
+    found.restype, found.argtypes = ctypes.c_float, [ctypes.c_float]
+    return found  # type: ignore[no-any-return]
+
+
 def _same(scores: Any) -> Any:
     return scores
 
@@ -132,6 +163,8 @@ LINKS: Mapping[str, Transform] = {
     "softmax_of_pair": lambda scores: _softmax(_pair(scores)),
     "logistic": _logistic,
     "logistic_of_scipy": _logistic_of_scipy,
+    "logistic_of_libm": _logistic_of_libm,
+    "softmax_of_libm": _softmax_of_libm,
 }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 sys.path.append(str(Path(__file__).parents[2] / "sandbox" / "image"))
 
-from make_compact import make  # noqa: E402
+from make_compact import Kept, make  # noqa: E402
 from served_compact import CompactModel, CompactUnreadable, pack, unpack  # noqa: E402
 from served_desk import Batching, Desk  # noqa: E402
 from served_estimators import SklearnLike  # noqa: E402
@@ -108,6 +109,14 @@ def served(model: Any, signature: Signature) -> ServedModel:
     return ServedModel(like, flavour="sklearn", has_probabilities=hasattr(model, "predict_proba"))
 
 
+@cache
+def tried(name: str) -> tuple[ServedModel, Kept]:
+    """Once for all tests: a trial takes seconds."""
+    make_model, signature = KEPT[name]
+    model = served(make_model().fit(PEOPLE, LEFT), signature)
+    return model, make(model)
+
+
 def bodies(wanted: bool, columns: list[str]) -> list[bytes]:
     """Each odd row alone, the first with each of the others, and all at once."""
     odd = [{name: row[name] for name in columns} for row in ODD]
@@ -139,9 +148,7 @@ def answered_alike(model: ServedModel, content: bytes, asked: list[bytes]) -> in
 def test_a_model_of_text_and_numbers_answers_the_same_bits_from_its_compact_form(
     name: str,
 ) -> None:
-    make_model, signature = KEPT[name]
-    model = served(make_model().fit(PEOPLE, LEFT), signature)
-    kept = make(model)
+    model, kept = tried(name)
     assert kept.proof["largest_difference"] == 0.0
     assert kept.proof["rows"] > 5000
     for wanted in (False, True):
@@ -149,12 +156,10 @@ def test_a_model_of_text_and_numbers_answers_the_same_bits_from_its_compact_form
 
 
 def test_what_an_encoder_refuses_is_left_to_the_original_and_its_words() -> None:
-    model = served(
-        KEPT["an encoder that refuses what it does not know"][0]().fit(PEOPLE, LEFT), SIGNED
-    )
+    _, kept = tried("an encoder that refuses what it does not know")
     unknown = [{"age": 30, "income": 1.0, "plan": "unheard of", "kids": 1}]
     body = json.dumps({"inputs": unknown}).encode()
-    assert CompactDesk(CompactModel(make(model).content)).answer([body], [0.0]) == [None]
+    assert CompactDesk(CompactModel(kept.content)).answer([body], [0.0]) == [None]
 
 
 def test_single_precision_is_compared_as_it_comes() -> None:
@@ -174,8 +179,7 @@ def test_a_function_of_its_authors_has_no_compact_form() -> None:
 
 @pytest.fixture(scope="module")
 def form() -> tuple[dict[str, Any], dict[str, Any]]:
-    make_model, signature = KEPT["the same with a signature"]
-    return unpack(make(served(make_model().fit(PEOPLE, LEFT), signature)).content)
+    return unpack(tried("the same with a signature")[1].content)
 
 
 def deep(levels: int) -> list[Any]:

@@ -9,7 +9,7 @@ import io
 import json
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,12 @@ MAX_BYTES = 256 * 1024 * 1024
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+# How the last matrix lies in memory: as it came, row by row, or column by column.
+ORDERS: Mapping[str, Callable[[Any], Any]] = {
+    "K": np.asarray,
+    "C": np.ascontiguousarray,
+    "F": np.asfortranarray,
+}
 UNREADABLE = (ValueError, KeyError, OSError, EOFError, RecursionError, zipfile.BadZipFile)
 
 
@@ -101,6 +107,7 @@ class CompactModel:
             self._through = planned(self.about.steps, arrays)
             self._scores = scores_of(self.about.form, arrays)
             self._chances = LINKS[self.about.link]
+            self._ordered = ORDERS[self.about.order]
         except (*UNREADABLE, TypeError, AttributeError, StepUnknown, FormUnknown) as error:
             raise CompactUnreadable(repr(error)) from error
 
@@ -144,7 +151,7 @@ class CompactModel:
             matrix = np.where(matrix == 0, np.nan, matrix)
         if self.about.casts:
             return matrix.astype(np.float32)
-        return matrix if self.about.order == "K" else np.asarray(matrix, order=self.about.order)
+        return self._ordered(matrix)
 
     def _by_table(self, inputs: Any) -> Any:
         """As the original's own reading, with its refusals; where it may give other bits, None."""

@@ -54,6 +54,6 @@ def opened(folder: Path, report: Report) -> Opened:
 
 def _is_trees(model: ServedModel) -> bool:
     """Whether each row goes down the trees alone, whatever is beside it."""
-    inner = getattr(model.estimator, "model", None)
+    inner: Any = getattr(model.estimator, "model", None)
     last = inner.steps[-1][1] if kind_of(inner) == PIPELINE else inner
     return kind_of(last) in TREES

@@ -5,7 +5,6 @@ Made of what the model itself tells: its thresholds, its scalers' middles, its e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,10 @@ MOMENT = pd.Timestamp("2024-01-15T12:00:00")
 
 @dataclass(frozen=True)
 class Source:
-    """One input column: its declared type, what it is taken as, and which values it may have."""
+    """One input column: its declared type, what it is taken as, and which values it may have.
+
+    Between `low` and `high` where trees split it, else about `middle`.
+    """
 
     declared: str
     takes: str
@@ -196,10 +198,10 @@ def _near(thresholds: Any) -> Any:
 def _strange(keys: Sequence[Any]) -> list[Any]:
     if isinstance(keys[0], str):
         key = keys[0]
-        values = ["", " ", "?", f"{key} ", f"{key}\0", key.swapcase(), "nan", "None", "x" * 300]
-    else:
-        values = [max(keys) + 1, min(keys) - 1, max(keys) + 0.5, 1e9]
-    return [value for value in values if value not in keys]
+        texts = ["", " ", "?", f"{key} ", f"{key}\0", key.swapcase(), "nan", "None", "x" * 300]
+        return [text for text in texts if text not in keys]
+    numbers = [max(keys) + 1, min(keys) - 1, max(keys) + 0.5, 1e9]
+    return [number for number in numbers if number not in keys]
 
 
 # -- what the columns are -------------------------------------------------------------------------
@@ -219,10 +221,11 @@ def sources_of(
     for origin, own in zip(origins, thresholds or [], strict=False):
         if origin is not None and len(own):
             split[origin.place].append(_back(own, origin))
-    return [
-        _source(kind, domain, np.concatenate([np.zeros(0), *own]), float(10 ** rng.uniform(-1, 1)))
-        for kind, domain, own in zip(declared, domains, split, strict=True)
-    ]
+    found = []
+    for kind, domain, own in zip(declared, domains, split, strict=True):
+        magnitude = float(10 ** rng.uniform(-1, 1))
+        found.append(_source(kind, domain, np.concatenate([np.zeros(0), *own]), magnitude))
+    return found
 
 
 def _back(values: Any, origin: Origin) -> Any:
@@ -230,15 +233,22 @@ def _back(values: Any, origin: Origin) -> Any:
 
 
 def _source(declared: str, domain: Domain, thresholds: Any, magnitude: float) -> Source:
-    make = partial(Source, declared, _takes(declared, domain), tuple(dict.fromkeys(domain.keys)))
     finite = thresholds[np.isfinite(thresholds)]
+    low, high = 0.0, 0.0
     if len(finite):
         low, high = float(finite.min()), float(finite.max())
         margin = max((high - low) * 0.2, 1e-3)
-        return make(low - margin, high + margin, 0.0, 1.0, finite)
-    if domain.middle is not None:
-        return make(0.0, 0.0, domain.middle, domain.spread, finite)
-    return make(0.0, 0.0, 0.0, magnitude, finite)
+        low, high = low - margin, high + margin
+    return Source(
+        declared=declared,
+        takes=_takes(declared, domain),
+        keys=tuple(dict.fromkeys(domain.keys)),
+        low=low,
+        high=high,
+        middle=domain.middle or 0.0,
+        spread=magnitude if domain.middle is None else domain.spread,
+        thresholds=finite,
+    )
 
 
 def _takes(declared: str, domain: Domain) -> str:

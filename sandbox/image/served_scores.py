@@ -148,7 +148,8 @@ def single_of_libm(name: str) -> Callable[[float], float]:
     except (OSError, AttributeError) as error:
         raise FormUnknown(f"The C library has no {name}.") from error
     found.restype, found.argtypes = ctypes.c_float, [ctypes.c_float]
-    return found  # type: ignore[no-any-return]
+    call: Callable[[float], float] = found
+    return call
 
 
 def _same(scores: Any) -> Any:

@@ -112,7 +112,8 @@ def _column_transformer(steps: Steps, part: Any, origins: Origins) -> tuple[list
     if part.transformer_weights:
         raise NoStep("Its ColumnTransformer has weights.")
     own = _places(steps, part, len(origins))
-    branches, joined = [], []
+    branches: list[Any] = []
+    joined: list[Origin | None] = []
     for name, inner, _ in part.transformers_:
         indices = part._transformer_to_input_indices[name]
         if not len(indices) or (isinstance(inner, str) and inner == "drop"):
@@ -209,13 +210,15 @@ def _imputer(steps: Steps, part: Any, origins: Origins) -> tuple[list[Any], Orig
     steps.number(origins)
     numbers = np.array(values, dtype=np.float64)
     empty = np.isnan(numbers) if not part.keep_empty_features else np.zeros(len(numbers), bool)
-    keep = np.flatnonzero(~empty)
+    keep = [place for place, gone in enumerate(empty.tolist()) if not gone]
     marks = list(part.indicator_.features_) if part.add_indicator else []
     for origin, value in zip(origins, numbers, strict=True):
         _learn(steps, origin, float(value), max(1.0, abs(float(value)) / 2))
     step = {
         "kind": "impute",
-        "at": steps.place(np.nan_to_num(numbers), keep, np.array(marks, dtype=np.int64)),
+        "at": steps.place(
+            np.nan_to_num(numbers), np.array(keep, dtype=np.int64), np.array(marks, dtype=np.int64)
+        ),
         "missing": None if missing_is_missing else float(sign),
     }
     return [step], [*[origins[place] for place in keep], *[None for _ in marks]]

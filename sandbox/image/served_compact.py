@@ -9,6 +9,7 @@ import io
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,17 @@ ORDERS: Mapping[str, Callable[[Any], Any]] = {
     "C": np.ascontiguousarray,
     "F": np.asfortranarray,
 }
-UNREADABLE = (ValueError, KeyError, OSError, EOFError, RecursionError, zipfile.BadZipFile)
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class CompactUnreadable(Exception):

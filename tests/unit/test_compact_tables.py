@@ -195,6 +195,7 @@ def deep(levels: int) -> list[Any]:
         [{"kind": "exec", "at": "s0"}],
         [{"kind": "standard"}],
         [{"kind": "one_hot", "at": "s0", "columns": [], "width": 10**12}],
+        [{"kind": "one_hot", "at": "s0", "columns": [], "width": float("inf")}],
         [{"kind": "split", "branches": [{"columns": [10**9], "steps": [{"kind": "x"}]}]}],
         ["numbers"],
         deep(50),
@@ -206,6 +207,20 @@ def test_a_forged_form_with_steps_that_are_none_is_not_read(
     about, arrays = form
     with pytest.raises(CompactUnreadable):
         CompactModel(pack({**about, "steps": steps}, arrays))
+
+
+def test_a_form_with_a_byte_changed_anywhere_is_read_or_refused_and_ends_nothing(
+    form: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    content = pack(*form)
+    refused = 0
+    for place in range(0, len(content), 23):
+        changed = content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+        try:
+            CompactModel(changed)
+        except CompactUnreadable:
+            refused += 1
+    assert refused > 0
 
 
 @pytest.mark.parametrize("columns", [[10**9], [-9], ["plan"], None])

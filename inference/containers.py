@@ -39,6 +39,7 @@ LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 4000
 # What the model server ends with; `docs/MODEL_SERVER.md`.
 HUNG = 4
+OTHER_VERSIONS = 5
 # As served models say it, and as Python does.
 MISSING_MODULE = ("ModuleNotFoundError", "No module named")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -270,7 +271,8 @@ def ending_from(
         sentence = f"The model's process ended while it served: {why}"
         return StartFailed(Reason.CRASHED, sentence, log_tail=tail)
     missing = any(word in why for word in MISSING_MODULE)
-    reason = Reason.WRONG_ENVIRONMENT if missing else Reason.MODEL_NOT_LOADABLE
+    elsewhere = missing or state.exit_code == OTHER_VERSIONS
+    reason = Reason.WRONG_ENVIRONMENT if elsewhere else Reason.MODEL_NOT_LOADABLE
     return StartFailed(reason, f"The model cannot be loaded: {why}", log_tail=tail)
 
 

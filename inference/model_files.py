@@ -29,8 +29,8 @@ LOCK = ".lock"
 # Ours, beside the model's own files: what its server made of it (`inference/compact_forms.py`).
 OURS = ".mlops"
 # With the form's own number: what another release made is made again.
-OUTCOME = "outcome-1.json"
-COMPACT = "compact-1.npz"
+OUTCOME = "outcome-2.json"
+COMPACT = "compact-2.npz"
 
 
 def folder_name(model_name: str, source: str, version: str) -> str:

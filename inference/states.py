@@ -96,8 +96,8 @@ MEANINGS: dict[Reason, Meaning] = {
     ),
     Reason.MODEL_NOT_LOADABLE: _models("The model cannot be loaded.", SEE_LOG),
     Reason.WRONG_ENVIRONMENT: _models(
-        "The model needs a module that its environment does not have.",
-        "Train it again with that package in `requirements`.",
+        "The model needs other packages, or other versions of them, than its environment has.",
+        "Train it again with those packages in `requirements`, in the versions that it names.",
     ),
     Reason.ENVIRONMENT_FAILED: _models(
         "The environment that the model needs cannot be installed.",

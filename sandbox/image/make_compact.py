@@ -19,6 +19,7 @@ if __name__ == "__main__":
     sys.path[:] = [*sys.path[1:], "/platform", sys.path[0]]
 
 import numpy as np  # noqa: E402 (found through the line above, as all that follow)
+from served_columns import NUMBER, TEXT, LeftToOriginal  # noqa: E402
 from served_compact import (  # noqa: E402
     COMPACT,
     OUTCOME,
@@ -27,12 +28,15 @@ from served_compact import (  # noqa: E402
     expected_document,
     pack,
 )
-from served_model import ServedModel, load  # noqa: E402
+from served_model import INPUT_ERRORS, ServedModel, first_line, load  # noqa: E402
 from served_parts import Candidate, NoCompactForm, candidates_of  # noqa: E402
+from served_rows import Samples  # noqa: E402
+from served_scores import FormUnknown  # noqa: E402
+from served_shapes import Table  # noqa: E402
 from served_trees import TreesUnreadable  # noqa: E402
 
 RANDOM_ROWS = 3000
-THRESHOLD_ROWS = 6000
+WHOLE_ROWS = 500
 # Every count up to here, since sums of a matrix product are ordered by its size.
 EVERY_COUNT = 40
 MORE_COUNTS = (64, 100, 256, 333, 1000)
@@ -40,7 +44,11 @@ TIMED_ROWS = (1, 3, 10, 30, 100, 300, 1000, 3000)
 TIMED_REPEATS = 5
 GAIN_ROWS = 3
 NO_LIMIT = 100_000
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+# Where more overflows in single precision.
+LARGE = 1e6
+# More of them are tried all together or not at all.
+COLUMNS_ONE_BY_ONE = 200
+UNFIT = (CompactUnreadable, TreesUnreadable, FormUnknown, LeftToOriginal)
 
 
 @dataclass
@@ -95,13 +103,16 @@ def make(model: ServedModel, *, tolerance: float = 0.0) -> Kept:
             return _tried(model, candidate, proof, tolerance=tolerance)
         except Differs as error:
             reason, compared = str(error), proof
-        except (CompactUnreadable, TreesUnreadable) as error:
-            reason = reason if compared.rows or compared.largest_difference else str(error)
+        except INPUT_ERRORS as error:
+            reason = f"It refuses what was made for its trial: {first_line(error)}"
+        except UNFIT as error:
+            told = str(error) or "It does not take all that the model takes."
+            reason = reason if compared.rows or compared.largest_difference else told
     raise NoCompactForm(reason, proof=vars(compared))
 
 
 def _tried(model: ServedModel, candidate: Candidate, proof: Proof, *, tolerance: float) -> Kept:
-    """Raises Differs, CompactUnreadable, TreesUnreadable."""
+    """Raises Differs, and what UNFIT names."""
     about = {
         **candidate.about,
         "name": model.estimator.name,
@@ -114,14 +125,20 @@ def _tried(model: ServedModel, candidate: Candidate, proof: Proof, *, tolerance:
         "rows_most": NO_LIMIT,
         "description": model.description(),
     }
-    compact = CompactModel(pack(about, candidate.arrays))
-    trial = _Trial(model, compact, proof, tolerance)
-    for name, rows in _groups(candidate):
-        trial.compare(name, _laid_out(rows, model))
+    samples = candidate.samples
+    trial = _Trial(model, CompactModel(pack(about, candidate.arrays)), proof, tolerance)
+    for name, rows in _groups(samples):
+        trial.compare(name, rows)
+    _compare_extremes(trial, samples)
     for count in (*range(1, EVERY_COUNT), *MORE_COUNTS):
-        trial.compare("counts of rows", _laid_out(candidate.rows(count), model))
-    about |= trial.missing(_laid_out(_with_gaps(candidate), model))
-    gain, limit = _timed(model, compact, candidate)
+        trial.compare("counts of rows", samples.rows(count))
+    if about["takes"] is None:
+        about |= trial.missing(samples)
+    else:
+        about["gaps"] = _gaps(trial, about, candidate)
+        trial = trial.of(CompactModel(pack(about, candidate.arrays)))
+        _compare_unknown(trial, samples)
+    gain, limit = _timed(trial, samples)
     if limit <= GAIN_ROWS:
         raise Differs("It is no quicker than the original.")
     about["rows_most"] = limit
@@ -136,7 +153,56 @@ def _tried(model: ServedModel, candidate: Candidate, proof: Proof, *, tolerance:
     return Kept(pack(about, candidate.arrays), told)
 
 
+def _gaps(trial: "_Trial", about: dict[str, Any], candidate: Candidate) -> list[bool]:
+    """In which columns values may be missing: those of which both say the same."""
+    samples = candidate.samples
+    count = len(samples.sources)
+    used = [source.takes in (NUMBER, TEXT) for source in samples.sources]
+
+    def agree(which: list[bool]) -> bool:
+        model = CompactModel(pack({**about, "gaps": which}, candidate.arrays))
+        return trial.of(model).agrees("missing values", samples.with_gaps(which))
+
+    if not any(used) or agree(used):
+        return used
+    if count > COLUMNS_ONE_BY_ONE:
+        return [False] * count
+    alone = [[at == place for at in range(count)] for place in range(count)]
+    found = [used[place] and agree(alone[place]) for place in range(count)]
+    return found if agree(found) else [False] * count
+
+
+def _compare_extremes(trial: "_Trial", samples: Samples) -> None:
+    """Raises Differs. Where the original refuses the largest, the form must leave them to it."""
+    largest = samples.extremes()
+    if trial.is_refused(largest):
+        if trial.is_taken(largest):
+            raise Differs("extremes: it answers what the original refuses.")
+        trial.compare("extremes", samples.extremes(most=LARGE))
+        return
+    trial.compare("extremes", largest)
+
+
+def _compare_unknown(trial: "_Trial", samples: Samples) -> None:
+    """Raises Differs. What the form leaves to the original is not compared, column by column."""
+    which = [bool(source.keys) for source in samples.sources]
+    if sum(which) > COLUMNS_ONE_BY_ONE or not any(which):
+        return
+    count = len(which)
+    taken = [False] * count
+    for place in (place for place in range(count) if which[place]):
+        rows = samples.with_unknown([at == place for at in range(count)])
+        taken[place] = trial.compare_if_taken("unknown values", rows)
+    if any(taken):
+        trial.compare_if_taken("unknown values", samples.with_unknown(taken))
+
+
 def _missing_words(about: Mapping[str, Any]) -> str:
+    if about["takes"] is not None:
+        used = [kind in (NUMBER, TEXT) for kind in about["takes"]]
+        if any(about["gaps"]):
+            return "compared" if about["gaps"] == used else "compared in some columns"
+        return "left to the original"
     if about["takes_missing"]:
         return "compared"
     return "refused as by the original" if about["refuses_missing"] else "left to the original"
@@ -153,22 +219,69 @@ class _Trial:
         self._proof = proof
         self._tolerance = tolerance
 
-    def compare(self, name: str, rows: Any) -> None:
-        """Raises Differs."""
-        wanted, chances = self._model.estimator.predict(
-            rows, probabilities=self._model.has_probabilities
+    def of(self, compact: CompactModel) -> "_Trial":
+        """The same trial of another compact form."""
+        return _Trial(self._model, compact, self._proof, self._tolerance)
+
+    def ask_original(self, rows: Any) -> tuple[Any, Any]:
+        return self._model.estimator.predict(
+            self._form(rows), probabilities=self._model.has_probabilities
         )
+
+    def ask_compact(self, rows: Any) -> tuple[Any, Any]:
+        """Raises LeftToOriginal."""
+        prepared = self._compact.admitted(rows) if isinstance(rows, Table) else rows
+        if prepared is None:
+            raise LeftToOriginal
+        return self._compact.labels_and_chances(prepared)
+
+    def compare(self, name: str, rows: Any) -> None:
+        """Raises Differs, LeftToOriginal, and whatever the original does."""
+        wanted, chances = self.ask_original(rows)
         if chances is not None:
-            self._same(name, self._model.estimator.predict(rows, probabilities=False)[0], wanted)
-        got, got_chances = self._compact.labels_and_chances(rows)
+            plain = self._model.estimator.predict(self._form(rows), probabilities=False)[0]
+            self._same(name, plain, wanted)
+        got, got_chances = self.ask_compact(rows)
         self._same(name, got, wanted)
         if chances is not None:
             self._same(name, got_chances, chances)
-        self._proof.rows += len(rows)
-        self._proof.covers[name] = self._proof.covers.get(name, 0) + len(rows)
+        count = len(wanted)
+        self._proof.rows += count
+        self._proof.covers[name] = self._proof.covers.get(name, 0) + count
 
-    def missing(self, rows: Any) -> dict[str, Any]:
+    def is_refused(self, rows: Any) -> bool:
+        try:
+            self.ask_original(rows)
+        except INPUT_ERRORS:
+            return True
+        return False
+
+    def is_taken(self, rows: Any) -> bool:
+        try:
+            self.ask_compact(rows)
+        except LeftToOriginal:
+            return False
+        return True
+
+    def compare_if_taken(self, name: str, rows: Any) -> bool:
+        """Whether the compact form answers them at all. Raises Differs."""
+        if not self.is_taken(rows):
+            return False
+        if self.is_refused(rows):
+            raise Differs(f"{name}: it answers what the original refuses.")
+        self.compare(name, rows)
+        return True
+
+    def agrees(self, name: str, rows: Any) -> bool:
+        try:
+            self.compare(name, rows)
+        except (Differs, LeftToOriginal, *INPUT_ERRORS):
+            return False
+        return True
+
+    def missing(self, samples: Samples) -> dict[str, Any]:
         """What the original does with missing values, and whether the compact form does too."""
+        rows = samples.with_gaps([True] * len(samples.sources))
         try:
             self.compare("missing values", rows)
         except Differs:
@@ -176,6 +289,10 @@ class _Trial:
         except (ValueError, TypeError) as error:
             return {"refuses_missing": self._one_sentence(rows, str(error))}
         return {"takes_missing": True}
+
+    def _form(self, rows: Any) -> Any:
+        """As a request's: a table becomes what the model takes."""
+        return self._model.estimator.form(rows) if isinstance(rows, Table) else rows
 
     def _one_sentence(self, rows: Any, sentence: str) -> str:
         """The original's refusal, where it is the same for other rows and another count of them."""
@@ -214,71 +331,22 @@ class _Trial:
             )
 
 
-def _groups(candidate: Candidate) -> Iterator[tuple[str, Any]]:
-    yield "like the training's", candidate.rows(RANDOM_ROWS)
-    if candidate.thresholds is not None:
-        yield "at split thresholds", _at_thresholds(candidate)
-    yield "extremes", _extremes(candidate)
+def _groups(samples: Samples) -> Iterator[tuple[str, Any]]:
+    yield "like the training's", samples.rows(RANDOM_ROWS)
+    if any(source.takes == NUMBER for source in samples.sources):
+        yield "whole numbers", samples.whole_numbers(WHOLE_ROWS)
+    at_thresholds = samples.at_thresholds()
+    if at_thresholds is not None:
+        yield "at split thresholds", at_thresholds
 
 
-def _at_thresholds(candidate: Candidate) -> Any:
-    """Each threshold, and its neighbours in both widths of floating point, in its own column."""
-    columns = []
-    most = THRESHOLD_ROWS
-    for own in candidate.thresholds or []:
-        values = np.unique(own[np.isfinite(own)]) if len(own) else np.zeros(1)
-        single = values.astype(np.float32)
-        near = [
-            values,
-            single.astype(np.float64),
-            *(np.nextafter(values, end) for end in (-np.inf, np.inf)),
-            *(
-                np.nextafter(single, np.float32(end)).astype(np.float64)
-                for end in (-np.inf, np.inf)
-            ),
-        ]
-        columns.append(np.concatenate(near))
-    height = min(most, max(map(len, columns)))
-    rng = np.random.default_rng(7)
-    return np.column_stack(
-        [rng.permutation(np.resize(rng.permutation(column), height)) for column in columns]
-    )
-
-
-def _extremes(candidate: Candidate) -> Any:
-    rows = candidate.rows(400)
-    values = np.array(
-        [0.0, -0.0, 1e-45, -1e-45, 1e-300, 1.0, -1.0, 1e10, -1e10, 1e30, -1e30, 3e38, -3e38]
-    )
-    rng = np.random.default_rng(8)
-    where = rng.random(rows.shape) < 0.3
-    rows[where] = rng.choice(values, size=int(where.sum()))
-    return np.vstack([rows, np.tile(values[:, None], (1, rows.shape[1]))])
-
-
-def _with_gaps(candidate: Candidate) -> Any:
-    rows = candidate.rows(500)
-    rng = np.random.default_rng(9)
-    rows[rng.random(rows.shape) < 0.2] = np.nan
-    rows[:5] = np.nan
-    return rows
-
-
-def _laid_out(rows: Any, model: ServedModel) -> Any:
-    """As requests of this model lie in memory."""
-    if model.estimator.expected.columns is None:
-        return np.ascontiguousarray(rows)
-    return np.asfortranarray(rows)
-
-
-def _timed(model: ServedModel, compact: CompactModel, candidate: Candidate) -> tuple[float, int]:
+def _timed(trial: _Trial, samples: Samples) -> tuple[float, int]:
     """How many times quicker at few rows, and the largest count of rows at which it is quicker."""
     gain, limit = 1.0, 0
-    ask = partial(model.estimator.predict, probabilities=model.has_probabilities)
     for count in TIMED_ROWS:
-        rows = _laid_out(candidate.rows(count), model)
-        theirs = _quickest(partial(ask, rows))
-        ours = _quickest(partial(compact.labels_and_chances, rows))
+        rows = samples.rows(count)
+        theirs = _quickest(partial(trial.ask_original, rows))
+        ours = _quickest(partial(trial.ask_compact, rows))
         if count == GAIN_ROWS:
             gain = theirs / ours
         if ours > theirs:

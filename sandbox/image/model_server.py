@@ -39,8 +39,11 @@ from served_lane import (  # noqa: E402
 )
 from served_queue import CALL_SECONDS, MAX_WAITING, Queue, refusal  # noqa: E402
 from served_queue import Desk as AnyDesk  # noqa: E402
+from served_versions import MadeElsewhere  # noqa: E402
 
 LOAD_FAILED = 3
+# As that, where the model was made with other versions than its server has.
+OTHER_VERSIONS = 5
 FAILURE_PREFIX = "model_server: "
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
 # "off", or the largest difference from the original that the operator allows; none: not a bit.
@@ -248,7 +251,7 @@ def _nobody(exchange: Exchange) -> None:
 async def serve(
     folder: Path, *, host: str, port: int, token: str, lane: str, call_seconds: float = CALL_SECONDS
 ) -> int:
-    """Runs until told to end. The exit code: 0, or LOAD_FAILED."""
+    """Runs until told to end. The exit code: 0, LOAD_FAILED or OTHER_VERSIONS."""
     loop = asyncio.get_running_loop()
     server = ModelServer(folder, token=token, lane=lane, call_seconds=call_seconds)
     listening = await loop.create_server(
@@ -271,6 +274,9 @@ async def serve(
     if error is None:
         return 0
     traceback.print_exception(error)
+    if isinstance(error, MadeElsewhere):
+        print(f"{FAILURE_PREFIX}{first_words(error)}", file=sys.stderr)
+        return OTHER_VERSIONS
     print(f"{FAILURE_PREFIX}{type(error).__name__}: {first_words(error)}", file=sys.stderr)
     return LOAD_FAILED
 

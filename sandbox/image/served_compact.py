@@ -9,23 +9,43 @@ import io
 import json
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from served_answers import Result
-from served_inputs import Column, Expected, InputsRefused, read_matrix, read_table
-from served_trees import Trees
+from served_columns import Columns, LeftToOriginal, StepUnknown, admitted, as_matrix, planned
+from served_inputs import Column, Expected, InputsRefused, Table, read_matrix, read_table
+from served_scores import LINKS, FormUnknown, places_of, scores_of
 
-FORMAT = 1
+FORMAT = 2
 # Kept equal to `inference/model_files.py` by a test.
 OURS = ".mlops"
 COMPACT = f"compact-{FORMAT}.npz"
 OUTCOME = f"outcome-{FORMAT}.json"
 MAX_BYTES = 256 * 1024 * 1024
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-Transform = Callable[[Any], Any]
+
+
+# How the last matrix lies in memory: as it came, row by row, or column by column.
+ORDERS: Mapping[str, Callable[[Any], Any]] = {
+    "K": np.asarray,
+    "C": np.ascontiguousarray,
+    "F": np.asfortranarray,
+}
+UNREADABLE = (
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    RecursionError,
+    NotImplementedError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 class CompactUnreadable(Exception):
@@ -34,13 +54,22 @@ class CompactUnreadable(Exception):
 
 @dataclass(frozen=True)
 class About:
-    """What the file says beside its arrays."""
+    """What the file says beside its arrays.
+
+    `takes` and `gaps`: for each column its kind, and whether values may be missing, of a model
+    that takes a table; `takes` is None for one that takes a matrix. `order`: how the last matrix
+    lies in memory, which a product of matrices sums by. `blanks`: zeros are no values.
+    """
 
     form: str
     link: str
     label: str
-    steps: tuple[str, ...]
+    steps: tuple[Mapping[str, Any], ...]
     casts: bool
+    order: str
+    blanks: bool
+    takes: tuple[str, ...] | None
+    gaps: tuple[bool, ...]
     name: str
     flavour: str
     classes: list[Any] | None
@@ -69,7 +98,7 @@ def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, Any]]:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
         about = json.loads(found.pop("about").tobytes())
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise CompactUnreadable(str(error)) from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise CompactUnreadable("It was made by another release.")
@@ -86,55 +115,64 @@ class CompactModel:
             self.about = _about(about)
             self.proof = about.get("proof")
             self._classes = np.asarray(self.about.classes) if self.about.classes else None
-            self._steps = [
-                _step(kind, place, arrays) for place, kind in enumerate(self.about.steps)
-            ]
-            self._scores = _scores(self.about.form, arrays)
+            self._through = planned(self.about.steps, arrays)
+            self._scores = scores_of(self.about.form, arrays)
             self._chances = LINKS[self.about.link]
-        except (KeyError, TypeError, ValueError) as error:
+            self._ordered = ORDERS[self.about.order]
+        except (*UNREADABLE, TypeError, AttributeError, StepUnknown, FormUnknown) as error:
             raise CompactUnreadable(repr(error)) from error
 
     def prepare(self, inputs: Any) -> Any:
-        """A matrix, or None for what only the original answers. Raises InputsRefused."""
-        matrix = read_matrix(inputs, self.about.expected)
-        if matrix is None:
-            matrix = self._by_table(inputs)
-        if matrix is None or len(matrix) > self.about.rows_most:
-            return None
-        return self._checked(matrix)
+        """A matrix or Columns; None for what only the original answers. Raises InputsRefused."""
+        if self.about.takes is not None:
+            found = self.admitted(read_table(inputs, self.about.expected))
+        else:
+            found = read_matrix(inputs, self.about.expected)
+            if found is None:
+                found = self._by_table(inputs)
+            found = None if found is None else self._checked(found)
+        return None if found is None or len(found) > self.about.rows_most else found
 
-    def answer(self, matrix: Any, *, probabilities: bool) -> Result:
+    def admitted(self, table: Table) -> Columns | None:
+        return admitted(table, self.about.takes or (), self.about.gaps)
+
+    def answer(self, prepared: Any, *, probabilities: bool) -> Result:
+        """Raises LeftToOriginal."""
         began = time.perf_counter()
-        labels, chances = self.labels_and_chances(matrix)
+        labels, chances = self.labels_and_chances(prepared)
         milliseconds = (time.perf_counter() - began) * 1000
         shown = chances if probabilities else None
         return Result(labels, shown, self.about.classes, milliseconds)
 
-    def labels_and_chances(self, matrix: Any) -> tuple[Any, Any]:
-        for step in self._steps:
-            matrix = step(matrix)
-        if self.about.casts:
-            matrix = matrix.astype(np.float32)
-        scores = self._scores(matrix)
+    def labels_and_chances(self, prepared: Any) -> tuple[Any, Any]:
+        """Raises LeftToOriginal, FormUnknown."""
+        scores = self._scores(self._matrix(prepared))
         chances = self._chances(scores)
         if self._classes is None:
             return chances, None
-        if self.about.label == "score":
-            places = (scores > 0).astype(np.int64) if scores.ndim == 1 else scores.argmax(axis=1)
-        elif chances.ndim == 2 and chances.shape[1] == len(self._classes):
-            places = chances.argmax(axis=1)
-        else:
-            raise CompactUnreadable("It does not give a chance for each class.")
+        places = places_of(self.about.label, scores, chances, len(self._classes))
         return self._classes[places], chances if self.about.has_probabilities else None
+
+    def _matrix(self, prepared: Any) -> Any:
+        """Raises LeftToOriginal for what its steps make too large: the original refuses that."""
+        matrix = as_matrix(self._through(prepared))
+        if self.about.steps and _too_large(matrix, self.about.casts):
+            raise LeftToOriginal
+        if self.about.blanks:
+            matrix = np.where(matrix == 0, np.nan, matrix)
+        if self.about.casts:
+            return matrix.astype(np.float32)
+        return self._ordered(matrix)
 
     def _by_table(self, inputs: Any) -> Any:
         """As the original's own reading, with its refusals; where it may give other bits, None."""
         table = read_table(inputs, self.about.expected)
-        if any(column.dtype == object or column.dtype == np.float32 for column in table.columns):
+        if any(column.dtype == object for column in table.columns):
             return None
         if self.about.expected.columns is None:
             return np.column_stack(table.columns).astype(np.float64, copy=False)
-        return np.array(table.columns, dtype=np.float64).T
+        single = all(column.dtype == np.float32 for column in table.columns)
+        return np.array(table.columns, dtype=np.float32 if single else np.float64).T
 
     def _checked(self, matrix: Any) -> Any:
         """None for what was not compared."""
@@ -152,6 +190,13 @@ class CompactModel:
         return None
 
 
+def _too_large(matrix: Any, casts: bool) -> bool:
+    """Infinite, in the precision that the model computes in; a missing value is not."""
+    single = casts or matrix.dtype == np.float32
+    largest = np.fmax.reduce(np.abs(matrix), axis=None, initial=0.0)
+    return bool(largest > FLOAT32_MAX) if single else bool(np.isinf(largest))
+
+
 def expected_document(expected: Expected) -> dict[str, Any]:
     columns = expected.columns
     return {
@@ -165,97 +210,13 @@ def _about(document: Mapping[str, Any]) -> About:
     columns = expected.pop("columns")
     if columns is not None:
         columns = tuple(Column(**column) for column in columns)
-    names = [name for name in About.__dataclass_fields__ if name not in ("expected", "steps")]
+    apart = ("expected", "steps", "takes", "gaps")
+    names = [name for name in About.__dataclass_fields__ if name not in apart]
+    takes = document["takes"]
     return About(
         **{name: document[name] for name in names},
         expected=Expected(columns=columns, **expected),
         steps=tuple(document["steps"]),
+        takes=None if takes is None else tuple(takes),
+        gaps=tuple(document["gaps"]),
     )
-
-
-# -- what a form is made of -----------------------------------------------------------------------
-
-
-def _step(kind: str, place: int, arrays: Mapping[str, Any]) -> Transform:
-    """The arithmetic of scikit-learn's own scalers, in its order."""
-    first, second = arrays.get(f"step{place}_a"), arrays.get(f"step{place}_b")
-    if kind == "standard":
-        return lambda rows: _over(_minus(rows, first), second)
-    if kind == "minmax":
-        return lambda rows: rows * first + second
-    if kind == "maxabs":
-        return lambda rows: rows / first
-    raise CompactUnreadable(f"There is no step {kind}.")
-
-
-def _minus(rows: Any, amount: Any) -> Any:
-    return rows if amount is None else rows - amount
-
-
-def _over(rows: Any, amount: Any) -> Any:
-    return rows if amount is None else rows / amount
-
-
-def _scores(form: str, arrays: Mapping[str, Any]) -> Transform:
-    if form == "trees":
-        trees = Trees(arrays["trees"].tobytes())
-
-        def from_trees(rows: Any) -> Any:
-            found = trees.answer(rows)
-            return found.reshape(len(found), -1) if found.shape[-1] > 1 else found.reshape(-1)
-
-        return from_trees
-    if form == "linear":
-        weights, offset = arrays["weights"], arrays["offset"]
-
-        def from_line(rows: Any) -> Any:
-            found = rows @ weights.T + offset
-            return found.reshape(-1) if found.ndim > 1 and found.shape[1] == 1 else found
-
-        return from_line
-    raise CompactUnreadable(f"There is no form {form}.")
-
-
-def _two(second: Any) -> Any:
-    if second.ndim != 1:
-        raise CompactUnreadable("It gives more than the chance of the second class.")
-    return np.vstack((1.0 - second, second)).transpose()
-
-
-def _pair(scores: Any) -> Any:
-    return np.c_[-scores, scores]
-
-
-def _softmax(scores: Any) -> Any:
-    """As `sklearn.utils.extmath.softmax`."""
-    scores = scores - np.max(scores, axis=1).reshape((-1, 1))
-    np.exp(scores, out=scores)
-    scores /= np.sum(scores, axis=1).reshape((-1, 1))
-    return scores
-
-
-def _logistic(scores: Any) -> Any:
-    with np.errstate(over="ignore"):
-        return _two(1 / (1 + np.exp(-scores)))
-
-
-def _logistic_of_scipy(scores: Any) -> Any:
-    # Here and not above: only where numpy's own exponential gives other bits than SciPy's.
-    from scipy.special import expit  # noqa: PLC0415
-
-    return _two(expit(scores))
-
-
-def _same(scores: Any) -> Any:
-    return scores
-
-
-# By the name that a file gives: from scores to probabilities, or to the numbers of a regression.
-LINKS: Mapping[str, Transform] = {
-    "same": _same,
-    "two": _two,
-    "softmax": _softmax,
-    "softmax_of_pair": lambda scores: _softmax(_pair(scores)),
-    "logistic": _logistic,
-    "logistic_of_scipy": _logistic_of_scipy,
-}

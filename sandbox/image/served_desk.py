@@ -107,7 +107,7 @@ class Desk:
         self, outcome: Result | BaseException, *, queued: float, requests: int, rows: int
     ) -> Reply:
         if isinstance(outcome, BaseException):
-            return refusal_of(outcome)
+            return refusal_of(outcome, elsewhere=self.model.elsewhere)
         body, error = attempt(lambda: encoded(outcome))
         if error is not None or body is None:
             return refusal_of(error or AnswerRefused("answer_unusable", "No answer."))
@@ -147,8 +147,11 @@ def same(one: Result, other: Result) -> bool:
     return first is not None and first == second
 
 
-def refusal_of(error: BaseException) -> Reply:
-    """What a failed prediction looks like outside: one sentence, no traceback, no path."""
+def refusal_of(error: BaseException, *, elsewhere: str = "") -> Reply:
+    """What a failed prediction looks like outside: one sentence, no traceback, no path.
+
+    `elsewhere`: with which other versions the model was made, which may be why.
+    """
     if isinstance(error, InputsRefused):
         document = {"code": error.code, "detail": error.detail, "errors": error.errors}
         return Reply(413 if error.code == "body_too_large" else 400, orjson.dumps(document))
@@ -162,7 +165,8 @@ def refusal_of(error: BaseException) -> Reply:
         # MLflow's own, for inputs that break the signature; it is no ValueError.
         sentence = f"The model refused the inputs: {told}"
         return refusal(400, "model_refused_inputs", sentence, "inputs")
-    return refusal(500, "model_failed", f"The model failed: {type(error).__name__}: {told}")
+    aside = f" ({elsewhere})" if elsewhere else ""
+    return refusal(500, "model_failed", f"The model failed: {type(error).__name__}: {told}{aside}")
 
 
 def first_words(error: BaseException) -> str:

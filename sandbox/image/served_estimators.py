@@ -99,19 +99,19 @@ class SklearnLike:
     def _matrix(self, table: Table) -> Any:
         """In memory as a table of pandas is, where there are names: sums keep their order."""
         if self.expected.columns is None:
-            return _matrix(table)
+            return matrix_of(table)
         single = all(column.dtype == np.float32 for column in table.columns)
         return np.array(table.columns, dtype=np.float32 if single else np.float64).T
 
     def _frame(self, table: Table) -> Any:
         if self._flavour != "sklearn":
-            return _categorical(_frame(table))
+            return _categorical(frame_of(table))
         if table.names is not None and self.expected.columns is not None:
-            return _frame(table)
+            return frame_of(table)
         if self._text_series and len(table.columns) == 1 and table.columns[0].dtype == object:
             # A vectoriser takes a list of texts, not a table with one column.
             return table.columns[0]
-        return _matrix(table)
+        return matrix_of(table)
 
     def _votes_by_probability(self) -> bool:
         """Forests define their label as the most probable class: one pass over the trees, not two.
@@ -195,7 +195,7 @@ class Boosted:
         self.classes: list[Any] | None = None if counted is None else list(range(counted))
 
     def form(self, table: Table) -> Any:
-        return _categorical(_frame(table))
+        return _categorical(frame_of(table))
 
     def predict(self, form: Any, *, probabilities: bool) -> tuple[Any, Any]:
         raw = np.asarray(self._raw(form))
@@ -296,8 +296,8 @@ class PyFunc:
 
     def form(self, table: Table) -> Any:
         if self._tensor is not None:
-            return _matrix(table).astype(self._tensor[0])
-        return _frame(table)
+            return matrix_of(table).astype(self._tensor[0])
+        return frame_of(table)
 
     def predict(self, form: Any, *, probabilities: bool) -> tuple[Any, Any]:
         return self.model.predict(form), None
@@ -306,14 +306,14 @@ class PyFunc:
 # -- tables -------------------------------------------------------------------------------------
 
 
-def _frame(table: Table) -> pd.DataFrame:
+def frame_of(table: Table) -> pd.DataFrame:
     names = table.names or tuple(range(len(table.columns)))
     frame = pd.DataFrame(dict(enumerate(table.columns)))
     frame.columns = pd.Index(names)
     return frame
 
 
-def _matrix(table: Table) -> Any:
+def matrix_of(table: Table) -> Any:
     if any(column.dtype == object for column in table.columns):
         return np.column_stack([np.asarray(column, dtype=object) for column in table.columns])
     return np.column_stack(table.columns).astype(np.float64, copy=False)

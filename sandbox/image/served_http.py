@@ -5,6 +5,8 @@ once, in the order of the requests; whoever closed the connection meanwhile is `
 """
 
 import asyncio
+import contextlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -58,6 +60,10 @@ class Exchange:
     def answer(self, reply: Reply) -> None:
         """Only in the event loop's thread, and once."""
         self._connection.answer(self, reply)
+
+    def answer_past_loop(self, reply: Reply) -> None:
+        """From another thread, where the loop does not come back and the process ends next."""
+        self._connection.answer_past_loop(self, reply)
 
 
 Handler = Callable[[Exchange], None]
@@ -141,20 +147,15 @@ class Connection(asyncio.Protocol):
         if self._waiting:
             self._handler(self._waiting[0])
 
+    def answer_past_loop(self, exchange: Exchange, reply: Reply) -> None:
+        if self.closed or not self._waiting or self._waiting[0] is not exchange:
+            return
+        socket = self._transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, AttributeError):
+            os.write(socket.fileno(), _written(reply, exchange.headers.get(ECHOED)))
+
     def _write(self, reply: Reply, echo: bytes | None = None) -> None:
-        reason = REASONS.get(reply.status, b"Unknown")
-        more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
-            reply.status,
-            reason,
-            reply.content_type.encode(),
-            len(reply.body),
-            more.encode(),
-        )
-        if echo is not None:
-            # By it the gateway sees that an answer is to its own question.
-            head = head[:-2] + ECHOED + b": " + echo + b"\r\n\r\n"
-        self._transport.write(head + reply.body)
+        self._transport.write(_written(reply, echo))
 
     def _refuse(self, status: int, code: str, detail: str) -> None:
         """What cannot be answered in its turn: said once, and the connection ends."""
@@ -165,3 +166,19 @@ class Connection(asyncio.Protocol):
         self.closed = True
         self._waiting.clear()
         self._transport.close()
+
+
+def _written(reply: Reply, echo: bytes | None) -> bytes:
+    reason = REASONS.get(reply.status, b"Unknown")
+    more = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+    head = b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n%b\r\n" % (
+        reply.status,
+        reason,
+        reply.content_type.encode(),
+        len(reply.body),
+        more.encode(),
+    )
+    if echo is not None:
+        # By it the gateway sees that an answer is to its own question.
+        head = head[:-2] + ECHOED + b": " + echo + b"\r\n\r\n"
+    return head + reply.body

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from served_answers import attempt, encoded
+from served_columns import LeftToOriginal
 from served_compact import COMPACT, OURS, OUTCOME, CompactModel, CompactUnreadable
 from served_desk import answer_of, question_in, refusal_of
 from served_http import Reply
@@ -62,12 +63,15 @@ class CompactDesk:
         inputs, probabilities = question_in(body)
         about = self.model.about
         refused = check_probabilities(probabilities, about.has_probabilities, about.name)
-        matrix = told_together(refused, lambda: self.model.prepare(inputs))
-        if matrix is None:
+        prepared = told_together(refused, lambda: self.model.prepare(inputs))
+        if prepared is None:
             return None
-        result = self.model.answer(matrix, probabilities=probabilities)
+        try:
+            result = self.model.answer(prepared, probabilities=probabilities)
+        except LeftToOriginal:
+            return None
         return answer_of(
-            encoded(result), result, queued=queued, requests=1, rows=len(matrix), lane="compact"
+            encoded(result), result, queued=queued, requests=1, rows=len(prepared), lane="compact"
         )
 
 

@@ -1,8 +1,8 @@
 """Loads a logged model the shortest way that gives probabilities, and predicts with it.
 
 Runs inside the model container: a model is a stranger's code, so nothing here runs anywhere else.
-scikit-learn, XGBoost and LightGBM models are opened without MLflow, whose import takes 1.4 s;
-everything else, and every storage format not known here, goes through MLflow.
+scikit-learn, XGBoost, LightGBM and CatBoost models are opened without MLflow, whose import takes
+1.4 s; everything else, and every storage format not known here, goes through MLflow.
 """
 
 import importlib
@@ -20,17 +20,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from served_answers import Result, plain, row_count
+from served_answers import Result, attempt, plain, row_count
+from served_catboost import CatBoosted, open_catboost
 from served_estimators import Estimator, PyFunc, SklearnLike, open_booster
 from served_inputs import InputsRefused, check_probabilities, read_matrix, read_table, told_together
 from served_paths import read_description
 from served_signature import Signature, read_signature
+from served_versions import MadeElsewhere, differences
 
 Report = Callable[[str], None]
 # What a model's own code raises when it does not like what it is given.
 INPUT_ERRORS = (ValueError, TypeError, KeyError, IndexError)
 MESSAGE_CHARACTERS = 300
-NATIVE = ("sklearn", "xgboost", "lightgbm")
+NATIVE = ("sklearn", "xgboost", "lightgbm", "catboost")
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request in the form that its model takes. Those with one `key` may go in one call."""
+    """A request in the form that its model takes. Those with one `key` may go in one call.
+
+    `by_column`: how a matrix of several rows lies in memory; one row lies both ways.
+    """
 
     form: Any
     rows: int
     probabilities: bool
     key: Any
+    by_column: bool
     inputs: Any
 
 
@@ -61,6 +67,8 @@ class ServedModel:
         self.estimator = estimator
         self.flavour = flavour
         self.has_probabilities = has_probabilities
+        # How the versions that it was made with differ from those here; told when it fails.
+        self.elsewhere = ""
 
     def description(self) -> dict[str, Any]:
         """What a caller needs to know of the model."""
@@ -97,7 +105,8 @@ class ServedModel:
         if form is None:
             table = read_table(inputs, expected)
             form, rows = self.estimator.form(table), table.rows
-        return Prepared(form, rows, probabilities, _key(form, probabilities), inputs)
+        by_column = self.estimator.takes_matrix and expected.columns is not None
+        return Prepared(form, rows, probabilities, _key(form, probabilities), by_column, inputs)
 
     def answer(self, prepared: Prepared) -> Result:
         """One call for one request. Raises as `predict`."""
@@ -113,7 +122,7 @@ class ServedModel:
         started = time.perf_counter()
         rows = sum(one.rows for one in waiting)
         try:
-            form = joined([one.form for one in waiting])
+            form = joined([one.form for one in waiting], by_column=waiting[0].by_column)
             labels, chances = self._ask(form, probabilities=waiting[0].probabilities)
         except (*INPUT_ERRORS, ArithmeticError, AttributeError, RuntimeError):
             # Whose fault it is shows when each is asked alone.
@@ -151,13 +160,12 @@ class ServedModel:
         )
 
 
-def joined(forms: Sequence[Any]) -> Any:
-    """Rows under rows, each form laid out as it was."""
+def joined(forms: Sequence[Any], *, by_column: bool) -> Any:
+    """Rows under rows, laid out as a request with that many would be."""
     if len(forms) == 1:
         return forms[0]
     if isinstance(forms[0], np.ndarray):
         whole = np.concatenate(forms)
-        by_column = forms[0].ndim == 2 and not forms[0].flags.c_contiguous
         return np.asfortranarray(whole) if by_column else whole
     return pd.concat(forms, ignore_index=True)
 
@@ -165,8 +173,7 @@ def joined(forms: Sequence[Any]) -> Any:
 def _key(form: Any, probabilities: bool) -> Any:
     """What two requests must share; None for one that goes alone."""
     if isinstance(form, np.ndarray):
-        by_column = form.ndim == 2 and form.flags.f_contiguous and not form.flags.c_contiguous
-        return probabilities, form.dtype.str, form.shape[1:], by_column
+        return probabilities, form.dtype.str, form.shape[1:]
     kinds = tuple(form.dtypes)
     if any(str(kind) == "category" for kind in kinds):
         return None
@@ -179,10 +186,24 @@ def _rows_of(whole: Result, begin: int, end: int) -> Result:
 
 
 def load(folder: Path, report: Report) -> ServedModel:
-    """Opens the model in `folder`; `report` is told each phase. Raises what the model raises."""
+    """Opens the model in `folder`; `report` is told each phase. Raises what the model raises, and
+    MadeElsewhere where that may come of other versions."""
     # Whatever warns here warns about how the model was made; nobody can act on it at each request.
     warnings.simplefilter("ignore")
     description = read_description(folder)
+    elsewhere = differences(folder, description)
+    model, error = attempt(lambda: _loaded(folder, description, report))
+    if model is None and error is not None:
+        if not elsewhere:
+            raise error
+        raise MadeElsewhere(f"{elsewhere}: {type(error).__name__}: {first_line(error)}") from error
+    if model is None:
+        raise ValueError("The model is None.")
+    model.elsewhere = elsewhere
+    return model
+
+
+def _loaded(folder: Path, description: Mapping[str, Any], report: Report) -> ServedModel:
     flavours = description.get("flavors") or {}
     signature = read_signature(description)
     _add_code_paths(folder, flavours)
@@ -204,11 +225,19 @@ def _native(
     report(f"importing {flavour}")
     importlib.import_module(flavour)
     report("loading the model")
-    opened = {"sklearn": _open_pickled, "xgboost": _open_xgboost, "lightgbm": _open_lightgbm}
+    opened = {
+        "sklearn": _open_pickled,
+        "xgboost": _open_xgboost,
+        "lightgbm": _open_lightgbm,
+        "catboost": open_catboost,
+    }
     model = opened[flavour](folder, about)
     if model is None:
         report("importing mlflow")
         model = _loaded_by(importlib.import_module(f"mlflow.{flavour}"), folder)
+    if flavour == "catboost":
+        boosted = CatBoosted(model, signature=signature)
+        return ServedModel(boosted, flavour=flavour, has_probabilities=boosted.classes is not None)
     if type(model).__name__ == "Booster":
         booster = open_booster(flavour, model, signature)
         return ServedModel(booster, flavour=flavour, has_probabilities=booster.classes is not None)

@@ -8,8 +8,19 @@ from served_answers import attempt
 from served_desk import Batching
 from served_estimators import parts_of
 from served_model import Report, ServedModel, load
+from served_parts import TREES
 from served_paths import read_description
-from served_probe import Rows, batching_of, categories_in, example_in, small_example, warm_up
+from served_probe import (
+    MORE_ROWS,
+    TRIAL_ROWS,
+    Rows,
+    batching_of,
+    categories_in,
+    example_in,
+    small_example,
+    warm_up,
+)
+from served_steps import PIPELINE, kind_of
 
 
 @dataclass(frozen=True)
@@ -33,8 +44,16 @@ def opened(folder: Path, report: Report) -> Opened:
     )
     _, refused = attempt(lambda: warm_up(model, rows))
     example = {"inputs": small_example(rows)} if refused is None and rows.possible else None
-    batching, error = attempt(lambda: batching_of(model, rows))
+    most = MORE_ROWS if _is_trees(model) else TRIAL_ROWS
+    batching, error = attempt(lambda: batching_of(model, rows, most_rows=most))
     if batching is None:
         reason = f"It could not be tried: {type(error or refused).__name__}."
         batching = Batching(on=False, reason=reason, most_rows=0)
     return Opened(model, batching, example)
+
+
+def _is_trees(model: ServedModel) -> bool:
+    """Whether each row goes down the trees alone, whatever is beside it."""
+    inner: Any = getattr(model.estimator, "model", None)
+    last = inner.steps[-1][1] if kind_of(inner) == PIPELINE else inner
+    return kind_of(last) in TREES

@@ -6,26 +6,31 @@ A model is known by its exact class: one that is derived from it may have anothe
 import importlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from served_estimators import SklearnLike
+from served_inputs import Expected
 from served_model import ServedModel
+from served_rows import Samples, Source, sources_of
+from served_scores import FormUnknown, single_of_libm
+from served_steps import PIPELINE, NoStep, Origins, Steps, kind_of
 
 FORESTS = frozenset(
     f"sklearn.ensemble._forest.{kind}{task}"
     for kind in ("RandomForest", "ExtraTrees")
     for task in ("Classifier", "Regressor")
 )
-BOOSTED = frozenset(
-    {
-        "sklearn.ensemble._gb.GradientBoostingClassifier",
-        "sklearn.ensemble._gb.GradientBoostingRegressor",
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingClassifier",
-        "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoostingRegressor",
-    }
+SKLEARN_GRADIENT = frozenset(
+    f"sklearn.ensemble._gb.GradientBoosting{task}" for task in ("Classifier", "Regressor")
 )
+HISTOGRAMS = frozenset(
+    "sklearn.ensemble._hist_gradient_boosting.gradient_boosting.HistGradientBoosting" + task
+    for task in ("Classifier", "Regressor")
+)
+GRADIENT = SKLEARN_GRADIENT | HISTOGRAMS
 XGBOOST = frozenset(f"xgboost.sklearn.XGB{kind}" for kind in ("Classifier", "Regressor"))
 LIGHTGBM = frozenset(f"lightgbm.sklearn.LGBM{kind}" for kind in ("Classifier", "Regressor"))
 LINEAR = frozenset(
@@ -43,13 +48,14 @@ LINEAR = frozenset(
         "_coordinate_descent.ElasticNetCV",
     )
 )
-PIPELINE = "sklearn.pipeline.Pipeline"
-SCALERS = {
-    "sklearn.preprocessing._data.StandardScaler": "standard",
-    "sklearn.preprocessing._data.MinMaxScaler": "minmax",
-    "sklearn.preprocessing._data.MaxAbsScaler": "maxabs",
+FITTED_TREES = {
+    "sklearn.tree._classes.DecisionTreeClassifier": "RandomForestClassifier",
+    "sklearn.tree._classes.DecisionTreeRegressor": "RandomForestRegressor",
+    "sklearn.tree._classes.ExtraTreeClassifier": "RandomForestClassifier",
+    "sklearn.tree._classes.ExtraTreeRegressor": "RandomForestRegressor",
 }
-IMPORT_ERRORS = (ValueError, TypeError, AttributeError, NotImplementedError)
+TREES = FORESTS | GRADIENT | XGBOOST | LIGHTGBM | FITTED_TREES.keys()
+IMPORT_ERRORS = (ValueError, TypeError, AttributeError, KeyError, NotImplementedError)
 TREES_MAX_BYTES = 128 * 1024 * 1024
 
 
@@ -63,124 +69,192 @@ class NoCompactForm(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A form that may turn out equal. `rows` makes rows like those of the training."""
+    """A form that may turn out equal, and rows to find out by."""
 
     about: Mapping[str, Any]
     arrays: Mapping[str, Any]
-    rows: Callable[[int], Any]
-    thresholds: list[Any] | None = None
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What stands before the model itself, as steps."""
+
+    steps: Steps
+    made: list[dict[str, Any]]
+    origins: Origins
+    expected: Expected
+    as_table: bool
+
+    def candidate(self, scored: "_Scored", sources: list[Source], order: str) -> Candidate:
+        about = {
+            "form": scored.form,
+            "link": scored.link,
+            "label": scored.label,
+            "casts": scored.casts,
+            "blanks": scored.blanks,
+            "steps": self.made,
+            "order": order,
+            "takes": [source.takes for source in sources] if self.as_table else None,
+            "gaps": [False] * len(sources),
+        }
+        samples = Samples(sources, self.expected, as_table=self.as_table)
+        return Candidate(about, {**self.steps.arrays, **scored.arrays}, samples)
+
+    def sources(self, thresholds: list[Any] | None = None) -> list[Source]:
+        return sources_of(self.expected, self.steps.domains, self.origins, thresholds)
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """How a form gets from its matrix to an answer."""
+
+    form: str
+    link: str
+    label: str
+    arrays: Mapping[str, Any]
+    casts: bool = False
+    blanks: bool = False
 
 
 def candidates_of(model: ServedModel) -> Iterator[Candidate]:
     """Forms to try, the likeliest first. Raises NoCompactForm."""
     inner = getattr(model.estimator, "model", None)
-    if inner is None or not model.estimator.takes_matrix:
-        raise NoCompactForm("It takes more than a plain table of numbers.")
-    steps, arrays, last = _taken_apart(inner)
-    kind = _kind(last)
-    if kind in LINEAR:
-        yield from _linear(last, steps, arrays)
-    elif kind in FORESTS | BOOSTED | XGBOOST | LIGHTGBM:
-        yield from _trees(last, kind, steps, arrays)
-    else:
+    if inner is None or not isinstance(model.estimator, SklearnLike):
+        raise NoCompactForm(f"No compact form is known for {model.estimator.name}.")
+    last = inner.steps[-1][1] if kind_of(inner) == PIPELINE else inner
+    kind = kind_of(last)
+    if kind not in LINEAR | TREES:
         raise NoCompactForm(f"No compact form is known for {type(last).__name__}.")
+    before = _before(model, inner)
+    yield from _linear(last, before) if kind in LINEAR else _trees(last, kind, before)
 
 
-def _kind(part: Any) -> str:
-    return f"{type(part).__module__}.{type(part).__qualname__}"
-
-
-def _taken_apart(model: Any) -> tuple[tuple[str, ...], dict[str, Any], Any]:
-    """Scalers before it, their numbers, and the model itself. Raises NoCompactForm."""
-    if _kind(model) != PIPELINE:
-        return (), {}, model
-    kinds, arrays = [], {}
-    parts = [part for _, part in model.steps[:-1] if part not in (None, "passthrough")]
-    for place, part in enumerate(parts):
-        kind = SCALERS.get(_kind(part))
-        if kind is None or getattr(part, "clip", False):
-            raise NoCompactForm(f"No compact form is known for the step {type(part).__name__}.")
-        kinds.append(kind)
-        first, second = {
-            "standard": ("mean_", "scale_"),
-            "minmax": ("scale_", "min_"),
-            "maxabs": ("scale_", ""),
-        }[kind]
-        for letter, name in (("a", first), ("b", second)):
-            value = getattr(part, name, None) if name else None
-            if value is not None and (kind != "standard" or _is_used(part, name)):
-                arrays[f"step{place}_{letter}"] = np.array(value)
-    return tuple(kinds), arrays, model.steps[-1][1]
-
-
-def _is_used(scaler: Any, name: str) -> bool:
-    return bool(scaler.with_mean if name == "mean_" else scaler.with_std)
-
-
-def _about(
-    form: str, link: str, steps: tuple[str, ...], *, label: str, casts: bool
-) -> dict[str, Any]:
-    return {"form": form, "link": link, "label": label, "steps": steps, "casts": casts}
+def _before(model: ServedModel, inner: Any) -> _Before:
+    """Raises NoCompactForm."""
+    expected = model.estimator.expected
+    names = None if expected.columns is None else [column.name for column in expected.columns]
+    width = len(names) if names is not None else expected.n_features
+    if not width:
+        raise NoCompactForm("Nobody wrote down how many columns it takes.")
+    steps = Steps(names, width)
+    made: list[dict[str, Any]] = []
+    origins = steps.start()
+    try:
+        for _, part in inner.steps[:-1] if kind_of(inner) == PIPELINE else ():
+            found, origins = steps.of(part, origins)
+            made += found
+    except NoStep as error:
+        raise NoCompactForm(str(error)) from error
+    steps.number(origins)
+    return _Before(steps, made, origins, expected, not model.estimator.takes_matrix)
 
 
 # -- linear models --------------------------------------------------------------------------------
 
 
-def _linear(last: Any, steps: tuple[str, ...], arrays: dict[str, Any]) -> Iterator[Candidate]:
+def _linear(last: Any, before: _Before) -> Iterator[Candidate]:
     # In memory as they lie there: a product of matrices sums in the order of that.
-    weights = np.array(last.coef_, dtype=np.float64, order="K")
-    width = weights.shape[-1]
-    arrays = {**arrays, "weights": weights, "offset": np.array(last.intercept_)}
-    rows = _rows_before(arrays, steps, width)
+    arrays = {
+        "weights": np.array(last.coef_, order="K"),
+        "offset": np.array(last.intercept_),
+    }
     if not hasattr(last, "classes_") or not hasattr(last, "predict_proba"):
         links = ["same"]
     elif len(last.classes_) > 2:
         links = ["softmax"]
     else:
         links = ["logistic", "logistic_of_scipy", "softmax_of_pair"]
-    for link in links:
-        yield Candidate(_about("linear", link, steps, label="score", casts=False), arrays, rows)
-
-
-def _rows_before(
-    arrays: Mapping[str, Any], steps: tuple[str, ...], width: int
-) -> Callable[[int], Any]:
-    """Rows that a first scaler makes standard ones of; without one, of several magnitudes."""
-    rng = np.random.default_rng(11)
-    middle, spread = np.zeros(width), 10 ** rng.uniform(-1, 1, size=width)
-    first = arrays.get("step0_a")
-    if steps and steps[0] == "standard":
-        middle = first if first is not None else middle
-        spread = arrays.get("step0_b", spread)
-    elif steps and steps[0] == "minmax":
-        scale = np.asarray(first)
-        spread = 1 / np.where(scale == 0, 1.0, scale)
-        middle = -arrays["step0_b"] * spread
-    elif steps and first is not None:
-        spread = first
-    return lambda count: middle + rng.normal(size=(count, width)) * spread
+    form = "linear by column" if before.steps.sparse else "linear"
+    # Without steps the rows stay as they came.
+    orders = ["K", "C", "F"] if before.made and not before.steps.sparse else ["K"]
+    sources = before.sources()
+    for link, order in itertools.product(links, orders):
+        yield before.candidate(_Scored(form, link, "score", arrays), sources, order)
 
 
 # -- tree ensembles -------------------------------------------------------------------------------
 
 
-def _trees(
-    last: Any, kind: str, steps: tuple[str, ...], arrays: dict[str, Any]
-) -> Iterator[Candidate]:
-    checkpoint, thresholds = _imported(last, kind)
-    arrays = {**arrays, "trees": np.frombuffer(checkpoint, dtype=np.uint8)}
+def _trees(last: Any, kind: str, before: _Before) -> Iterator[Candidate]:
+    found = _imported(last, kind)
+    sources = before.sources(found.thresholds)
     classes = getattr(last, "classes_", None)
+    # Where zeros of a sparse matrix are values that XGBoost does not have.
+    blanks = before.steps.sparse and kind in XGBOOST
+    arrays = {"trees": np.frombuffer(found.checkpoint, dtype=np.uint8)}
     links = ["same"] if classes is None or len(classes) > 2 else ["two", "same"]
-    # A forest of scikit-learn's compares single precision with thresholds of double precision.
-    casts = [True] if kind in FORESTS | XGBOOST else [False, True]
-    rows = _rows_between(thresholds) if not steps else _rows_before(arrays, steps, len(thresholds))
-    for link, cast in itertools.product(links, casts):
-        about = _about("trees", link, steps, label="chance", casts=cast)
-        yield Candidate(about, arrays, rows, thresholds if not steps else None)
+    # scikit-learn compares single precision with thresholds of double precision.
+    casts = kind not in HISTOGRAMS | LIGHTGBM
+    at_once = [_Scored("trees", link, "chance", arrays, casts, blanks) for link in links]
+    in_turn = [
+        _Scored("trees in turn", link, label, {**arrays, "base": base}, casts, blanks)
+        for base in [_base(last, kind, found)]
+        if base is not None
+        for link, label in _links_in_turn(kind, classes)
+    ]
+    # XGBoost and LightGBM make a chance of two classes themselves, as treelite does.
+    for scored in [*in_turn, *at_once] if kind in GRADIENT else [*at_once, *in_turn]:
+        yield before.candidate(scored, sources, "K")
 
 
-def _imported(last: Any, kind: str) -> tuple[bytes, list[Any]]:
-    """Treelite's checkpoint, and the thresholds of each column. Raises NoCompactForm."""
+def _links_in_turn(kind: str, classes: Any) -> list[tuple[str, str]]:
+    if classes is None:
+        return [("same", "score")]
+    label = "chance" if kind in XGBOOST | LIGHTGBM else "score"
+    if kind in SKLEARN_GRADIENT:
+        label = "score from zero"
+    if kind in XGBOOST:
+        return [("softmax_of_libm" if len(classes) > 2 else "logistic_of_libm", label)]
+    if len(classes) > 2:
+        return [("softmax", label)]
+    return [("logistic", label), ("logistic_of_scipy", label)]
+
+
+def _base(last: Any, kind: str, found: "_Imported") -> Any:
+    """What the sums of boosting begin with; None for what is no boosting."""
+    try:
+        if kind in HISTOGRAMS:
+            return np.array(last._baseline_prediction, dtype=np.float64).reshape(-1)
+        if kind in SKLEARN_GRADIENT:
+            return _base_of_gradient(last)
+        if kind in XGBOOST:
+            return _base_of_xgboost(last, found)
+    except (*IMPORT_ERRORS, FormUnknown):
+        return None
+    return np.zeros(len(found.base_scores)) if kind in LIGHTGBM else None
+
+
+def _base_of_xgboost(last: Any, found: "_Imported") -> Any:
+    """XGBoost keeps a probability and makes a margin of it in single precision, by libm."""
+    scores = np.array(found.base_scores, dtype=np.float32)
+    if last.objective != "binary:logistic":
+        return scores
+    kept = json.loads(last.get_booster().save_config())["learner"]["learner_model_param"]
+    chance = np.float32(kept["base_score"].strip("[]"))
+    odds = np.float32(1) / chance - np.float32(1)
+    return np.array([-single_of_libm("logf")(float(odds))], dtype=np.float32)
+
+
+def _base_of_gradient(last: Any) -> Any:
+    """The same for all rows only where no model of its own begins."""
+    if not (last.init_ == "zero" or type(last.init_).__name__.startswith("Dummy")):
+        return None
+    row = np.zeros((1, last.n_features_in_), dtype=np.float32)
+    return np.array(last._raw_predict_init(row), dtype=np.float64).reshape(-1)
+
+
+@dataclass(frozen=True)
+class _Imported:
+    """Treelite's checkpoint, the thresholds of each column, and what it begins with."""
+
+    checkpoint: bytes
+    thresholds: list[Any]
+    base_scores: list[float]
+
+
+def _imported(last: Any, kind: str) -> _Imported:
+    """Raises NoCompactForm."""
     try:
         treelite = importlib.import_module("treelite")
         importlib.import_module("treelite.sklearn")
@@ -188,24 +262,40 @@ def _imported(last: Any, kind: str) -> tuple[bytes, list[Any]]:
         raise NoCompactForm("treelite is not installed beside the server.") from error
     try:
         if kind in XGBOOST:
-            found = treelite.frontend.from_xgboost(last.get_booster())
+            found = treelite.frontend.from_xgboost(_used_rounds(last))
         elif kind in LIGHTGBM:
             found = treelite.frontend.from_lightgbm(last.booster_)
         else:
-            found = treelite.sklearn.import_model(last)
+            found = treelite.sklearn.import_model(_forest_of(last, kind))
         checkpoint = found.serialize_bytes()
-    except (
-        treelite.TreeliteError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        NotImplementedError,
-    ) as e:
-        told = str(e).strip().splitlines()
-        raise NoCompactForm(f"treelite does not take it: {told[0] if told else e!r}") from e
+    except (treelite.TreeliteError, *IMPORT_ERRORS) as error:
+        told = str(error).strip().splitlines()
+        raise NoCompactForm(f"treelite does not take it: {told[0] if told else error!r}") from error
     if len(checkpoint) > TREES_MAX_BYTES:
         raise NoCompactForm(f"Its trees have {len(checkpoint) // 1024**2} MB.")
-    return checkpoint, _thresholds(json.loads(found.dump_as_json()), found.num_feature)
+    document = json.loads(found.dump_as_json())
+    thresholds = _thresholds(document, found.num_feature)
+    return _Imported(checkpoint, thresholds, document["base_scores"])
+
+
+def _used_rounds(last: Any) -> Any:
+    """The booster up to where its training stopped early, which is what it predicts with."""
+    booster = last.get_booster()
+    best = getattr(last, "best_iteration", None) if booster.attr("best_iteration") else None
+    return booster if best is None else booster[: int(best) + 1]
+
+
+def _forest_of(last: Any, kind: str) -> Any:
+    """A forest of one for a single tree, which treelite knows none of."""
+    name = FITTED_TREES.get(kind)
+    if name is None:
+        return last
+    forest = getattr(importlib.import_module("sklearn.ensemble"), name)(n_estimators=1)
+    forest.estimators_ = [last]
+    for attribute in ("n_features_in_", "n_outputs_", "n_classes_", "classes_"):
+        if hasattr(last, attribute):
+            setattr(forest, attribute, getattr(last, attribute))
+    return forest
 
 
 def _thresholds(document: Mapping[str, Any], width: int) -> list[Any]:
@@ -217,12 +307,3 @@ def _thresholds(document: Mapping[str, Any], width: int) -> list[Any]:
             elif "category_list" in node:
                 raise NoCompactForm("Its trees split by categories.")
     return [np.array(values, dtype=np.float64) for values in found]
-
-
-def _rows_between(thresholds: list[Any]) -> Callable[[int], Any]:
-    """Each column about where its thresholds are, and somewhat beyond."""
-    rng = np.random.default_rng(12)
-    low = np.array([own.min() if len(own) else -1.0 for own in thresholds])
-    high = np.array([own.max() if len(own) else 1.0 for own in thresholds])
-    margin = np.maximum((high - low) * 0.2, 1e-3)
-    return lambda count: rng.uniform(low - margin, high + margin, size=(count, len(thresholds)))

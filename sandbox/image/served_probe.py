@@ -24,6 +24,9 @@ TRIAL_ROWS = 256
 TRIAL_SECONDS = 2.0
 # What is sent alone in the trial, in rows; the sum is what the first joined call has.
 TRIAL_PARTS = (1, 1, 1, 2, 3, 1, 5, 8, 1, 3, 13, 1, 2, 21, 1, 1, 34, 3, 1, 50, 4, 100)
+# Of a model that is known to look at each row alone, so many more are tried, and may share a call.
+MORE_PARTS = (256, 1024, 512, 2048, 256)
+MORE_ROWS = sum(MORE_PARTS)
 MONTHS = [f"2024-{month:02d}-15T12:00:00" for month in range(1, 13)]
 
 
@@ -101,8 +104,11 @@ def categories_in(parts: Iterator[Any]) -> dict[str, list[Any]]:
     return found
 
 
-def batching_of(model: "ServedModel", rows: Rows) -> Batching:
-    """Tries the model: the same rows alone, together, and in another order. Raises as it does."""
+def batching_of(model: "ServedModel", rows: Rows, *, most_rows: int = TRIAL_ROWS) -> Batching:
+    """Tries the model: the same rows alone, together, and in another order. Raises as it does.
+
+    `most_rows`: so many are tried in one call, if that is more.
+    """
     if not rows.possible:
         return Batching(on=False, reason="Nobody wrote down what the model takes.", most_rows=0)
     parts = [
@@ -126,7 +132,23 @@ def batching_of(model: "ServedModel", rows: Rows) -> Batching:
             return Batching(on=False, reason=reason, most_rows=0)
         if time.monotonic() > deadline:
             break
-    return Batching(on=True, reason="Rows answered alone and together agree.", most_rows=TRIAL_ROWS)
+    agreed = "Rows answered alone and together agree."
+    if most_rows > TRIAL_ROWS and time.monotonic() < deadline and _more_agree(model, rows):
+        return Batching(on=True, reason=agreed, most_rows=most_rows)
+    return Batching(on=True, reason=agreed, most_rows=TRIAL_ROWS)
+
+
+def _more_agree(model: "ServedModel", rows: Rows) -> bool:
+    parts = [
+        model.prepare(rows.inputs(size), probabilities=model.has_probabilities)
+        for size in MORE_PARTS
+    ]
+    if len({part.key for part in parts}) > 1 or parts[0].key is None:
+        return False
+    answers = model.answer_together(parts)
+    if answers is None:
+        return False
+    return [_said(answer) for answer in answers] == [_said(model.answer(part)) for part in parts]
 
 
 def _orders(count: int) -> Iterator[Sequence[int]]:

@@ -143,20 +143,27 @@ class Queue:
             self._loop.call_soon(self._flush)
 
     def _tell_hung(self) -> None:
-        """In the watch's thread; where the loop itself runs the call, nobody can be told."""
+        """In the watch's thread; past the loop, where that itself runs the call."""
         detail = f"The model did not come back within {self._call_seconds:.0f} s."
         print(f"model_server: {detail}", file=sys.stderr, flush=True)
         told = threading.Event()
 
+        hung = refusal(504, "model_timeout", detail)
+        again = refusal(503, "busy", "The model's server starts again.")
+
         def tell() -> None:
             for exchange in self._busy:
-                exchange.answer(refusal(504, "model_timeout", detail))
+                exchange.answer(hung)
             for exchange in self._waiting:
-                exchange.answer(refusal(503, "busy", "The model's server starts again."))
+                exchange.answer(again)
             self._loop.call_later(0.2, told.set)
 
         self._loop.call_soon_threadsafe(tell)
-        told.wait(1.0)
+        if not told.wait(1.0):
+            for exchange in list(self._busy):
+                exchange.answer_past_loop(hung)
+            for exchange in list(self._waiting):
+                exchange.answer_past_loop(again)
         os._exit(HUNG)
 
 

@@ -5,6 +5,7 @@ form needs. A checkpoint is read by C++ that trusts it: only inside the model's 
 """
 
 import ctypes
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 
 KINDS = {"float32": (np.float32, b"float32"), "float64": (np.float64, b"float64")}
-ONE_THREAD = b'{"predict_type": "default", "nthread": 1}'
+# What is asked for: the ensemble's own answer, or what each tree says.
+SUMMED = b'{"predict_type": "default", "nthread": 1}'
+EACH_TREE = b'{"predict_type": "score_per_tree", "nthread": 1}'
 
 
 class TreesUnreadable(Exception):
@@ -22,7 +25,7 @@ class TreesUnreadable(Exception):
 class Trees:
     """One ensemble. `answer` gives what treelite gives: rows × targets × classes."""
 
-    def __init__(self, checkpoint: bytes) -> None:
+    def __init__(self, checkpoint: bytes, wanted: bytes = SUMMED) -> None:
         """Raises TreesUnreadable."""
         self._library = _library()
         self._model = ctypes.c_void_p()
@@ -34,13 +37,18 @@ class Trees:
             ctypes.c_size_t(len(checkpoint)),
             ctypes.byref(self._model),
         )
-        self._call("TreeliteGTILParseConfig", ONE_THREAD, ctypes.byref(self._config))
+        self._call("TreeliteGTILParseConfig", wanted, ctypes.byref(self._config))
         self._kind, self._kind_name = KINDS[self._told("TreeliteGetInputType")]
         self._output = KINDS[self._told("TreeliteGetOutputType")][0]
         width = ctypes.c_int()
         self._call("TreeliteQueryNumFeature", self._model, ctypes.byref(width))
         self.width = width.value
         self._shape = self._shape_of_one()
+
+    @property
+    def numbers(self) -> int:
+        """How many are in the answer to one row."""
+        return math.prod(self._shape)
 
     def answer(self, rows: Any) -> Any:
         """Raises TreesUnreadable for a matrix of another width: the library reads past its end."""

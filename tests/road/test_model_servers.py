@@ -105,7 +105,7 @@ def test_a_model_whose_compact_form_was_kept_starts_from_it_alone(
     }
     first = platform.post("/mlops/inference", question)
     assert first.status_code == 200, first.text
-    outcome = platform.model_folder(job) / ".mlops" / "outcome-1.json"
+    outcome = platform.model_folder(job) / ".mlops" / "outcome-2.json"
     wait_for(outcome.exists, seconds=120, what="the trial's outcome")
     told = json.loads(outcome.read_text())
     assert (told["state"], told["proof"]["largest_difference"]) == ("kept", 0.0), told

@@ -1,5 +1,6 @@
 """The model server: real models, loaded as a container would, asked over real HTTP."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import mlflow.sklearn
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -29,6 +31,7 @@ from tests.fixtures.model_server import (
 # As in the container, where these files lie side by side in one folder.
 sys.path.append(str(IMAGE_FOLDER))
 
+from served_desk import Batching, Desk  # noqa: E402
 from served_inputs import InputsRefused  # noqa: E402
 from served_model import ServedModel, load, plain  # noqa: E402
 
@@ -321,3 +324,42 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_and_the_last_line_says_wh
     _, errors = broken.process.communicate(timeout=START_SECONDS)
     assert broken.process.returncode == 3
     assert errors.strip().splitlines()[-1].startswith("model_server: UnpicklingError: ")
+
+
+def test_a_model_of_another_scikit_learn_that_cannot_be_loaded_says_both_versions(
+    tmp_path: Path, forest: RandomForestClassifier
+) -> None:
+    folder = saved(forest, tmp_path / "model")
+    (folder / "model.pkl").write_bytes(b"no pickle at all")
+    written = f"sklearn_version: {sklearn.__version__}"
+    about = (folder / "MLmodel").read_text()
+    assert written in about
+    (folder / "MLmodel").write_text(about.replace(written, "sklearn_version: 0.1.2"))
+    (folder / "requirements.txt").write_text("mlflow==1.0\nscikit-learn==0.1.2\nnowhere==3.0\n")
+    broken = started(folder)
+    _, errors = broken.process.communicate(timeout=START_SECONDS)
+    assert broken.process.returncode == 5
+    last = errors.strip().splitlines()[-1]
+    assert f"scikit-learn 0.1.2, and its server has {sklearn.__version__}" in last
+    assert "nowhere 3.0, and its server has none" in last
+    assert "UnpicklingError" in last
+    assert "mlflow" not in last
+
+
+def test_a_model_of_other_versions_that_works_is_not_complained_about(
+    tmp_path: Path, forest: RandomForestClassifier
+) -> None:
+    folder = saved(forest, tmp_path / "model")
+    (folder / "requirements.txt").write_text("scikit-learn==0.1.2\n")
+    served = load(folder, lambda phase: None)
+    assert "scikit-learn 0.1.2" in served.elsewhere
+    assert served.predict([[0.0] * 20], probabilities=False).predictions
+
+    def fails(form: Any, *, probabilities: bool) -> Any:
+        raise AttributeError("no attribute")
+
+    served.estimator.predict = fails  # type: ignore[method-assign]
+    body = json.dumps({"inputs": [[0.0] * 20]}).encode()
+    reply = Desk(served, Batching(False, "", 0)).answer([body], [0.0])[0]
+    assert reply.status == 500
+    assert b"scikit-learn 0.1.2" in reply.body

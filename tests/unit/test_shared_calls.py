@@ -34,6 +34,7 @@ from served_open import Opened, opened  # noqa: E402
 from served_queue import Queue  # noqa: E402
 
 FEATURES, LABELS = make_classification(n_samples=200, n_features=6, random_state=3)
+NAMED = pd.DataFrame(FEATURES, columns=list("abcdef"))
 PEOPLE = pd.DataFrame({"age": [25, 35, 45, 50] * 10, "plan": ["a", "b", "a", "c"] * 10})
 LEFT = np.array(["no", "yes", "no", "yes"] * 10)
 SIZES = (1, 3, 1, 2, 7, 1, 40)
@@ -99,6 +100,11 @@ MODELS: dict[str, tuple[Callable[[], Any], Callable[[Any, Path], None], Callable
         lambda: RandomForestClassifier(5, random_state=0).fit(FEATURES, LABELS),
         save_sklearn,
         numbers,
+    ),
+    "forest with names": (
+        lambda: RandomForestClassifier(5, random_state=0).fit(NAMED, LABELS),
+        save_sklearn,
+        lambda rows: pd.DataFrame(numbers(rows), columns=NAMED.columns).to_dict("list"),
     ),
     "custom": (lambda: Around().fit(FEATURES, LABELS), save_sklearn, numbers),
     "pipeline": (people_model, save_sklearn, people),

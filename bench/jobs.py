@@ -7,26 +7,25 @@ image in the same run. It is an installation of its own and is removed at the en
 
 import argparse
 import os
-import secrets
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import requests
 
+from bench.platforms import own_platform, resident_mb
 from deploy.servers import postgresql
-from deploy.trial import Platform, start_platform, stop_platform
+from deploy.trial import Platform
 from sandbox.engine import Engine
 
 WARM_START_RATIO = 1.3
@@ -260,30 +259,12 @@ def _seconds(call: Callable[[], Any]) -> float:
 def measure_road(options: argparse.Namespace) -> list[Figure]:
     engine = Engine.connect()
     figures: list[Figure] = []
-    with _platform(engine, {}) as platform:
+    with own_platform(engine) as platform:
         figures += _told(_starts(platform, options.starts))
         figures += _told(_empty_jobs(platform, options.jobs))
-    with _platform(engine, SMALL) as platform:
+    with own_platform(engine, SMALL) as platform:
         figures += _told(_supervisor_memory(platform, options.containers))
     return figures
-
-
-@contextmanager
-def _platform(engine: Engine, variables: dict[str, str]) -> Iterator[Platform]:
-    from deploy.testing import remove_installation  # noqa: PLC0415
-
-    name = f"test-{secrets.token_hex(3)}"
-    with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
-        Path(folder).chmod(0o755)
-        try:
-            with mock.patch.dict(os.environ, variables):
-                platform = start_platform(Path(folder) / "var", name)
-            try:
-                yield platform
-            finally:
-                stop_platform(platform)
-        finally:
-            remove_installation(engine, name)
 
 
 def _starts(platform: Platform, count: int) -> list[Figure]:
@@ -347,7 +328,7 @@ def _supervisor_memory(platform: Platform, count: int) -> list[Figure]:
     job_ids = [_post(platform, WAITS) for _ in range(count)]
     for job_id in job_ids:
         _wait_for(platform, job_id, lambda job: job["phase"] == "training")
-    used = _resident_mb(platform.processes()["supervisor"])
+    used = resident_mb(platform.processes()["supervisor"])
     return [Figure(f"the supervisor's memory, {count} containers run", used, "MiB", SUPERVISOR_MB)]
 
 
@@ -364,13 +345,6 @@ def _wait_for(platform: Platform, job_id: str, reached: Callable[[dict[str, Any]
         if time.monotonic() > deadline:
             raise TimeoutError(f"{job_id} is {platform.job(job_id)['phase']}")
         time.sleep(0.05)
-
-
-def _resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"process {pid} has no VmRSS")
 
 
 if __name__ == "__main__":

@@ -12,23 +12,21 @@ import secrets
 import sqlite3
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
 
 from bench.figures import Bar, Figure, table
+from bench.platforms import own_platform, resident_mb
 from deploy.report import step
-from deploy.testing import remove_installation
-from deploy.trial import Platform, TrialFailed, start_platform, stop_platform, wait_for
+from deploy.trial import Platform, TrialFailed, wait_for
 from sandbox.engine import Engine
 
 SECONDS = 5.0
@@ -36,6 +34,7 @@ CALLERS = 4
 # More than the bound of a model's queue, which is lowered here so that few callers fill it.
 QUEUE = 16
 CROWD = 64
+VARIABLES = {"MLOPS_INFERENCE_QUEUE": str(QUEUE), "MLOPS_WAITING_CONTAINERS": "0"}
 TRIES = 20
 # A call's own bound and the wait for a new server, one after the other.
 CALL_SECONDS = 150
@@ -143,10 +142,6 @@ class Heard:
     def p50(self) -> float:
         return statistics.median(self.times)
 
-    @property
-    def p99(self) -> float:
-        return statistics.quantiles(self.times, n=100)[98]
-
 
 class Caller:
     """One kept connection to the gateway, opened anew after what breaks it."""
@@ -226,7 +221,7 @@ def main() -> int:
     parser.add_argument("--acts", nargs="*", default=list(ACTS), choices=ACTS)
     options = parser.parse_args()
     engine = Engine.connect()
-    with _platform(engine) as platform:
+    with own_platform(engine, VARIABLES) as platform:
         for script, name in ((STEADY_SCRIPT, GOOD), (HOSTILE_SCRIPT, HOSTILE)):
             job = platform.run(script, model_name=name, requirements=["scikit-learn"])
             if job["status"] != "completed":
@@ -249,7 +244,7 @@ def _beside_a_hostile_model(
     web = platform.processes()["web"]
     for act in acts:
         _settle(platform)
-        before = _resident_mb(web)
+        before = resident_mb(web)
         told: Counter[str] = Counter()
         with Load(platform) as heard:
             _misbehave(platform, act, told, seconds=seconds)
@@ -267,7 +262,7 @@ def _beside_a_hostile_model(
             ours=heard.wrong + heard.said.total() - heard.said["200"],
             bar=Bar(0),
         )
-        grown = _resident_mb(web) - before
+        grown = resident_mb(web) - before
         yield Figure(name="memory of the gateway's process grew by", unit="MB", ours=grown)
 
 
@@ -390,32 +385,6 @@ def _servers_of(platform: Platform, model: str) -> set[str]:
     asked = "SELECT container_id FROM inference_modelserver WHERE model_name=? AND status='ready'"
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as rows:
         return {str(row[0]) for row in rows.execute(asked, (model,))}
-
-
-def _resident_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise TrialFailed(f"process {pid} has no VmRSS")
-
-
-@contextmanager
-def _platform(engine: Engine) -> Iterator[Platform]:
-    name = f"test-{secrets.token_hex(3)}"
-    variables = {"MLOPS_INFERENCE_QUEUE": str(QUEUE), "MLOPS_WAITING_CONTAINERS": "0"}
-    with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
-        Path(folder).chmod(0o755)
-        try:
-            platform = start_platform(Path(folder) / "var", name, variables=variables)
-            try:
-                yield platform
-            except BaseException:
-                print(platform.said())
-                raise
-            finally:
-                stop_platform(platform)
-        finally:
-            remove_installation(engine, name)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ engine's own. The environment is known.
 """
 
 import argparse
-import os
-import secrets
 import statistics
 import subprocess
 import sys
@@ -18,13 +16,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from unittest import mock
 
 from bench.figures import Bar, Figure, table
+from bench.platforms import own_platform
 from deploy.report import step
 from deploy.servers import redis_server
-from deploy.testing import ENVIRONMENTS, remove_installation
-from deploy.trial import Platform, start_platform, stop_platform, wait_for
+from deploy.testing import ENVIRONMENTS
+from deploy.trial import Platform, wait_for
 from sandbox.engine import Engine, FoundContainer
 
 REPEATS = 7
@@ -188,24 +186,11 @@ def _redis() -> Iterator[str]:
 
 @contextmanager
 def _trial(engine: Engine, *, waiting: int, redis_url: str = "") -> Iterator[Trial]:
-    name = f"test-{secrets.token_hex(3)}"
     variables = {"MLOPS_WAITING_CONTAINERS": str(waiting), "REDIS_URL": redis_url}
-    with tempfile.TemporaryDirectory(prefix="mlops-bench-") as folder:
-        Path(folder).chmod(0o755)
-        try:
-            with mock.patch.dict(os.environ, variables):
-                platform = start_platform(Path(folder) / "var", name)
-            try:
-                # Builds the environment, where it is not known.
-                platform.run(LINE, requirements=PACKAGES)
-                yield Trial(engine=engine, platform=platform, waiting=waiting)
-            except BaseException:
-                print(platform.said())
-                raise
-            finally:
-                stop_platform(platform)
-        finally:
-            remove_installation(engine, name)
+    with own_platform(engine, variables) as platform:
+        # Builds the environment, where it is not known.
+        platform.run(LINE, requirements=PACKAGES)
+        yield Trial(engine=engine, platform=platform, waiting=waiting)
 
 
 def _printed_at(log: str) -> float:

@@ -1,6 +1,16 @@
-"""Why a model server does not start: a reason for programs, a sentence that a user may read."""
+"""Why a model server or a batch does not start: a reason for programs, a sentence for users."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rest_framework.exceptions import APIException
+
+from inference.states import MEANINGS, Reason
+from sandbox.engine import EngineError, EngineUnavailable, SandboxMismatch
+from sandbox.environments import EnvironmentFailed
+
+log = logging.getLogger(__name__)
 
 
 class StartFailed(Exception):
@@ -18,3 +28,23 @@ def unreachable(error: APIException) -> StartFailed:
     gone = error.status_code in (400, 404)
     reason = "model_not_found" if gone else "registry_unavailable"
     return StartFailed(reason, str(error.detail))
+
+
+def ours(reason: Reason) -> StartFailed:
+    """One that the reason's own sentence says all of."""
+    return StartFailed(reason, MEANINGS[reason].sentence)
+
+
+@contextmanager
+def as_start_failures(what: str) -> Iterator[None]:
+    """Every error of the other rooms becomes a StartFailed; `what` is for the log."""
+    try:
+        yield
+    except SandboxMismatch as error:
+        log.exception("start.sandbox_mismatch %s", what)
+        raise ours(Reason.SANDBOX_REFUSED) from error
+    except (EngineError, EngineUnavailable) as error:
+        log.exception("start.engine_failed %s", what)
+        raise ours(Reason.ENGINE_FAILED) from error
+    except EnvironmentFailed as error:
+        raise StartFailed(Reason.PLATFORM_INCOMPLETE, error.detail) from error

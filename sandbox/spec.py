@@ -226,10 +226,8 @@ def server_spec(
         "--port",
         str(SERVER_PORT),
     )
-    mounts = (
-        Mount(model_folder, "/model"),
-        Mount(environment_folder, "/env"),
-        Mount(platform_folder, "/platform"),
+    mounts = _model_mounts(
+        model=model_folder, environment=environment_folder, platform=platform_folder
     )
     return SandboxSpec(
         kind=Kind.SERVER,
@@ -268,11 +266,8 @@ def batch_spec(
     output, which the engine records within a bound. `arguments` are those of
     `image/batch_predict.py`.
     """
-    mounts = (
-        Mount(model_folder, "/model"),
-        Mount(input_folder, "/data"),
-        Mount(environment_folder, "/env"),
-        Mount(platform_folder, "/platform"),
+    mounts = _model_mounts(
+        model=model_folder, environment=environment_folder, platform=platform_folder
     )
     return SandboxSpec(
         kind=Kind.BATCH,
@@ -281,12 +276,21 @@ def batch_spec(
         command=("/env/bin/python", "-u", "/opt/mlops/batch_predict.py", *arguments),
         environment=_variables(variables),
         user="runner",
-        mounts=mounts,
+        mounts=(*mounts, Mount(input_folder, "/data")),
         network=NO_NETWORK,
         limits=limits,
         runtime=runtime,
         labels=_labels(Kind.BATCH, labels),
         engine_log_mb=batch_record_mb(output_bytes),
+    )
+
+
+def _model_mounts(*, model: Path, environment: Path, platform: Path) -> tuple[Mount, ...]:
+    """All that a model sees of the host, whatever it is asked for."""
+    return (
+        Mount(model, "/model"),
+        Mount(environment, "/env"),
+        Mount(platform, "/platform"),
     )
 
 

@@ -1,8 +1,5 @@
 """Reads the query of a list of batches; names every parameter that is wrong."""
 
-import base64
-import binascii
-import json
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +9,7 @@ from rest_framework.serializers import ValidationError
 
 from inference.batch.states import Status
 from inference.models import BatchPrediction
+from registry.rawhttp import cursors
 
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
 PARAMETERS = ("status", "model", "limit", "cursor")
@@ -56,15 +54,12 @@ def read_query(parameters: QueryDict) -> BatchQuery:
 
 def cursor_of(batch: BatchPrediction) -> str:
     """Opaque to clients: they send back what they were given."""
-    packed = json.dumps([batch.created_at.isoformat(), batch.pk.hex])
-    return base64.urlsafe_b64encode(packed.encode()).decode().rstrip("=")
+    return cursors.cursor_of(batch.created_at, batch.pk.hex)
 
 
 def _place_of(cursor: str) -> Place | None:
     try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        created_at, key = json.loads(packed)
-        moment = datetime.fromisoformat(created_at)
-        return (moment, uuid.UUID(key)) if moment.tzinfo is not None else None
-    except (binascii.Error, ValueError, TypeError, AttributeError, RecursionError):
+        created_at, key = cursors.place_of(cursor)
+        return created_at, uuid.UUID(key)
+    except ValueError:
         return None

@@ -31,6 +31,7 @@ from inference.batch.states import (
 from inference.failures import StartFailed
 from inference.models import BatchPrediction, ModelServer
 from inference.services import batch_rows, batch_work, batches
+from inference.services.claims import UNCLAIMED, free_of_the_dead, is_free
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class BatchWatch:
         rows = list(BatchPrediction.objects.filter(status__in=OPEN).order_by("created_at", "id"))
         if not rows:
             return
-        batch_rows.free_claims_of_the_dead()
+        free_of_the_dead(BatchPrediction.objects.all())
         _give_back_unheld(rows)
         _end_what_is_not_wanted(rows)
         _start_what_waits(rows)
@@ -69,8 +70,7 @@ class BatchWatch:
 
 def ask_again() -> None:
     """The queue has lost its tasks; what somebody has claimed has its own."""
-    free = batch_rows.is_free(timezone.now())
-    BatchPrediction.objects.filter(free, status__in=OPEN).update(queued_at=None)
+    BatchPrediction.objects.filter(is_free(timezone.now()), status__in=OPEN).update(queued_at=None)
 
 
 def reconcile() -> None:
@@ -108,7 +108,7 @@ def give_back_all() -> int:
             claim=uuid.uuid4(),
             changed_at=timezone.now(),
             **batch_rows.NOWHERE,
-            **batch_rows.UNCLAIMED,
+            **UNCLAIMED,
         )
     return given_back
 
@@ -156,9 +156,8 @@ def _give_back_unheld(rows: Sequence[BatchPrediction]) -> None:
         held = batch.claim_expires_at is not None and batch.claim_expires_at >= moment
         if batch.status != Status.RUNNING or batch.launched_at is not None or held:
             continue
-        free = batch_rows.is_free(moment)
         ours = BatchPrediction.objects.filter(
-            free, pk=batch.pk, status=Status.RUNNING, launched_at=None
+            is_free(moment), pk=batch.pk, status=Status.RUNNING, launched_at=None
         )
         lost = Reason.WORKER_LOST.value
         failure = StartFailed(lost, meaning_of(lost).sentence)

@@ -20,30 +20,21 @@ from inference.batch.record import Done, RecordBroken, Refusal, parts_of
 from inference.batch.states import Reason, Status, may_try_again, meaning_of, retry_seconds
 from inference.batch.tables import Shape, TableTooLarge, write_table
 from inference.containers import environment_of, tail_of
-from inference.failures import StartFailed, unreachable
+from inference.failures import StartFailed, as_start_failures, ours, unreachable
 from inference.models import BatchPrediction
 from inference.services.batch_rows import (
     NOWHERE,
-    UNCLAIMED,
     claim_to_finish,
     claim_to_start,
     renewed,
     write,
 )
+from inference.services.claims import UNCLAIMED, ClaimLost
 from inference.services.policy import policy_of
-from inference.services.rows import ClaimLost
-from inference.states import MEANINGS as SERVER_MEANINGS
 from inference.states import Reason as ServerReason
 from registry.doorbell import SUPERVISOR_BELL
 from registry.mlflow_client import ModelVersion, model_registry
-from sandbox.engine import (
-    ContainerState,
-    Engine,
-    EngineError,
-    EngineUnavailable,
-    SandboxMismatch,
-)
-from sandbox.environments import EnvironmentFailed
+from sandbox.engine import ContainerState, Engine
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +46,7 @@ def start_batch(batch_id: uuid.UUID) -> None:
         return
     with contextlib.suppress(ClaimLost), renewed(batch_id, claim):
         # What stays if an error comes that nobody foresaw: it goes on to the log, the batch ends.
-        failure: StartFailed | None = _ours(ServerReason.UNEXPECTED)
+        failure: StartFailed | None = ours(ServerReason.UNEXPECTED)
         try:
             _start(batch_id, claim)
             failure = None
@@ -83,16 +74,8 @@ def finish_batch(batch_id: uuid.UUID) -> None:
 # -- start ----------------------------------------------------------------------------------------
 def _start(batch_id: uuid.UUID, claim: uuid.UUID) -> None:
     """Raises StartFailed and ClaimLost; every error of the other rooms becomes a StartFailed."""
-    try:
+    with as_start_failures(f"batch {batch_id}"):
         _launch(_batch(batch_id), claim)
-    except SandboxMismatch as error:
-        log.exception("batch.sandbox_mismatch batch=%s", batch_id)
-        raise _ours(ServerReason.SANDBOX_REFUSED) from error
-    except (EngineError, EngineUnavailable) as error:
-        log.exception("batch.engine_failed batch=%s", batch_id)
-        raise _ours(ServerReason.ENGINE_FAILED) from error
-    except EnvironmentFailed as error:
-        raise StartFailed(ServerReason.PLATFORM_INCOMPLETE, error.detail) from error
 
 
 def _launch(batch: BatchPrediction, claim: uuid.UUID) -> None:
@@ -178,7 +161,7 @@ def _finish(batch: BatchPrediction, claim: uuid.UUID) -> None:
     errors = b"" if state is None else containers.last_words(engine, state)
     ended_by = containers.failure_of(state, errors, memory_mb=batch.memory_mb)
     if ended_by is not None or state is None:
-        _give_up(batch, claim, ended_by or _ours(ServerReason.UNEXPECTED), engine=engine)
+        _give_up(batch, claim, ended_by or ours(ServerReason.UNEXPECTED), engine=engine)
         return
     _collect(batch, claim, state, tail=tail_of(errors), engine=engine)
 
@@ -308,7 +291,3 @@ def _batch(batch_id: uuid.UUID) -> BatchPrediction:
 
 def _tail(engine: Engine, state: ContainerState) -> str:
     return tail_of(containers.last_words(engine, state))
-
-
-def _ours(reason: ServerReason) -> StartFailed:
-    return StartFailed(reason, SERVER_MEANINGS[reason].sentence)

@@ -5,32 +5,21 @@ its token, and zero rows changed means that the server is somebody else's now.
 """
 
 import contextlib
-import logging
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from django.db import DatabaseError, connection
-from django.db.models import Q
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from inference.models import ModelServer
-from sandbox import holders
+from inference.services import claims
+from inference.services.claims import ClaimLost
 
-log = logging.getLogger(__name__)
-
-CLAIM_SECONDS = 60
-CLAIM_RENEW_SECONDS = 15
 Status = ModelServer.Status
 LIVE = (Status.STARTING, Status.READY, Status.STOPPING)
 NOWHERE: dict[str, Any] = {"container_id": "", "address": "", "token": "", "memory_bytes": None}
-
-
-class ClaimLost(Exception):
-    """Somebody else starts or has stopped this server; whoever raised this leaves it alone."""
 
 
 @dataclass(frozen=True)
@@ -68,46 +57,24 @@ def now() -> dict[str, Any]:
 
 def claim(server_id: int) -> uuid.UUID | None:
     """None when the server is not to be started, or another worker does so."""
-    moment = timezone.now()
-    free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=moment)
-    token = uuid.uuid4()
-    changed = ModelServer.objects.filter(free, pk=server_id, status=Status.STARTING).update(
-        claim=token,
-        claim_owner=holders.me(),
-        claim_expires_at=moment + timedelta(seconds=CLAIM_SECONDS),
-        changed_at=moment,
-    )
-    return token if changed else None
+    starting = ModelServer.objects.filter(pk=server_id, status=Status.STARTING)
+    return claims.take(starting, timezone.now())
 
 
 @contextlib.contextmanager
 def renewed(server_id: int, token: uuid.UUID) -> Iterator[None]:
-    """Keeps the claim while the work goes on; a build may be silent for minutes."""
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(CLAIM_RENEW_SECONDS):
-            _renew(server_id, token)
-        connection.close()
-
-    keeper = threading.Thread(target=renew, name=f"claim-{server_id}", daemon=True)
-    keeper.start()
+    """Keeps the claim while the work goes on, and gives it up then."""
+    held = _held(server_id, token)
     try:
-        yield
+        with claims.renewed(held, f"server {server_id}"):
+            yield
     finally:
-        over.set()
-        keeper.join()
-        ModelServer.objects.filter(pk=server_id, claim=token).update(claim_expires_at=None)
+        held.update(claim_expires_at=None)
 
 
-def _renew(server_id: int, token: uuid.UUID) -> None:
-    """A database that is locked for a while must not end the claim of a start of minutes."""
-    expires = timezone.now() + timedelta(seconds=CLAIM_SECONDS)
-    try:
-        ModelServer.objects.filter(pk=server_id, claim=token).update(claim_expires_at=expires)
-    except DatabaseError:
-        log.warning("server.claim_not_renewed", extra={"server": server_id})
-        connection.close()
+def _held(server_id: int, token: uuid.UUID) -> QuerySet[ModelServer]:
+    """The server, as long as the claim is the one of this token."""
+    return ModelServer.objects.filter(pk=server_id, claim=token)
 
 
 def write(server_id: int, held: uuid.UUID, /, **fields: Any) -> None:

@@ -16,16 +16,16 @@ from django.utils import timezone
 from rest_framework.exceptions import APIException
 
 from inference import containers, engine_room, model_files
-from inference.failures import StartFailed, unreachable
+from inference.failures import StartFailed, as_start_failures, ours, unreachable
 from inference.models import ModelServer
 from inference.services import pool, rows
+from inference.services.claims import ClaimLost
 from inference.services.policy import Policy, policies, policy_of
-from inference.services.rows import NOWHERE, ClaimLost, Status, now, write
-from inference.states import CRASHES_MOST, MEANINGS, Reason, backoff_seconds
+from inference.services.rows import NOWHERE, Status, now, write
+from inference.states import CRASHES_MOST, Reason, backoff_seconds
 from registry.doorbell import GATEWAY_BELL
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
-from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
-from sandbox.environments import EnvironmentFailed
+from sandbox.engine import Engine, EngineError, EngineUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -41,9 +41,7 @@ def start_server(server_id: int) -> None:
         return
     with contextlib.suppress(ClaimLost), rows.renewed(server_id, claim):
         # What stays if an error comes that nobody foresaw: it goes on to the log, the row ends.
-        failure: StartFailed | None = StartFailed(
-            Reason.UNEXPECTED, MEANINGS[Reason.UNEXPECTED].sentence
-        )
+        failure: StartFailed | None = ours(Reason.UNEXPECTED)
         try:
             _start(server_id, claim)
             failure = None
@@ -83,25 +81,13 @@ def note_crash(server: ModelServer, ending: StartFailed) -> int:
 def _start(server_id: int, claim: uuid.UUID) -> None:
     """Raises StartFailed and ClaimLost; every error of the other rooms becomes a StartFailed."""
     server = ModelServer.objects.get(pk=server_id)
-    try:
+    with as_start_failures(f"server {server_id}"):
         engine = engine_room.engine()
         if _still_there(server, engine):
             write(server_id, claim, status=Status.READY, phase="")
             return
         _give_up_on_a_crash_loop(server, engine)
         _start_anew(server, claim, engine=engine, registry=model_registry())
-    except SandboxMismatch as error:
-        log.exception("server.sandbox_mismatch", extra={"server": server_id})
-        raise _ours(Reason.SANDBOX_REFUSED) from error
-    except (EngineError, EngineUnavailable) as error:
-        log.exception("server.engine_failed", extra={"server": server_id})
-        raise _ours(Reason.ENGINE_FAILED) from error
-    except EnvironmentFailed as error:
-        raise StartFailed(Reason.PLATFORM_INCOMPLETE, error.detail) from error
-
-
-def _ours(reason: Reason) -> StartFailed:
-    return StartFailed(reason, MEANINGS[reason].sentence)
 
 
 def _give_up_on_a_crash_loop(server: ModelServer, engine: Engine) -> None:
@@ -196,7 +182,7 @@ def _refuse_without_network_rules(server_id: int) -> None:
     problem = engine_room.network_problem()
     if problem:
         log.error("server.network_not_held: %s", problem, extra={"server": server_id})
-        raise _ours(Reason.NETWORK_NOT_HELD)
+        raise ours(Reason.NETWORK_NOT_HELD)
 
 
 def _version(server: ModelServer, registry: ModelRegistry) -> ModelVersion:

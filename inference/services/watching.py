@@ -1,7 +1,6 @@
 """What the supervisor does for model servers: queues what is due, keeps rows true."""
 
 import logging
-import uuid
 from datetime import timedelta
 from itertools import groupby
 
@@ -14,11 +13,11 @@ from inference import containers, engine_room, model_files
 from inference.failures import StartFailed
 from inference.models import ModelServer
 from inference.services import batch_watching, pool, starting
+from inference.services.claims import CLAIM_RENEW_SECONDS, free_of_the_dead, is_free
 from inference.services.policy import Policy, default_policy, policies
-from inference.services.rows import CLAIM_RENEW_SECONDS, LIVE, NOWHERE, Status, now
+from inference.services.rows import LIVE, NOWHERE, Status, now
 from inference.states import CRASHES_MOST, Reason
 from registry.doorbell import GATEWAY_BELL
-from sandbox import holders
 from sandbox.engine import Engine, FoundContainer
 
 log = logging.getLogger(__name__)
@@ -40,12 +39,11 @@ def dispatch() -> None:
     process cannot do this itself: it has no key to the queue. A start waits for its model, so that
     only some are under way at once, the longest wanted first: jobs need workers too, and batches.
     """
-    _free_claims_of_the_dead()
+    starting_rows = ModelServer.objects.filter(status=Status.STARTING)
+    free_of_the_dead(starting_rows)
     moment = timezone.now()
     late = Q(queued_at__lt=moment - timedelta(seconds=TASK_PATIENCE_SECONDS))
-    free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=moment)
-    due = Q(queued_at=None) | (late & free)
-    starting_rows = ModelServer.objects.filter(status=Status.STARTING)
+    due = Q(queued_at=None) | (late & is_free(moment))
     under_way = starting_rows.exclude(due).count() + batch_watching.under_way()
     wanted = starting_rows.filter(due).order_by("changed_at")
     for server in wanted[: max(0, settings.LONG_TASKS - under_way)]:
@@ -56,9 +54,8 @@ def dispatch() -> None:
 
 def ask_again() -> None:
     """The queue has lost its tasks; a start that somebody has claimed has its own."""
-    free = Q(claim_expires_at=None) | Q(claim_expires_at__lt=timezone.now())
     open_ones = ModelServer.objects.filter(status__in=[Status.STARTING, Status.STOPPING])
-    open_ones.filter(free).update(queued_at=None)
+    open_ones.filter(is_free(timezone.now())).update(queued_at=None)
 
 
 def reconcile() -> None:
@@ -101,19 +98,6 @@ def balance() -> None:
 
 
 # -- rows and containers ------------------------------------------------------------------------
-def _free_claims_of_the_dead() -> None:
-    """The next worker need not wait until the claim of a killed one runs out; its token is void."""
-    held = ModelServer.objects.filter(status=Status.STARTING, claim_expires_at__gte=timezone.now())
-    for server_id, claim, owner in held.values_list("pk", "claim", "claim_owner"):
-        if not holders.is_gone(owner):
-            continue
-        freed = ModelServer.objects.filter(
-            pk=server_id, claim=claim, status=Status.STARTING
-        ).update(claim=uuid.uuid4(), claim_owner="", claim_expires_at=None, queued_at=None)
-        if freed:
-            log.warning("server.starter_died", extra={"server": server_id, "owner": owner})
-
-
 def _queue(server: ModelServer, task: str) -> None:
     queued = ModelServer.objects.filter(pk=server.pk, status=server.status)
     queued.update(queued_at=timezone.now())

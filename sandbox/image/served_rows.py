@@ -3,7 +3,7 @@
 Made of what the model itself tells: its thresholds, its scalers' middles, its encoders' values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,30 +105,31 @@ class Samples:
 
     def with_gaps(self, which: Sequence[bool], count: int = 500) -> Any:
         """A fifth of the values missing in the columns named; the first rows have none of them."""
-        columns = []
-        for source, may in zip(self.sources, which, strict=True):
-            cells = self._plain(source, count)
-            if may:
-                where = self._rng.random(count) < 0.2
-                where[:5] = True
-                cells = cells if cells.dtype != bool else cells.astype(object)
-                cells[where] = np.nan
-            columns.append(cells)
-        return self._laid_out(columns)
+        return self._changed(which, count, _with_holes)
 
     def with_unknown(self, which: Sequence[bool], count: int = 500) -> Any:
         """Values that no encoder has heard of, in the columns named."""
+        return self._changed(which, count, self._with_strangers)
+
+    def _changed(
+        self, which: Sequence[bool], count: int, change: Callable[[Any, Any, Source], Any]
+    ) -> Any:
+        """A fifth of the values in the columns named, and all of the first rows'."""
         columns = []
         for source, may in zip(self.sources, which, strict=True):
             cells = self._plain(source, count)
             if may:
                 where = self._rng.random(count) < 0.2
                 where[:5] = True
-                strange = _strange(source.keys)
-                picked = self._rng.integers(len(strange), size=int(where.sum()))
-                cells[where] = [strange[place] for place in picked]
+                cells = change(cells, where, source)
             columns.append(cells)
         return self._laid_out(columns)
+
+    def _with_strangers(self, cells: Any, where: Any, source: Source) -> Any:
+        strange = _strange(source.keys)
+        picked = self._rng.integers(len(strange), size=int(where.sum()))
+        cells[where] = [strange[place] for place in picked]
+        return cells
 
     def _plain(self, source: Source, count: int) -> Any:
         if source.keys:
@@ -193,6 +194,12 @@ def _near(thresholds: Any) -> Any:
     ]
     near = np.concatenate(found)
     return near[np.isfinite(near)]
+
+
+def _with_holes(cells: Any, where: Any, source: Source) -> Any:
+    found = cells if cells.dtype != bool else cells.astype(object)
+    found[where] = np.nan
+    return found
 
 
 def _strange(keys: Sequence[Any]) -> list[Any]:

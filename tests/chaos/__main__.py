@@ -13,9 +13,7 @@ from pathlib import Path
 
 from deploy.accounts import remove_accounts
 from deploy.docker_engine import ensure_engine, ensure_image_tools
-from deploy.testing import ENVIRONMENTS, remove_installation
-from sandbox.engine import Engine
-from sandbox.environments import EnvironmentStore
+from deploy.testing import remove_installation
 from sandbox.images import ensure_runner_image
 from sandbox.network import ensure_networks
 from tests.chaos.own_engine import (
@@ -26,9 +24,9 @@ from tests.chaos.own_engine import (
     run_inside,
 )
 from tests.chaos.storm import Weather, storm
+from tests.fixtures.engine import kept_environments
 
 LONG = {"jobs": 200, "seconds": 900.0}
-BUILD_SECONDS = 600
 # For what the storm has left to run, too.
 BEYOND_THE_STORM_SECONDS = 1800
 
@@ -89,24 +87,14 @@ def prepare(folder: Path) -> None:
         with (folder / "base.tar").open("wb") as archive:
             for block in handle.engine.api.get_image(image.base):
                 archive.write(block)
-        _build_environment(handle.engine, image.tag, name)
+        networks = ensure_networks(handle.engine, name)
+        store = kept_environments(
+            handle.engine, image=image.tag, networks=networks, installation_id=name
+        )
+        store.build([], output=lambda data: None)
     finally:
         remove_installation(handle.engine, name)
         handle.stop_daemon()
-
-
-def _build_environment(engine: Engine, image: str, name: str) -> None:
-    ENVIRONMENTS.mkdir(parents=True, exist_ok=True)
-    store = EnvironmentStore(
-        root=ENVIRONMENTS,
-        engine=engine,
-        image=image,
-        network=ensure_networks(engine, name).builds,
-        installation_id=name,
-        build_seconds=BUILD_SECONDS,
-    )
-    store.ensure_platform(output=lambda data: None)
-    store.build([], output=lambda data: None)
 
 
 def _inside(options: argparse.Namespace) -> int:

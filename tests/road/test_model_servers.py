@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from deploy.trial import Platform, wait_for
-from inference.services.rows import CLAIM_SECONDS
+from inference.services.claims import CLAIM_SECONDS
 from sandbox.engine import Engine
 
 # Its loading takes long enough to be met in the middle.

@@ -17,9 +17,17 @@ from inference.batch import containers, door, files
 from inference.batch.states import ATTEMPTS_MOST, MEANINGS, Reason, every_meaning, hint_of
 from inference.failures import StartFailed
 from inference.models import BatchPrediction, ModelServer
-from inference.services import batch_rows, batch_watching, batch_work, batches, watching
+from inference.services import (
+    batch_rows,
+    batch_watching,
+    batch_work,
+    batches,
+    claims,
+    watching,
+)
 from inference.services.batch_watching import BatchWatch
 from sandbox.engine import ContainerState, EngineError
+from tests.fixtures.containers import container_state
 from tests.unit.test_batch_record import end, head, line, rows
 from tests.unit.test_gateway import Registry
 
@@ -63,21 +71,7 @@ class Docker:
 
 
 def state(**fields: Any) -> ContainerState:
-    made: dict[str, Any] = {
-        "id": "c1",
-        "name": "n",
-        "status": "running",
-        "running": True,
-        "exit_code": None,
-        "oom_killed": False,
-        "created_at": None,
-        "started_at": None,
-        "finished_at": None,
-        "labels": {},
-        "ip_address": None,
-        **fields,
-    }
-    return ContainerState(**made)
+    return container_state(**{"id": "c1", **fields})
 
 
 @pytest.fixture(autouse=True)
@@ -453,7 +447,7 @@ def test_whose_worker_is_gone_waits_again(api: Client, tasks: list[Any], monkeyp
     assert batch_rows.claim_to_start(batch.pk) is None
     BatchWatch().tick()
     assert (*seen(batch), tasks) == ("running", "", [])
-    monkeypatch.setattr(batch_rows.holders, "is_gone", lambda owner: True)
+    monkeypatch.setattr(claims.holders, "is_gone", lambda owner: True)
     BatchWatch().tick()
     BatchWatch().tick()
     assert seen(batch) == ("queued", "worker_lost")

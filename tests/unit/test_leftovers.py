@@ -12,7 +12,7 @@ import pytest
 from django.utils import timezone
 
 from inference.models import ModelServer
-from inference.services import pool, starting
+from inference.services import claims, pool, starting
 from inference.services import rows as server_rows
 from inference.services import watching as servers
 from mlops_site.daily import DailyWork
@@ -159,7 +159,7 @@ def test_late_news_of_a_starter_that_lost_its_server_is_dropped(
         with pytest.raises(server_rows.ClaimLost):
             server_rows.write(server.pk, old, **news)
     new = server_rows.claim(server.pk)
-    server_rows._renew(server.pk, old)
+    claims._renew(server_rows._held(server.pk, old), "server")
     with pytest.raises(server_rows.ClaimLost):
         server_rows.write(server.pk, old, phase="loading")
     server_rows.write(server.pk, new, phase="preparing")

@@ -14,6 +14,7 @@ from inference.services import pool, rows, starting, watching
 from inference.services.policy import Policy, default_policy, set_policy
 from inference.states import CRASHES_MOST, MEANINGS, Reason, backoff_seconds
 from sandbox.engine import ContainerState
+from tests.fixtures.containers import container_state
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -53,21 +54,7 @@ class StubEngine:
 
 
 def state(**fields: Any) -> ContainerState:
-    made: dict[str, Any] = {
-        "id": "c",
-        "name": "n",
-        "status": "exited",
-        "running": False,
-        "exit_code": 1,
-        "oom_killed": False,
-        "created_at": None,
-        "started_at": None,
-        "finished_at": None,
-        "labels": {},
-        "ip_address": None,
-        **fields,
-    }
-    return ContainerState(**made)
+    return container_state(**{"status": "exited", "running": False, "exit_code": 1, **fields})
 
 
 # -- how many -------------------------------------------------------------------------------------

@@ -1,10 +1,6 @@
 """`/mlops/environments`: what is installed on this engine, and who needs it."""
 
-import base64
-import binascii
-import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
@@ -14,15 +10,16 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.examples import problem_example
+from registry.rawhttp.cursors import cursor_of
 from sandbox.image.lock_file import pins_in
 from training.api.examples import LOCK_EXAMPLE, PYLOCK_EXAMPLE
 from training.api.queries import (
     LIMIT_DEFAULT,
     LIMIT_MAX,
     QueryReader,
-    WrongValue,
     limit_of,
     member_of,
+    time_and_key_of,
 )
 from training.models import BuiltEnvironment
 from training.services import environments
@@ -31,7 +28,6 @@ from training.services.environment_needs import models_in, users_of
 PATH = "/mlops/environments"
 PARAMETERS = ("state", "limit", "cursor")
 MB = 1_000_000
-Place = tuple[datetime, str]
 KEY = OpenApiParameter(
     "key", str, OpenApiParameter.PATH, description="The environment, as the list names it."
 )
@@ -189,14 +185,14 @@ class EnvironmentListView(APIView):
         reader.refuse_unknown()
         state = reader.one("state", member_of(BuiltEnvironment.State))
         limit = reader.one("limit", limit_of) or LIMIT_DEFAULT
-        after = reader.one("cursor", _place_of)
+        after = reader.one("cursor", time_and_key_of)
         reader.raise_if_any()
         found = environments.page(state=state or "", limit=limit + 1, after=after)
         shown = found[:limit]
         path = None
         if len(found) > limit:
             following = request.query_params.copy()
-            following["cursor"] = _cursor_of(shown[-1])
+            following["cursor"] = cursor_of(shown[-1].created_at, shown[-1].key)
             path = f"{PATH}?{following.urlencode()}"
         headers = {"Link": f'<{path}>; rel="next"'} if path else {}
         document = {"environments": _rows(shown), "next": path}
@@ -302,22 +298,3 @@ def _detail(one: BuiltEnvironment) -> dict[str, Any]:
         "pylock_toml": one.pylock,
         "build_log": one.build_log,
     }
-
-
-def _cursor_of(one: BuiltEnvironment) -> str:
-    packed = json.dumps([one.created_at.isoformat(), one.key])
-    return base64.urlsafe_b64encode(packed.encode()).decode().rstrip("=")
-
-
-def _place_of(cursor: str) -> Place:
-    """Raises WrongValue for what `_cursor_of` never made."""
-    try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        created_at, key = json.loads(packed)
-        moment = datetime.fromisoformat(created_at).astimezone(UTC)
-        if not isinstance(key, str):
-            raise TypeError
-    except (binascii.Error, ValueError, TypeError, OverflowError, RecursionError):
-        hint = "Send the `next` of an earlier answer as it was."
-        raise WrongValue("This is not a cursor of ours.", hint) from None
-    return moment, key

@@ -1,9 +1,6 @@
 """Reads the query of a list of jobs into a `JobFilter`; names every parameter that is wrong."""
 
-import base64
-import binascii
 import difflib
-import json
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +13,7 @@ from django.http import QueryDict
 from django.utils.dateparse import parse_datetime
 from rest_framework.exceptions import APIException
 
+from registry.rawhttp import cursors
 from training.listing import JobFilter, Place
 from training.services.submit import tag_term, word_term, words_of
 from training.states import Phase, Reason, Status
@@ -86,23 +84,29 @@ def read_query(parameters: QueryDict) -> JobQuery:
 
 def cursor_of(place: Place) -> str:
     """Opaque to clients: they send back what they were given."""
-    packed = json.dumps([place.created_at.isoformat(), place.job_id.hex])
-    return base64.urlsafe_b64encode(packed.encode()).decode().rstrip("=")
+    return cursors.cursor_of(place.created_at, place.job_id.hex)
 
 
 def place_of(cursor: str) -> Place:
     """Raises WrongValue for what `cursor_of` never made."""
+    created_at, job_id = time_and_key_of(cursor)
     try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        created_at, job_id = json.loads(packed)
-        place = Place(datetime.fromisoformat(created_at), uuid.UUID(job_id))
-        place.created_at.astimezone(UTC)
-    except (binascii.Error, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        hint = "Send the `next` of an earlier answer as it was."
-        raise WrongValue("This is not a cursor of ours.", hint) from None
-    if place.created_at.tzinfo is None:
-        raise WrongValue("This is not a cursor of ours.", "Send the `next` of an earlier answer.")
-    return place
+        return Place(created_at, uuid.UUID(job_id))
+    except ValueError:
+        raise _not_a_cursor() from None
+
+
+def time_and_key_of(cursor: str) -> tuple[datetime, str]:
+    """For any list of this room. Raises WrongValue."""
+    try:
+        return cursors.place_of(cursor)
+    except cursors.NotACursor:
+        raise _not_a_cursor() from None
+
+
+def _not_a_cursor() -> WrongValue:
+    hint = "Send the `next` of an earlier answer as it was."
+    return WrongValue("This is not a cursor of ours.", hint)
 
 
 class QueryReader:

@@ -18,6 +18,9 @@ KINDS = (*SERVICES, "guard", "worker_child")
 # A process manager may give up on what dies at once again and again, as it should.
 QUICK_DEATH_SECONDS = 25
 QUICK_DEATHS_MAX = 3
+# What is on its way back when its turn comes: a platform under load starts a worker in seconds.
+ON_ITS_WAY_SECONDS = 30
+LOOK_SECONDS = 0.5
 
 
 def children_of(pid: int) -> list[int]:
@@ -63,11 +66,17 @@ class Hunter:
         self._kill_engine = kill_engine
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._hunt, name="hunter", daemon=True)
+        self._round_over = threading.Event()
         self._killed: Counter[str] = Counter()
         self._deaths: dict[str, tuple[float, int]] = {}
 
     def start(self) -> None:
         self._thread.start()
+
+    @property
+    def round_over(self) -> bool:
+        """Every kind has had its turn, or nobody hunts any more."""
+        return self._round_over.is_set() or not self._thread.is_alive()
 
     def stop(self) -> Mapping[str, int]:
         """How many were killed, by kind."""
@@ -82,23 +91,31 @@ class Hunter:
             for kind in self._chance.sample(kinds, len(kinds)):
                 if self._stop.wait(self._chance.uniform(*self._pause)):
                     return
-                self._kill(kind)
+                self._kill_when_there(kind)
+            self._round_over.set()
 
-    def _kill(self, kind: str) -> None:
-        if kind == "dockerd":
-            assert self._kill_engine is not None
-            self._kill_engine()
-        else:
-            pid = find(self._platform, kind, self._chance)
-            service = "worker" if kind == "guard" else kind
-            if pid is None or not self._is_back(kind) or not self._is_fair(service):
-                return
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
+    def _kill_when_there(self, kind: str) -> None:
+        deadline = time.monotonic() + ON_ITS_WAY_SECONDS
+        while not self._killed_now(kind):
+            if time.monotonic() > deadline or self._stop.wait(LOOK_SECONDS):
                 return
         self._killed[kind] += 1
         print(f"killed {kind}", flush=True)
+
+    def _killed_now(self, kind: str) -> bool:
+        if kind == "dockerd":
+            assert self._kill_engine is not None
+            self._kill_engine()
+            return True
+        pid = find(self._platform, kind, self._chance)
+        service = "worker" if kind == "guard" else kind
+        if pid is None or not self._is_back(kind) or not self._is_fair(service):
+            return False
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return True
 
     def _is_back(self, kind: str) -> bool:
         """MLflow starts for longest: killed each time before it answers, it would never answer."""

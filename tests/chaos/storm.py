@@ -142,7 +142,9 @@ def _storm(
     outcome = Outcome()
     try:
         deadline = time.monotonic() + weather.seconds
-        while time.monotonic() < deadline and (sent.sending or truth.unfinished(platform)):
+        while not hunter.round_over or (
+            time.monotonic() < deadline and (sent.sending or truth.unfinished(platform))
+        ):
             threading.Event().wait(LOOK_SECONDS)
     finally:
         outcome.killed = hunter.stop()

@@ -32,6 +32,7 @@ WARM_START_RATIO = 1.3
 ROWS_RATIO = 1.5
 SUPERVISOR_MB = 200
 REPEATS = 30
+PAGE_ROWS = 50
 BATCH = 5000
 CLIENTS = 8
 END_SECONDS = 1800
@@ -179,21 +180,28 @@ def _make_rows(count: int) -> None:
 def _costs() -> dict[str, float]:
     """Median seconds of each; what a claim took is made to wait again."""
     from training.api.serializers import job_document  # noqa: PLC0415
-    from training.models import Job, JobTerm  # noqa: PLC0415
+    from training.listing import JobFilter  # noqa: PLC0415
+    from training.models import Job  # noqa: PLC0415
 
-    light = Job.objects.defer("script", "environment_lock")
-    # In the order of the index of terms, which is that of the jobs.
-    tagged = JobTerm.objects.filter(term="tag:team=growth").order_by("-created_at", "-job")
     some = Job.objects.order_by("created_at").values_list("pk", flat=True)[500]
     return {
-        "list page": _median(lambda: list(light[:50])),
-        "list page of failed jobs": _median(lambda: list(light.filter(status="failed")[:50])),
-        "list page of a tag": _median(
-            lambda: list(light.filter(pk__in=list(tagged.values_list("job", flat=True)[:50])))
-        ),
+        "list page": _median(lambda: _page(JobFilter())),
+        "list page of failed jobs": _median(lambda: _page(JobFilter(status="failed"))),
+        "list page of a tag": _median(lambda: _page(JobFilter(terms=("tag:team=growth",)))),
         "job status": _median(lambda: job_document(Job.objects.get(pk=some))),
         "claim with 100 waiting": _claims(),
     }
+
+
+def _page(wanted: Any) -> list[dict[str, Any]]:
+    """What the list answers, as documents."""
+    from training.api.serializers import row_document  # noqa: PLC0415
+    from training.facts import facts_of  # noqa: PLC0415
+    from training.listing import page_of_jobs  # noqa: PLC0415
+
+    page = page_of_jobs(wanted, limit=PAGE_ROWS)
+    facts = facts_of(page.jobs)
+    return [row_document(job, facts[job.pk]) for job in page.jobs]
 
 
 def _claims() -> float:

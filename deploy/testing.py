@@ -34,11 +34,14 @@ ROAD_SUFFIX = "-road"
 # Kept between runs: environments are the slow part, and are found by what they hold.
 ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
 UNIT_TESTS = "tests/unit"
-MAIN_TESTS = "tests/road"
+# Minutes in which something that was killed is waited for: beside the rest of the road.
+KILLS = "tests/road/test_processes.py"
+MAIN_TESTS = ("tests/road", f"--ignore={KILLS}")
 # What takes about as long as those, by the name of its output.
 BESIDE = {
-    "sandbox": "tests/docker tests/mlflow tests/feast",
+    "sandbox": "tests/docker",
     "units-and-chaos": f"{UNIT_TESTS} tests/chaos",
+    "kills-and-stores": f"{KILLS} tests/mlflow tests/feast",
 }
 # Whose servers these are: not the tests'.
 BACKING = ("DATABASE_URL", "REDIS_URL")
@@ -122,7 +125,7 @@ def _run_suites(home: Path, installation_id: str, runtimes: Sequence[str]) -> in
         return _run_chosen(home, installation_id, runtimes, arguments)
     with ExitStack() as stack:
         others = [stack.enter_context(_beside(home, name)) for name in BESIDE]
-        code = _run_chosen(home, installation_id, runtimes, [MAIN_TESTS])
+        code = _run_chosen(home, installation_id, runtimes, [*MAIN_TESTS])
         if code == 0:
             step("The tests that ran beside are waited for, and printed")
         return next((each for each in (code, *(other.wait() for other in others)) if each), 0)

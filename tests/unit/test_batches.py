@@ -388,10 +388,10 @@ REFUSED = {"status": 400, "code": "wrong_type", "detail": "row 7: bad", "errors"
 @pytest.mark.parametrize(
     ("code", "oom", "output", "reason", "told"),
     [
-        (5, False, [line("r", REFUSED)], "file_refused", "row 7: bad"),
-        (5, False, [line("r", {**REFUSED, "status": 500})], "model_failed", "row 7: bad"),
+        (6, False, [line("r", REFUSED)], "file_refused", "row 7: bad"),
+        (6, False, [line("r", {**REFUSED, "status": 500})], "model_failed", "row 7: bad"),
         (
-            5,
+            6,
             False,
             [line("r", {**REFUSED, "code": "parquet_not_possible"})],
             "parquet_not_possible",
@@ -402,6 +402,7 @@ REFUSED = {"status": 400, "code": "wrong_type", "detail": "row 7: bad", "errors"
         (137, True, [], "out_of_memory", "more memory than"),
         (1, False, [], "crashed", "exit code 1"),
         (3, False, [], "model_not_loadable", "last words"),
+        (5, False, [], "wrong_environment", "last words"),
     ],
 )
 def test_each_end_has_one_reason(

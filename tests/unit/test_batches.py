@@ -314,11 +314,21 @@ def test_lists_come_in_pages_newest_first(api: Client) -> None:
     assert listed == made[::-1]
     assert second["next"] is None
     assert api.get(PATH, {"status": "running"}).json()["batches"] == []
-    wrong = api.get(PATH, {"limit": "0", "cursor": "x", "typo": "1", "status": "y"})
-    assert wrong.status_code == 400
-    assert {error["field"] for error in wrong.json()["errors"]} == {
-        *("limit", "cursor", "typo", "status")
-    }
+
+
+def test_a_wrong_query_is_told_as_in_the_list_of_jobs(api: Client) -> None:
+    wrong = {"limit": "0", "cursor": "x", "statu": "1", "status": "y"}
+    of_batches, of_jobs = api.get(PATH, wrong), api.get("/mlops/training/jobs", wrong)
+    assert (of_batches.status_code, of_batches.json()["code"]) == (400, "invalid_parameters")
+    told, others = (
+        {e["field"]: e for e in answer.json()["errors"]} for answer in (of_batches, of_jobs)
+    )
+    assert set(told) == set(wrong)
+    assert (
+        told["status"].pop("hint") == "Send one of: queued, running, completed, failed, cancelled."
+    )
+    others["status"].pop("hint")
+    assert told == others
 
 
 def test_one_that_waits_is_cancelled_at_once_and_twice_is_harmless(api: Client) -> None:

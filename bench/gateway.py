@@ -24,7 +24,7 @@ import orjson
 import uvicorn
 
 from deploy.accounts import CHECKOUT
-from deploy.run import CONNECTION
+from deploy.process_plan import CONNECTION
 from deploy.servers import free_port
 from deploy.trial import wait_for
 

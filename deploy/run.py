@@ -3,7 +3,6 @@
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -12,18 +11,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from deploy import accounts as accounts_of
-from deploy.accounts import CHECKOUT, Accounts, ensure_accounts
+from deploy.accounts import CHECKOUT, ensure_accounts
+from deploy.addresses import DEFAULT_PORT, Address, check_port, mlflow_port, web_address
 from deploy.backing import Backing, read_backing, wait_for_backing
 from deploy.docker_engine import EngineHandle, ensure_engine, ensure_image_tools
 from deploy.health import wait_until_ready
 from deploy.home import Home, lock_home, open_home
-from deploy.processes import GaveUp, ProcessManager, Service
+from deploy.process_plan import RUNTIME_VARIABLE, Plan
+from deploy.processes import GaveUp, ProcessManager
 from deploy.report import Stop, box, step, timed_step, warn
 from registry.features import DONE_FILE
-from registry.gate.ledger import FILES_VARIABLE, MEGABYTES_VARIABLE
 from sandbox import firewall
-from sandbox.build_rules import SECRET_SETTINGS, BuildRules, InvalidSetting, rules_from
+from sandbox.build_rules import BuildRules, InvalidSetting, rules_from
 from sandbox.engine import Engine, EngineError, EngineUnavailable
 from sandbox.environments import EnvironmentFailed, EnvironmentStore
 from sandbox.images import (
@@ -37,37 +36,11 @@ from sandbox.images import (
 )
 from sandbox.network import Networks, ensure_networks
 
-DEFAULT_PORT = 8000
-CONNECTION = "mlops_site.connections:Connection"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LOOPBACK_HOSTS = "localhost,127.0.0.1,[::1]"
 WATCH_SECONDS = 0.5
 BUILD_SECONDS = 900
 # Debian and the official images mend their holes within this time.
 BASE_MAX_AGE_DAYS = "30"
 STOP_JOBS_SECONDS = 60
-# What every process may know of the operator's shell: words, certificates, our own settings.
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH")
-RUNTIME_VARIABLE = "SANDBOX_RUNTIME"
-SECRET_VARIABLES = frozenset({"MLOPS_SECRET_KEY", "MLOPS_MLFLOW_PASSWORD", "MLOPS_MLFLOW_SECRET"})
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where the web process listens."""
-
-    bind: str
-    port: int
-
-    @property
-    def url(self) -> str:
-        host = "localhost" if self.bind in (*LOOPBACK, "0.0.0.0") else self.bind
-        return f"http://{host}:{self.port}"
-
-    @property
-    def probe_host(self) -> str:
-        return "127.0.0.1" if self.bind in (*LOOPBACK, "0.0.0.0") else self.bind
 
 
 @dataclass(frozen=True)
@@ -83,7 +56,7 @@ class _Started:
     """How far the start came: what is there is what has to be stopped."""
 
     handle: EngineHandle | None = None
-    plan: "_Plan | None" = None
+    plan: Plan | None = None
 
     @property
     def engine(self) -> Engine:
@@ -98,10 +71,10 @@ def run() -> int:
         signal.signal(number, lambda *_: _interrupt(stopping))
     try:
         home = open_home(Path(os.environ.get("MLOPS_HOME", CHECKOUT / "var")).resolve())
-        address = _address()
+        address = web_address()
         rules = _build_rules()
         lock = lock_home(home)
-        _check_port(address)
+        check_port(address)
         backing = read_backing(home, os.environ)
     except Stop as stop:
         print(stop, file=sys.stderr)
@@ -166,8 +139,8 @@ def _start(
     ensure_image_tools(engine, _base_packages())
     accounts = ensure_accounts(home)
     networks = ensure_networks(engine, home.installation_id)
-    port = _mlflow_port(home, networks)
-    plan = _Plan(
+    port = mlflow_port(home, networks)
+    plan = Plan(
         home,
         address,
         accounts,
@@ -225,7 +198,7 @@ def _remove_rules(engine: Engine, installation_id: str) -> None:
         warn(f"The firewall's rules could not be removed: {error}")
 
 
-def _stop_jobs(plan: "_Plan") -> None:
+def _stop_jobs(plan: Plan) -> None:
     """Running jobs go back to the queue, for the next start. It works without this too: then the
     next start finds attempts whose containers are gone."""
     try:
@@ -276,7 +249,7 @@ def _ensure_platform_packages(
             store.ensure_platform(output=lambda data: None)
 
 
-def _prepare_rows(plan: "_Plan") -> str | None:
+def _prepare_rows(plan: Plan) -> str | None:
     """Migrates, and makes the admin user at the first start. Returns a password that is new."""
     password = secrets.token_urlsafe(12)
     variables = {**plan.worker_environment(), "MLOPS_ADMIN_PASSWORD": password}
@@ -290,7 +263,7 @@ def _prepare_rows(plan: "_Plan") -> str | None:
     return password
 
 
-def _prepare_features(plan: "_Plan") -> None:
+def _prepare_features(plan: Plan) -> None:
     if (plan.home.folder("feast") / DONE_FILE).exists():
         return
     with timed_step("Making the feature store"):
@@ -332,178 +305,7 @@ def _runtime(engine: Engine) -> str:
     return asked or engine.default_runtime()
 
 
-def _address() -> Address:
-    """Raises Stop for a PORT that is none."""
-    text = os.environ.get("PORT", str(DEFAULT_PORT))
-    if not text.isdigit() or not 0 < int(text) < 65536:
-        raise Stop(f"PORT={text} is not a port; choose one from 1 to 65535.")
-    return Address(bind=os.environ.get("MLOPS_BIND", "127.0.0.1"), port=int(text))
-
-
-def _check_port(address: Address) -> None:
-    """Raises Stop when the address is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.bind, address.port))
-        except OSError as error:
-            raise Stop(
-                f"{address.bind}:{address.port} cannot be used ({error.strerror}). "
-                f"Choose another port: PORT={address.port + 1} make run"
-            ) from None
-
-
-def _mlflow_port(home: Home, networks: Networks) -> int:
-    """The same port at each start, since it is part of what users bookmark; a new one if taken."""
-    known = home.remembered("mlflow_port")
-    for port in (known, 0):
-        if port is None:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((networks.jobs_gateway, port))
-            except OSError:
-                continue
-            home.remember("mlflow_port", probe.getsockname()[1])
-            return int(probe.getsockname()[1])
-    raise Stop(f"No free port for MLflow at {networks.jobs_gateway}.")
-
-
-class _Plan:
-    """What each process runs, as whom, and with which variables: no more than it needs."""
-
-    def __init__(
-        self,
-        home: Home,
-        address: Address,
-        accounts: Accounts,
-        networks: Networks,
-        *,
-        backing: Backing,
-        mlflow_port: int,
-        runtime: str,
-    ) -> None:
-        self.backing = backing
-        self.images: tuple[ImageInfo, ...] = ()
-        self.runtime = runtime
-        self.home = home
-        self.address = address
-        self.accounts = accounts
-        self.networks = networks
-        self.mlflow_port = mlflow_port
-        needed = accounts_of.needed_folders(home)
-        self._covered = tuple(accounts_of.covered_folders(needed)) if accounts.web else ()
-        self._needed = tuple(needed)
-
-    @property
-    def mlflow_url(self) -> str:
-        return f"http://{self.networks.jobs_gateway}:{self.mlflow_port}"
-
-    def mlflow(self) -> Service:
-        command = [sys.executable, "-m", "registry.mlflow_server"]
-        command += ["--home", str(self.home.folder("mlflow"))]
-        command += ["--host", self.networks.jobs_gateway, "--port", str(self.mlflow_port)]
-        bounds = (MEGABYTES_VARIABLE, FILES_VARIABLE)
-        environment = {
-            **_passed_on(),
-            **{name: os.environ[name] for name in bounds if name in os.environ},
-            "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
-            "MLOPS_MLFLOW_SECRET": self.home.secrets["mlflow_session_key"],
-        }
-        return Service(
-            name="mlflow",
-            command=tuple(command),
-            environment=environment,
-            account=self.accounts.mlflow,
-            covered=self._covered,
-            needed=self._needed,
-        )
-
-    def web(self) -> Service:
-        command = [sys.executable, "-m", "uvicorn", "mlops_site.asgi:application"]
-        command += ["--host", self.address.bind, "--port", str(self.address.port)]
-        command += ["--loop", "uvloop", "--http", CONNECTION, "--no-access-log"]
-        command += ["--log-level", "warning"]
-        # Clients that follow a job would hold up the end; they come back to the next process.
-        command += ["--timeout-graceful-shutdown", "3"]
-        environment = {
-            **self._common_environment(),
-            "MLOPS_SECRET_KEY": self.home.secrets["session_key"],
-            "MLOPS_ALLOWED_HOSTS": os.environ.get("MLOPS_ALLOWED_HOSTS") or self._hosts(),
-            # A user waits for it, and one of few threads; a job can wait longer.
-            "MLOPS_MLFLOW_CALL_SECONDS": os.environ.get("MLOPS_MLFLOW_CALL_SECONDS", "5"),
-        }
-        return Service(
-            name="web",
-            command=tuple(command),
-            environment=environment,
-            account=self.accounts.web,
-            covered=self._covered,
-            needed=self._needed,
-        )
-
-    def worker(self) -> Service:
-        return self._manage_service("worker", "work")
-
-    def supervisor(self) -> Service:
-        return self._manage_service("supervisor", "supervise")
-
-    def worker_environment(self) -> dict[str, str]:
-        """The addresses of engine and queue, and the queue's key; no key of anybody's session."""
-        engine = {name: os.environ[name] for name in ENGINE_VARIABLES if name in os.environ}
-        return {
-            **self._common_environment(),
-            **engine,
-            **self.backing.for_workers,
-            **{name: os.environ[name] for name in SECRET_SETTINGS if name in os.environ},
-            RUNTIME_VARIABLE: self.runtime,
-            "HOME": str(self.home.root),
-            "MLOPS_SECRET_KEY": self.home.secrets["queue_key"],
-        }
-
-    def _manage_service(self, name: str, command: str) -> Service:
-        return Service(
-            name=name,
-            command=(sys.executable, "manage.py", command),
-            environment=self.worker_environment(),
-        )
-
-    def _common_environment(self) -> dict[str, str]:
-        hidden = SECRET_VARIABLES.union(SECRET_SETTINGS)
-        own = {
-            name: value
-            for name, value in os.environ.items()
-            if name.startswith("MLOPS_") and name not in hidden
-        }
-        return {
-            **_passed_on(),
-            **own,
-            **self.backing.for_everybody,
-            "MLOPS_HOME": str(self.home.root),
-            "PORT": str(self.address.port),
-            "MLOPS_INSTALLATION_ID": self.home.installation_id,
-            "MLOPS_PYTHON_IMAGES": ",".join(f"{one.python}={one.tag}" for one in self.images),
-            "MLOPS_JOBS_NETWORK": self.networks.jobs,
-            "MLOPS_JOBS_SUBNET": self.networks.jobs_subnet,
-            "MLOPS_JOBS_GATEWAY": self.networks.jobs_gateway,
-            "MLOPS_OFFLINE_NETWORK": self.networks.offline,
-            "MLOPS_SERVERS_NETWORK": self.networks.servers,
-            "MLOPS_BUILDS_NETWORK": self.networks.builds,
-            "MLFLOW_TRACKING_URI": self.mlflow_url,
-            "MLOPS_MLFLOW_PASSWORD": self.home.secrets["mlflow_password"],
-        }
-
-    def _hosts(self) -> str:
-        return LOOPBACK_HOSTS if self.address.bind in LOOPBACK else "*"
-
-
-def _passed_on() -> dict[str, str]:
-    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    return {**passed, "PYTHONUNBUFFERED": "1"}
-
-
-def _greet(plan: _Plan, password: str | None) -> None:
+def _greet(plan: Plan, password: str | None) -> None:
     url = plan.address.url
     login = f"admin / {password}" if password else "admin (password as at the first start)"
     script = "examples/training_scripts/sklearn_classification.py"

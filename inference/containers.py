@@ -23,13 +23,13 @@ from registry.mlflow_client import ModelRegistry, ModelVersion
 from sandbox.container import Limits
 from sandbox.engine import ContainerState, Engine
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentStore
+from sandbox.image.served_ends import FAILURE_PREFIX, Exit
 from sandbox.spec import SERVER_PORT, server_spec
 
 log = logging.getLogger(__name__)
 
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
 LANE_VARIABLE = "MLOPS_FAST_LANE"
-FAILURE_PREFIX = "model_server: "
 SCRATCH_MB = 128
 POLL_SECONDS = 0.05
 READY_CALL_SECONDS = 5.0
@@ -37,9 +37,6 @@ READY_MAX_BYTES = 1024 * 1024
 SENTENCE_CHARACTERS = 300
 LOG_TAIL_LINES = 20
 LOG_TAIL_CHARACTERS = 4000
-# What the model server ends with; `docs/MODEL_SERVER.md`.
-HUNG = 4
-OTHER_VERSIONS = 5
 # As served models say it, and as Python does.
 MISSING_MODULE = ("ModuleNotFoundError", "No module named")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -265,13 +262,13 @@ def ending_from(
         sentence = f"The model needs more memory than a server may have ({memory_mb} MB)."
         return StartFailed(Reason.OUT_OF_MEMORY, sentence, log_tail=tail)
     why = _last_words(lines) or f"exit code {state.exit_code}"
-    if state.exit_code == HUNG:
+    if state.exit_code == Exit.HUNG:
         return StartFailed(Reason.HANG, MEANINGS[Reason.HANG].sentence, log_tail=tail)
     if not loading:
         sentence = f"The model's process ended while it served: {why}"
         return StartFailed(Reason.CRASHED, sentence, log_tail=tail)
     missing = any(word in why for word in MISSING_MODULE)
-    elsewhere = missing or state.exit_code == OTHER_VERSIONS
+    elsewhere = missing or state.exit_code == Exit.OTHER_VERSIONS
     reason = Reason.WRONG_ENVIRONMENT if elsewhere else Reason.MODEL_NOT_LOADABLE
     return StartFailed(reason, f"The model cannot be loaded: {why}", log_tail=tail)
 

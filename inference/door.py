@@ -16,9 +16,10 @@ from types import TracebackType
 
 from django.conf import settings
 from django.db import InterfaceError, OperationalError
+from rest_framework.exceptions import APIException
 
 from inference.held import COUNTED_BYTES, Share
-from inference.refusals import Refused, held_too_much, refusal
+from inference.refusals import Refused, from_api, held_too_much, refusal
 from registry.rawhttp.asgi import (
     BodyTooLarge,
     Disconnected,
@@ -72,17 +73,16 @@ async def answer_request(scope: Scope, receive: Receive, send: Send, handler: Ha
                 watch.expect_to_stay()
                 request = Request(scope["method"], path, headers, body, request_id)
                 answer = await handler(request)
-            if watch.error is not None:
-                answer = _failed(watch.error, path, request_id)
-            answer = _held(await _packed(answer, headers), share)
+            if watch.error is None:
+                answer = _held(await _packed(answer, headers), share)
+            else:
+                answer = failure_answer(watch.error, path=path, request_id=request_id)
         except Disconnected:
             log.info("inference.client_left request_id=%s", request_id)
             return
         except Refused as refused:
-            answer = refused.problem.answer(instance=path, request_id=request_id)
-        _note(answer, path, request_id)
-        answer[1]["x-request-id"] = request_id
-        await send_answer(send, answer)
+            answer = failure_answer(refused, path=path, request_id=request_id)
+        await send_noted(send, answer, path=path, request_id=request_id)
 
 
 def new_id(headers: dict[bytes, bytes]) -> str:
@@ -199,10 +199,14 @@ def _too_slow(seconds: int) -> Refused:
     return refusal(408, "body_too_slow", f"The body did not come within {seconds} s.")
 
 
-def _failed(error: BaseException, path: str, request_id: str) -> Answer:
-    """Raises Refused and Disconnected, which are no failure."""
-    if isinstance(error, Refused | Disconnected):
+def failure_answer(error: BaseException, *, path: str, request_id: str) -> Answer:
+    """The one problem that a client is told. Raises Disconnected: nobody is there to be told."""
+    if isinstance(error, Disconnected):
         raise error
+    if isinstance(error, APIException):
+        error = from_api(error)
+    if isinstance(error, Refused):
+        return error.problem.answer(instance=path, request_id=request_id)
     if isinstance(error, OperationalError | InterfaceError):
         log.error("inference.database_away request_id=%s %s", request_id, error)
         return database_away(instance=path, request_id=request_id)
@@ -215,6 +219,15 @@ def _held(answer: Answer, share: Share) -> Answer:
     if len(answer[2]) > COUNTED_BYTES and not share.take(len(answer[2])):
         raise held_too_much()
     return answer
+
+
+async def send_noted(
+    send: Send, answer: Answer, *, path: str, request_id: str, head_only: bool = False
+) -> None:
+    """With its id, and a line in the log where it went wrong."""
+    _note(answer, path, request_id)
+    answer[1]["x-request-id"] = request_id
+    await send_answer(send, answer, head_only=head_only)
 
 
 def _note(answer: Answer, path: str, request_id: str) -> None:

@@ -130,12 +130,14 @@ def server_gone(name: str, version: str) -> Refused:
     )
 
 
-def from_registry(error: APIException) -> Refused:
+def from_api(error: APIException) -> Refused:
+    """What a view would answer, in the same words."""
     codes = error.get_codes()
     return refusal(
         error.status_code,
         codes if isinstance(codes, str) else error.default_code,
         str(error.detail),
+        errors=tuple(getattr(error, "errors", ())),
         hint=getattr(error, "hint", ""),
-        retry_after_seconds=RETRY_AFTER_SECONDS if error.status_code == 503 else None,
+        retry_after_seconds=getattr(error, "wait", None),
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from rest_framework.exceptions import APIException
 
 from inference.question import LATEST
-from inference.refusals import Refused, from_registry, version_not_found
+from inference.refusals import Refused, from_api, version_not_found
 from inference.threads import Threads
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
 
@@ -68,7 +68,7 @@ class Versions:
         except APIException as error:
             if error.status_code == 404 and selector != LATEST:
                 raise version_not_found(name, selector) from error
-            raise from_registry(error) from error
+            raise from_api(error) from error
 
     def doubt(self) -> None:
         """Something changed: nothing that is known is served again before it was asked for."""

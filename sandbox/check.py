@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sandbox.container import OPEN_FILES, TMP_MB, Kind, SandboxSpec
-from sandbox.engine import Engine, EngineError, SandboxMismatch, _mapped
+from sandbox.engine import Engine, EngineError, SandboxMismatch
+from sandbox.engine_errors import mapped
 from sandbox.firewall import Policy
 from sandbox.network import Networks
 from sandbox.probe import Subjects, probe, running
@@ -182,12 +183,12 @@ def _named(spec: SandboxSpec, command: Iterable[str]) -> SandboxSpec:
     )
 
 
-@_mapped
+@mapped
 def _info(engine: Engine) -> Mapping[str, Any]:
     return dict(engine.api.info())
 
 
-@_mapped
+@mapped
 def _inspect(engine: Engine, container: str) -> Mapping[str, Any]:
     return dict(engine.api.inspect_container(container))
 

@@ -27,7 +27,8 @@ from sandbox.base_images import (
     package_names,
 )
 from sandbox.container import BUILDER_UID, RUNNER_UID
-from sandbox.engine import Engine, EngineError, _mapped
+from sandbox.engine import Engine, EngineError
+from sandbox.engine_errors import mapped
 
 __all__ = [
     "ImageFailed",
@@ -92,12 +93,12 @@ def runner_image_tag(installation_id: str, base_name: str = "") -> str:
     return f"mlops-runner:{installation_id}{which}"
 
 
-@_mapped
+@mapped
 def has_runner_image(engine: Engine, installation_id: str) -> bool:
     return _label(engine, runner_image_tag(installation_id), CONTENT_LABEL) is not None
 
 
-@_mapped
+@mapped
 def ensure_runner_images(
     engine: Engine,
     *,
@@ -143,7 +144,7 @@ def ensure_runner_image(
     return image
 
 
-@_mapped
+@mapped
 def remove_runner_image(engine: Engine, installation_id: str) -> None:
     """Removes those of every base, and what they were before; shared layers stay."""
     labels = {"label": f"{INSTALLATION_LABEL}={installation_id}"}
@@ -325,7 +326,7 @@ def _label(engine: Engine, tag: str, name: str) -> str | None:
     return labels.get(name)
 
 
-@_mapped
+@mapped
 def base_of(engine: Engine, tag: str) -> str:
     """What a runner image was made from: environments built on one base do not fit another."""
     return _label(engine, tag, BASE_LABEL) or _image_id(engine, tag)

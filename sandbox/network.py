@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from docker.errors import APIError
 from docker.types import IPAMConfig, IPAMPool
 
-from sandbox.engine import Engine, EngineError, _mapped
+from sandbox.engine import Engine, EngineError
+from sandbox.engine_errors import mapped
 
 ISOLATED = {"com.docker.network.bridge.enable_icc": "false"}
 BRIDGE_OPTION = "com.docker.network.bridge.name"
@@ -68,7 +69,7 @@ def network_names(installation_id: str) -> tuple[str, str, str, str]:
     return f"{prefix}-jobs", f"{prefix}-offline", f"{prefix}-servers", f"{prefix}-builds"
 
 
-@_mapped
+@mapped
 def ensure_networks(
     engine: Engine, installation_id: str, *, jobs_subnet: str = "", jobs_gateway: str = ""
 ) -> Networks:
@@ -87,7 +88,7 @@ def ensure_networks(
     )
 
 
-@_mapped
+@mapped
 def find_networks(
     engine: Engine, *, jobs: str, offline: str, servers: str, builds: str
 ) -> Networks:
@@ -95,7 +96,7 @@ def find_networks(
     return _networks(*(_Made.of(engine, name) for name in (jobs, offline, servers, builds)))
 
 
-@_mapped
+@mapped
 def missing_networks(engine: Engine, installation_id: str) -> list[str]:
     """The names of those networks that somebody removed."""
     label = f"mlops.installation={installation_id}"
@@ -103,7 +104,7 @@ def missing_networks(engine: Engine, installation_id: str) -> list[str]:
     return [name for name in network_names(installation_id) if name not in there]
 
 
-@_mapped
+@mapped
 def remove_networks(engine: Engine, installation_id: str) -> None:
     """Removes the networks of an installation; one that is in use or missing is left alone."""
     label = f"mlops.installation={installation_id}"

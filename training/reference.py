@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 from django.conf import settings
 
-from training.api import submission
+from training.api import upload_fields
 from training.api.requirements_check import MAX_CHARACTERS
 from training.limits import JobLimits, job_bounds
 from training.models import Attempt, EngineCapacity, Gpu, Job
@@ -110,14 +110,14 @@ def _upload_limits() -> tuple[Limit, ...]:
     return (
         _at_most("body", "bytes", settings.DATA_UPLOAD_MAX_MEMORY_SIZE),
         _at_most("script", "bytes", settings.SCRIPT_MAX_BYTES),
-        _at_most("script_name", "characters", submission.SCRIPT_NAME_MAX),
-        _at_most("requirements", "requirements", submission.REQUIREMENTS_MAX),
+        _at_most("script_name", "characters", upload_fields.SCRIPT_NAME_MAX),
+        _at_most("requirements", "requirements", upload_fields.REQUIREMENTS_MAX),
         _at_most("requirement", "characters", MAX_CHARACTERS),
-        _at_most("environment_vars", "variables", submission.VARIABLES_MAX),
-        _at_most("environment_vars_size", "bytes", submission.VARIABLES_MAX_BYTES),
-        _at_most("tags", "tags", submission.TAGS_MAX),
-        _at_most("tag_name", "characters", submission.TAG_NAME_MAX),
-        _at_most("tag_value", "characters", submission.TAG_VALUE_MAX),
+        _at_most("environment_vars", "variables", upload_fields.VARIABLES_MAX),
+        _at_most("environment_vars_size", "bytes", upload_fields.VARIABLES_MAX_BYTES),
+        _at_most("tags", "tags", upload_fields.TAGS_MAX),
+        _at_most("tag_name", "characters", upload_fields.TAG_NAME_MAX),
+        _at_most("tag_value", "characters", upload_fields.TAG_VALUE_MAX),
     )
 
 

@@ -153,13 +153,15 @@ def _cell(
     samples: dict[str, list[Sample]] = {one.peer.name: [] for one in running}
     for one in running:
         # What is opened at the first request of a size is no part of its load.
-        ask(one.peer, one.url, inputs(rows))
+        with _left_out(one.peer):
+            ask(one.peer, one.url, inputs(rows))
     for _ in range(rounds):
         for one in running:
             body = json.dumps(one.peer.body(inputs(rows))).encode()
-            samples[one.peer.name].append(
-                load.run(one.url, body, JSON, connections=connections, seconds=seconds)
-            )
+            with _left_out(one.peer):
+                samples[one.peer.name].append(
+                    load.run(one.url, body, JSON, connections=connections, seconds=seconds)
+                )
     return [
         Cell(
             model,
@@ -171,6 +173,7 @@ def _cell(
             rate=statistics.median(sample.rate for sample in taken),
         )
         for name, taken in samples.items()
+        if taken
     ]
 
 

@@ -24,9 +24,10 @@ CACHE = CHECKOUT / ".cache" / "bench-serving"
 INSIDE = Path(__file__).parent / "inside"
 IMAGE = CHECKOUT / "sandbox" / "image"
 SKLEARN = "scikit-learn==1.8.*"
-START_SECONDS = 600
+START_SECONDS = 180
 ASK_SECONDS = 120
 STOP_SECONDS = 20
+LOG_CHARACTERS = 2000
 # Ours, and everybody's: the machine has two cores, and the rows of a request are few.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 JSON = {"content-type": "application/json"}
@@ -86,12 +87,7 @@ class Running:
         return sum(_pss_kilobytes(pid) for pid in _family(self.process.pid)) / 1024
 
     def stop(self) -> None:
-        """Its whole session: some leave their workers behind when they are told to end."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(STOP_SECONDS)
+        _end_session(self.process)
 
 
 def trained(peer: Peer, model: str) -> Path:
@@ -119,7 +115,7 @@ def _make_lane(peer: Peer, folder: Path) -> None:
 
 
 def started(peer: Peer, model: str, rows: Rows, work: Path) -> Running:
-    """The peer, once it has answered. Raises TrialFailed."""
+    """The peer, once it has answered. Raises TrialFailed, and nothing of it runs then."""
     folder, port = trained(peer, model), free_port()
     work.mkdir(parents=True)
     if peer.files is not None:
@@ -127,8 +123,8 @@ def started(peer: Peer, model: str, rows: Rows, work: Path) -> Running:
     variables = {**os.environ, **ONE_THREAD, **peer.variables, "PYTHONPATH": str(INSIDE)}
     variables |= {"BENCH_MODEL": str(folder / "model.joblib")}
     variables["PATH"] = f"{peer.python.parent}:{variables['PATH']}"
-    begin = time.monotonic()
-    with (work / "log").open("wb") as log:
+    begin, output = time.monotonic(), work / "log"
+    with output.open("wb") as log:
         process = subprocess.Popen(
             peer.command(folder, work, port),
             cwd=work,
@@ -138,22 +134,49 @@ def started(peer: Peer, model: str, rows: Rows, work: Path) -> Running:
             start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}{peer.path}"
+    with contextlib.ExitStack() as otherwise:
+        otherwise.callback(_end_session, process)
+        _await_answer(peer, url, rows, process, output)
+        otherwise.pop_all()
+    return Running(peer, url, process, time.monotonic() - begin)
+
+
+def _await_answer(
+    peer: Peer, url: str, rows: Rows, process: "subprocess.Popen[bytes]", output: Path
+) -> None:
+    """Raises TrialFailed, with the last that it printed."""
 
     def answered() -> bool:
         if process.poll() is not None:
-            raise TrialFailed(f"{peer.name} ended: {(work / 'log').read_text()[-2000:]}")
+            raise TrialFailed(f"{peer.name} ended.")
         try:
             return ask(peer, url, rows) is not None
-        except (requests.RequestException, TrialFailed):
+        except TrialFailed:
             return False
 
-    wait_for(answered, seconds=START_SECONDS, what=f"an answer of {peer.name}", every=0.02)
-    return Running(peer, url, process, time.monotonic() - begin)
+    try:
+        wait_for(answered, seconds=START_SECONDS, what=f"an answer of {peer.name}", every=0.02)
+    except TrialFailed as error:
+        printed = output.read_text(errors="replace")[-LOG_CHARACTERS:]
+        raise TrialFailed(f"{error}\n{printed}") from error
+
+
+def _end_session(process: "subprocess.Popen[bytes]") -> None:
+    """All of it: some leave their workers behind when they are told to end."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
 
 
 def ask(peer: Peer, url: str, rows: Rows) -> list[Any]:
     """The labels. Raises TrialFailed."""
-    answer = requests.post(url, data=json.dumps(peer.body(rows)), headers=JSON, timeout=ASK_SECONDS)
+    body = json.dumps(peer.body(rows))
+    try:
+        answer = requests.post(url, data=body, headers=JSON, timeout=ASK_SECONDS)
+    except requests.RequestException as error:
+        raise TrialFailed(f"{peer.name}: {error}") from error
     if answer.status_code != 200:
         raise TrialFailed(f"{peer.name}: {answer.status_code} {answer.text[:300]}")
     return peer.labels(answer.json())
@@ -244,15 +267,19 @@ _ours_like: dict[str, Any] = {
     "labels": lambda told: told["predictions"],
 }
 _mlserver_like: dict[str, Any] = {
-    "packages": ("mlserver", "mlserver-sklearn", SKLEARN),
+    # From uvloop 0.22 on the workers of MLServer 1.7 end at once, and it waits for them for ever
+    # (https://github.com/SeldonIO/MLServer/issues/2286).
+    "packages": ("mlserver==1.7.*", "mlserver-sklearn==1.7.*", "uvloop<0.22", SKLEARN),
     "form": "joblib",
     "command": _mlserver,
     "path": "/v2/models/m/infer",
     "body": _v2,
     "labels": lambda told: told["outputs"][0]["data"],
 }
+# It tells nobody of its start, and keeps its own things where ours are.
+ALONE = {"BENTOML_DO_NOT_TRACK": "True", "BENTOML_HOME": str(CACHE / "bentoml")}
 _bentoml_like: dict[str, Any] = {
-    "packages": ("bentoml", SKLEARN),
+    "packages": ("bentoml==1.4.*", SKLEARN),
     "form": "joblib",
     "command": _bentoml,
     "path": "/predict",
@@ -273,6 +300,6 @@ PEERS = (
     ),
     _peer("MLServer", **_mlserver_like, files=_mlserver_files(batched=False)),
     _peer("MLServer, batching", **_mlserver_like, files=_mlserver_files(batched=True)),
-    _peer("BentoML", **_bentoml_like),
-    _peer("BentoML, batching", **_bentoml_like, variables={"BENCH_BATCHED": "1"}),
+    _peer("BentoML", **_bentoml_like, variables=ALONE),
+    _peer("BentoML, batching", **_bentoml_like, variables={**ALONE, "BENCH_BATCHED": "1"}),
 )

@@ -1,5 +1,7 @@
 """What the documentation of batches shows."""
 
+from inference.batch.states import Status
+
 BATCH_ID = "7f1c9a52-3c1e-4c55-9a39-0b1a6d1a2c11"
 PATH = f"/mlops/inference/batch/{BATCH_ID}"
 ACCEPTED_EXAMPLE = {
@@ -112,6 +114,22 @@ INVALID_EXAMPLE = {
         "/mlops/inference/batch",
     ),
     "errors": [{"field": "model_name", "detail": "This field is required."}],
+}
+BAD_STATUS_EXAMPLE = {
+    **_problem(
+        400,
+        "Bad Request",
+        "invalid_parameters",
+        "The request is not valid. status: There is no 'done'.",
+        "/mlops/inference/batch",
+    ),
+    "errors": [
+        {
+            "field": "status",
+            "detail": "There is no 'done'.",
+            "hint": f"Send one of: {', '.join(Status.values)}.",
+        }
+    ],
 }
 TOO_LARGE_EXAMPLE = _problem(
     413,

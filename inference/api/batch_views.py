@@ -11,6 +11,7 @@ from rest_framework.views import APIView
 from inference.api.actor import actor_of
 from inference.api.batch_examples import (
     ACCEPTED_EXAMPLE,
+    BAD_STATUS_EXAMPLE,
     CANCELLED_EXAMPLE,
     CANCELLING_EXAMPLE,
     COMPLETED_EXAMPLE,
@@ -25,7 +26,7 @@ from inference.api.batch_examples import (
     TOO_MANY_EXAMPLE,
     UNKNOWN_EXAMPLE,
 )
-from inference.api.batch_query import LIMIT_DEFAULT, LIMIT_MAX, cursor_of, read_query
+from inference.api.batch_query import cursor_of, read_query
 from inference.api.batch_serializers import (
     BatchFormSerializer,
     BatchListSerializer,
@@ -37,6 +38,7 @@ from inference.batch.states import Status
 from inference.refusals import Refused
 from inference.services import batches
 from registry.api.examples import problem_example
+from registry.list_queries import LIMIT_DEFAULT, LIMIT_MAX
 
 BATCH_ID = OpenApiParameter("batch_id", str, OpenApiParameter.PATH, description="The batch's id.")
 LOCATION = OpenApiParameter(
@@ -68,7 +70,8 @@ class BatchListView(APIView):
         parameters=LIST_PARAMETERS,
         responses={200: OpenApiResponse(BatchListSerializer, description="Request successful")},
         examples=[
-            OpenApiExample("Batches", value=LIST_EXAMPLE, response_only=True, status_codes=["200"])
+            OpenApiExample("Batches", value=LIST_EXAMPLE, response_only=True, status_codes=["200"]),
+            problem_example("Unknown status", BAD_STATUS_EXAMPLE, "400"),
         ],
     )
     def get(self, request: Request) -> Response:

@@ -19,13 +19,12 @@ from inference.states import Reason as ServerReason
 from sandbox.container import Limits, SandboxSpec
 from sandbox.engine import ContainerState, Engine, EngineError
 from sandbox.environments import Environment, EnvironmentStore
+from sandbox.image.served_ends import Exit
 from sandbox.spec import batch_spec
 
 SCRATCH_MB = 128
 PROGRESS_LINES = 20
 ERROR_LINES = 100
-# How `sandbox/image/batch_predict.py` ends.
-DONE, LOAD_FAILED, REFUSED = 0, 3, 5
 SIGNALLED = frozenset({130, 137, 143, 255})
 KIND_LABELS = {"mlops.kind": "batch"}
 BATCH_LABEL = "mlops.batch"
@@ -123,9 +122,9 @@ def failure_of(
     if state.oom_killed:
         told = f"The model and a part of the file need more memory than {memory_mb} MB."
         return StartFailed(Reason.OUT_OF_MEMORY, told, log_tail=tail)
-    if state.exit_code in (DONE, REFUSED):
+    if state.exit_code in (Exit.DONE, Exit.REFUSED):
         return None
-    if state.exit_code == LOAD_FAILED:
+    if state.exit_code in (Exit.LOAD_FAILED, Exit.OTHER_VERSIONS):
         return ending_from(state, errors, memory_mb=memory_mb, loading=True)
     if state.exit_code in SIGNALLED or state.exit_code is None:
         # Its own process may have done so to itself: then it does so again, and is given up.

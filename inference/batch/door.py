@@ -13,13 +13,11 @@ from urllib.parse import parse_qs
 
 import orjson
 from django.conf import settings
-from django.db import InterfaceError, OperationalError
-from rest_framework.exceptions import APIException
 
 from inference.batch import files, uploads
 from inference.batch.document import document_of, path_of
 from inference.batch.states import Format
-from inference.door import log, new_id
+from inference.door import failure_answer, new_id, send_noted
 from inference.models import BatchPrediction
 from inference.refusals import Refused, refusal
 from inference.services import batches
@@ -29,11 +27,10 @@ from registry.rawhttp.asgi import (
     Receive,
     Scope,
     Send,
-    send_answer,
     start,
     while_connected,
 )
-from registry.rawhttp.problems import Answer, database_away, internal_error
+from registry.rawhttp.problems import Answer
 
 PATH = "/mlops/inference/batch"
 DOWNLOAD = re.compile(rf"{PATH}/(?P<batch_id>[^/]+)/predictions/?")
@@ -43,7 +40,6 @@ FORM_BYTES = 1024 * 1024
 PIECE_BYTES = 1024 * 1024
 SILENT_SECONDS = 30.0
 UPLOADS_MOST = 8
-RETRY_AFTER_SECONDS = 30
 MEDIA_TYPES = {
     Format.CSV.value: "text/csv; charset=utf-8",
     Format.PARQUET.value: "application/vnd.apache.parquet",
@@ -64,10 +60,10 @@ async def upload_app(scope: Scope, receive: Receive, send: Send) -> None:
     """202 with the batch, or one problem."""
     headers = dict(scope["headers"])
     request_id = new_id(headers)
-    answer = await _answer_of(_taken(scope, receive, headers), scope["path"], request_id)
+    path = scope["path"]
+    answer = await _answer_of(_taken(scope, receive, headers), path, request_id)
     if answer is not None:
-        answer[1]["x-request-id"] = request_id
-        await send_answer(send, answer)
+        await send_noted(send, answer, path=path, request_id=request_id)
 
 
 async def download_app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,14 +78,13 @@ async def download_app(scope: Scope, receive: Receive, send: Send) -> None:
         if not opened[0][1].is_file():
             raise batches.BatchNotFound(found["batch_id"])
 
-    answer = await _answer_of(look(), scope["path"], request_id)
+    path, head_only = scope["path"], scope["method"] == "HEAD"
+    answer = await _answer_of(look(), path, request_id)
     if answer is not None:
-        answer[1]["x-request-id"] = request_id
-        await send_answer(send, answer, head_only=scope["method"] == "HEAD")
+        await send_noted(send, answer, path=path, request_id=request_id, head_only=head_only)
         return
-    batch, path = opened[0]
-    head_only = scope["method"] == "HEAD"
-    await while_connected(receive, _send_file(send, batch, path, request_id, head_only=head_only))
+    batch, file = opened[0]
+    await while_connected(receive, _send_file(send, batch, file, request_id, head_only=head_only))
 
 
 def accept(
@@ -148,7 +143,7 @@ class _Place:
                 "overloaded",
                 f"{UPLOADS_MOST} files are being sent already.",
                 hint="Send it again when one of them has arrived.",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
+                retry_after_seconds=batches.RETRY_AFTER_SECONDS,
             )
         if self._task is not None:
             _uploads.add(self._task)
@@ -231,32 +226,14 @@ async def _answer_of(
         task.cancel()
         # Its file is gone before this returns, also for a client that is gone.
         await asyncio.wait([task])
-    error = None if task.cancelled() else task.exception()
-    if error is None or isinstance(error, Disconnected):
-        return None if error is not None or task.cancelled() else task.result()
-    if isinstance(error, APIException):
-        error = _refused(error)
-    if isinstance(error, Refused):
-        log.info("batch.refused code=%s request_id=%s", error.problem.code, request_id)
-        return error.problem.answer(instance=path, request_id=request_id)
-    if isinstance(error, OperationalError | InterfaceError):
-        log.error("batch.database_away request_id=%s %s", request_id, error)
-        return database_away(instance=path, request_id=request_id)
-    log.error("batch.unexpected_error request_id=%s", request_id, exc_info=error)
-    return internal_error(instance=path, request_id=request_id)
-
-
-def _refused(error: APIException) -> Refused:
-    codes = error.get_codes()
-    later = error.status_code in (429, 503)
-    return refusal(
-        error.status_code,
-        codes if isinstance(codes, str) else error.default_code,
-        str(error.detail),
-        errors=tuple(getattr(error, "errors", ())),
-        hint=getattr(error, "hint", ""),
-        retry_after_seconds=RETRY_AFTER_SECONDS if later else None,
-    )
+    if task.cancelled():
+        return None
+    error = task.exception()
+    if error is None:
+        return task.result()
+    if isinstance(error, Disconnected):
+        return None
+    return failure_answer(error, path=path, request_id=request_id)
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any) -> Any:

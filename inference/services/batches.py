@@ -27,6 +27,7 @@ from registry.mlflow_client import ModelVersion, model_registry
 
 log = logging.getLogger(__name__)
 MB = 1024**2
+RETRY_AFTER_SECONDS = 30
 
 
 class BatchNotFound(NotFound):
@@ -40,6 +41,7 @@ class BatchNotFound(NotFound):
 class TooManyBatches(APIException):
     status_code = HTTPStatus.TOO_MANY_REQUESTS
     default_code = "too_many_batches"
+    wait = RETRY_AFTER_SECONDS
 
     def __init__(self) -> None:
         super().__init__(f"{settings.BATCH_QUEUE} batches are waiting already.")
@@ -49,6 +51,7 @@ class TooManyBatches(APIException):
 class NoSpace(APIException):
     status_code = HTTPStatus.SERVICE_UNAVAILABLE
     default_code = "no_space"
+    wait = RETRY_AFTER_SECONDS
 
     def __init__(self) -> None:
         super().__init__("The platform has no room on its disk for another file.")

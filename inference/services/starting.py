@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
+from pathlib import Path
 
 from django.conf import settings
 from django.db.models import F, Sum
@@ -16,6 +17,7 @@ from django.utils import timezone
 from rest_framework.exceptions import APIException
 
 from inference import containers, engine_room, model_files
+from inference.containers import Ready, Running
 from inference.failures import StartFailed, as_start_failures, ours, unreachable
 from inference.models import ModelServer
 from inference.services import pool, rows
@@ -26,6 +28,7 @@ from inference.states import CRASHES_MOST, Reason, backoff_seconds
 from registry.doorbell import GATEWAY_BELL
 from registry.mlflow_client import ModelRegistry, ModelVersion, model_registry
 from sandbox.engine import Engine, EngineError, EngineUnavailable
+from sandbox.environments import Environment
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +109,7 @@ def _give_up_on_a_crash_loop(server: ModelServer, engine: Engine) -> None:
 
 
 def _start_anew(
-    server: ModelServer,
-    claim: uuid.UUID,
-    *,
-    engine: Engine,
-    registry: ModelRegistry,
+    server: ModelServer, claim: uuid.UUID, *, engine: Engine, registry: ModelRegistry
 ) -> None:
     write(server.pk, claim, phase="preparing")
     version = _version(server, registry)
@@ -123,58 +122,73 @@ def _start_anew(
     _refuse_without_network_rules(server.pk)
     stores = engine_room.every_store()
     environment = containers.environment_of(version, stores=stores, registry=registry)
-    store = engine_room.environments(environment.image)
+    running = _launched(server.pk, claim, policy, environment, folder=folder, engine=engine)
+    try:
+        ready = _awaited(server.pk, claim, policy, running, engine=engine)
+    except (StartFailed, ClaimLost, EngineError, EngineUnavailable):
+        engine.remove(running.container_id)
+        raise
+    GATEWAY_BELL.ring()
+    log.info("server.ready", extra={"server": server.pk, "address": ready.address})
+
+
+def _launched(
+    server_id: int,
+    claim: uuid.UUID,
+    policy: Policy,
+    environment: Environment,
+    *,
+    folder: Path,
+    engine: Engine,
+) -> Running:
+    """Its container, in an environment that is in use by it before it is there."""
     # From here on nobody deletes the environment. A container of this name is removed next: it must
     # not be one that somebody else has started.
     write(
-        server.pk,
+        server_id,
         claim,
         phase="starting",
         memory_mb=policy.memory_mb,
         cpus=policy.cpus,
         environment_key=environment.key,
     )
-    running = containers.run(
-        server_id=server.pk,
+    return containers.run(
+        server_id=server_id,
         engine=engine,
-        store=store,
+        store=engine_room.environments(environment.image),
         environment=environment,
         folder=folder,
         memory_mb=policy.memory_mb,
         cpus=policy.cpus,
     )
-    try:
-        write(
-            server.pk,
-            claim,
-            container_id=running.container_id,
-            token=running.token,
-        )
-        ready = containers.wait_until_ready(
-            running,
-            engine=engine,
-            seconds=settings.SERVER_START_SECONDS,
-            memory_mb=policy.memory_mb,
-            report=lambda phase: write(server.pk, claim, phase=phase[:60]),
-        )
-        moment = timezone.now()
-        write(
-            server.pk,
-            claim,
-            status=Status.READY,
-            address=ready.address,
-            description=ready.description,
-            phase="",
-            ready_at=moment,
-            last_used_at=moment,
-            reason="",
-            error="",
-        )
-    except (StartFailed, ClaimLost, EngineError, EngineUnavailable):
-        engine.remove(running.container_id)
-        raise
-    GATEWAY_BELL.ring()
-    log.info("server.ready", extra={"server": server.pk, "address": ready.address})
+
+
+def _awaited(
+    server_id: int, claim: uuid.UUID, policy: Policy, running: Running, *, engine: Engine
+) -> Ready:
+    """The row says that it is ready when this returns."""
+    write(server_id, claim, container_id=running.container_id, token=running.token)
+    ready = containers.wait_until_ready(
+        running,
+        engine=engine,
+        seconds=settings.SERVER_START_SECONDS,
+        memory_mb=policy.memory_mb,
+        report=lambda phase: write(server_id, claim, phase=phase[:60]),
+    )
+    moment = timezone.now()
+    write(
+        server_id,
+        claim,
+        status=Status.READY,
+        address=ready.address,
+        description=ready.description,
+        phase="",
+        ready_at=moment,
+        last_used_at=moment,
+        reason="",
+        error="",
+    )
+    return ready
 
 
 def _refuse_without_network_rules(server_id: int) -> None:

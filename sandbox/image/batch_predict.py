@@ -10,7 +10,6 @@ import gc
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,9 @@ if __name__ == "__main__":
 
 import orjson  # noqa: E402 (found through the line above, as all that follow)
 from served_answers import attempt  # noqa: E402
-from served_desk import first_words, refusal_of  # noqa: E402
+from served_desk import refusal_of  # noqa: E402
+from served_ends import Exit  # noqa: E402
+from served_failure import failed_load  # noqa: E402
 from served_files import Chunk, InputFile, open_file  # noqa: E402
 from served_inputs import InputsRefused  # noqa: E402
 from served_record import Record  # noqa: E402
@@ -30,9 +31,6 @@ from served_shapes import ERRORS_SHOWN  # noqa: E402
 if TYPE_CHECKING:
     from served_model import ServedModel
 
-LOAD_FAILED = 3
-REFUSED = 5
-FAILURE_PREFIX = "model_server: "
 CHECKING, PREDICTING = "checking the file", "predicting"
 ROW = re.compile(r"\brow (\d+):")
 
@@ -120,20 +118,16 @@ def run(folder: Path, path: Path, wishes: Wishes, record: Record) -> int:
     record.phase("loading the model")
     model, error = attempt(lambda: load(folder, record.phase))
     if error is not None or model is None:
-        if error is not None:
-            traceback.print_exception(error)
-        words = f"{type(error).__name__}: {first_words(error)}" if error else "no model"
-        print(f"{FAILURE_PREFIX}{words}", file=sys.stderr)
-        return LOAD_FAILED
+        return failed_load(error)
     # What is there now stays: a collector that looks through it at each chunk takes its time.
     gc.collect()
     gc.freeze()
     _, error = attempt(lambda: predict_file(model, path, wishes, record))
     if error is None:
-        return 0
-    reply = refusal_of(error)
+        return Exit.DONE
+    reply = refusal_of(error, elsewhere=model.elsewhere)
     record.refusal({**orjson.loads(reply.body), "status": reply.status})
-    return REFUSED
+    return Exit.REFUSED
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

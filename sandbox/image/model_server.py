@@ -27,6 +27,8 @@ if __name__ == "__main__":
 import orjson  # noqa: E402 (found through the line above, as all that follow)
 from served_answers import attempt  # noqa: E402
 from served_desk import Batching, Desk, first_words  # noqa: E402
+from served_ends import Exit  # noqa: E402
+from served_failure import failed_load  # noqa: E402
 from served_http import MAX_BODY_BYTES, Connection, Exchange, Reply  # noqa: E402
 from served_inputs import MAX_ROWS  # noqa: E402
 from served_lane import (  # noqa: E402
@@ -39,12 +41,7 @@ from served_lane import (  # noqa: E402
 )
 from served_queue import CALL_SECONDS, MAX_WAITING, Queue, refusal  # noqa: E402
 from served_queue import Desk as AnyDesk  # noqa: E402
-from served_versions import MadeElsewhere  # noqa: E402
 
-LOAD_FAILED = 3
-# As that, where the model was made with other versions than its server has.
-OTHER_VERSIONS = 5
-FAILURE_PREFIX = "model_server: "
 TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
 # "off", or the largest difference from the original that the operator allows; none: not a bit.
 LANE_VARIABLE = "MLOPS_FAST_LANE"
@@ -251,7 +248,7 @@ def _nobody(exchange: Exchange) -> None:
 async def serve(
     folder: Path, *, host: str, port: int, token: str, lane: str, call_seconds: float = CALL_SECONDS
 ) -> int:
-    """Runs until told to end. The exit code: 0, LOAD_FAILED or OTHER_VERSIONS."""
+    """Runs until told to end. The exit code."""
     loop = asyncio.get_running_loop()
     server = ModelServer(folder, token=token, lane=lane, call_seconds=call_seconds)
     listening = await loop.create_server(
@@ -271,14 +268,7 @@ async def serve(
     listening.close()
     server.end()
     error = loading.exception() if loading.done() else None
-    if error is None:
-        return 0
-    traceback.print_exception(error)
-    if isinstance(error, MadeElsewhere):
-        print(f"{FAILURE_PREFIX}{first_words(error)}", file=sys.stderr)
-        return OTHER_VERSIONS
-    print(f"{FAILURE_PREFIX}{type(error).__name__}: {first_words(error)}", file=sys.stderr)
-    return LOAD_FAILED
+    return Exit.DONE if error is None else failed_load(error)
 
 
 def main() -> None:

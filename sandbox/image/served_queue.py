@@ -18,6 +18,7 @@ from typing import Protocol
 
 import orjson
 from served_answers import attempt
+from served_ends import Exit
 from served_http import Exchange, Reply
 
 MAX_WAITING = 256
@@ -31,7 +32,6 @@ INLINE_SECONDS = 0.002
 INLINE_BYTES = 64 * 1024
 # A call after which the next ones are believed to be no shorter, forgotten by so much each time.
 FORGETS = 0.9
-HUNG = 4
 RETRY_AFTER_SECONDS = "1"
 
 
@@ -164,7 +164,7 @@ class Queue:
                 exchange.answer_past_loop(hung)
             for exchange in list(self._waiting):
                 exchange.answer_past_loop(again)
-        os._exit(HUNG)
+        os._exit(Exit.HUNG)
 
 
 class _Watch:

@@ -1,4 +1,4 @@
-"""With which versions a model was made, beside those that its server has; only told.
+"""With which versions a model was made, beside those that its environment has; only told.
 
 Both are said when a model cannot be opened, or fails: an old pickle in a newer library raises
 whatever it likes, and a missing module names nobody's version.
@@ -27,20 +27,20 @@ VERSION_CHARACTERS = 40
 
 
 class MadeElsewhere(Exception):
-    """The model cannot be opened, and its server's packages are not those that it was made with."""
+    """The model cannot be opened, and was made with other versions than its environment has."""
 
 
 def differences(folder: Path, description: Mapping[str, Any]) -> str:
     """As the end of a sentence; empty where nothing differs, or nobody wrote anything down."""
     made = dict(_written(folder, description))
     told = [
-        f"with {name} {version}, and its server has {found or 'none'}"
+        f"with {name} {version}, and its environment has {found or 'none'}"
         for name, version in made.items()
         if (found := _installed(name)) != version
     ]
     python = _python(description)
     if python and python.split(".")[:2] != platform.python_version().split(".")[:2]:
-        told.append(f"with Python {python}, and its server has {platform.python_version()}")
+        told.append(f"with Python {python}, and its environment has {platform.python_version()}")
     return f"it was made {'; '.join(told[:SHOWN])}" if told else ""
 
 

@@ -141,11 +141,11 @@ class StartWatcher:
                 time.sleep(RECONNECT_SECONDS)
 
     def _follow(self) -> None:
-        from sandbox.engine import _guarded_stream, _mapped  # noqa: PLC0415
+        from sandbox.engine_errors import guarded_stream, mapped  # noqa: PLC0415
 
-        events = _mapped(self._engine.api.events)
+        events = mapped(self._engine.api.events)
         stream = events(since=self._since, decode=True, filters=self._filters)
-        for event in _guarded_stream(stream):
+        for event in guarded_stream(stream):
             told, container = event["Actor"]["Attributes"], event["Actor"]["ID"]
             match told.get("mlops.kind"), event["Action"]:
                 case "job", "start":

@@ -12,7 +12,8 @@ from urllib3.exceptions import ProtocolError
 
 from sandbox import held_folders, holders
 from sandbox.container import Limits
-from sandbox.engine import Engine, EngineError, EngineUnavailable, _guarded_stream
+from sandbox.engine import Engine, EngineError, EngineUnavailable
+from sandbox.engine_errors import guarded_stream
 from sandbox.environments import BUILD_LABEL, EnvironmentStore
 from sandbox.network import Networks, ensure_networks, missing_networks, remove_networks
 from sandbox.spec import build_spec, probe_spec
@@ -185,7 +186,7 @@ def test_an_event_stream_that_breaks_off_is_an_engine_that_is_away():
         yield b"the last event"
         raise ProtocolError("Connection broken: InvalidChunkLength")
 
-    stream = _guarded_stream(broken())
+    stream = guarded_stream(broken())
     assert next(stream) == b"the last event"
     with pytest.raises(EngineUnavailable):
         next(stream)

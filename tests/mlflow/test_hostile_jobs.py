@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import requests
 
-from registry import mlflow_client
+from registry import mlflow_artifacts
 from registry.mlflow_client import LoggedModel, RegistryRefused
 from tests.fixtures.mlflow import FILES, MEGABYTES, MlflowServer
 from tests.mlflow.test_model_registry import JobUser, ready_models
@@ -264,7 +264,7 @@ def test_a_model_that_bears_anothers_tag_is_not_that_jobs_model(
     }
     assert attacker.post("logged-models", forged).status_code == 403
     registry = mlflow_server.registry
-    registry._post("logged-models", forged)
+    registry._rest.post("logged-models", forged)
     found = registry.logged_models(victim.attempt)
     assert len(found) == 2 and model in found
     own = registry.experiments_of(victim.name)
@@ -466,6 +466,6 @@ def test_a_model_of_too_many_files_or_bytes_or_folders_is_not_fetched(
     version = registry.register_logged_model(f"bomb-{bound}", logged, tags={})
     registry.download_model(version, tmp_path / "whole")
     assert len([path for path in (tmp_path / "whole").rglob("*") if path.is_file()]) == 4
-    monkeypatch.setattr(mlflow_client, bound, 2)
+    monkeypatch.setattr(mlflow_artifacts, bound, 2)
     with pytest.raises(RegistryRefused):
         registry.download_model(version, tmp_path / "model")

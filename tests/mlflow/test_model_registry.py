@@ -184,7 +184,7 @@ def test_runs_that_a_killed_script_left_open_are_ended(registry, mlflow_server, 
     user.run("import mlflow, os\nmlflow.start_run()\nos.kill(os.getpid(), 9)\n")
     (run_id,) = registry.runs_of_attempt(user.attempt)
     registry.end_runs(user.attempt, succeeded=False)
-    answer = registry._get("runs/get", {"run_id": run_id})
+    answer = registry._rest.get("runs/get", {"run_id": run_id})
     assert answer["run"]["info"]["status"] == "FAILED"
 
 
@@ -201,7 +201,7 @@ def test_a_downloaded_model_is_the_model_that_was_logged(registry, job, tmp_path
 def test_a_listing_that_leads_out_of_the_folder_is_refused(registry, job, tmp_path, monkeypatch):
     (model,) = ready_models(registry, job.attempt)
     version = registry.register_logged_model("hostile", model, tags={})
-    root = registry._artifact_path(version)
+    root = registry._files.place(version)
     monkeypatch.setattr(registry, "_artifact_files", lambda folder: iter([root / ".." / "x"]))
     with pytest.raises(RegistryRefused):
         registry.download_model(version, tmp_path / "model")
@@ -266,7 +266,7 @@ def test_a_jobs_random_password_is_hashed_quickly_and_a_persons_slowly(
 def test_an_experiment_is_made_once_and_a_deleted_one_is_refused(registry):
     experiment_id = registry.ensure_experiment("once")
     assert registry.ensure_experiment("once") == experiment_id
-    registry._post("experiments/delete", {"experiment_id": experiment_id})
+    registry._rest.post("experiments/delete", {"experiment_id": experiment_id})
     with pytest.raises(RegistryRefused, match="deleted"):
         registry.ensure_experiment("once")
 

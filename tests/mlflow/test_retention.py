@@ -21,7 +21,7 @@ def a_run(registry: ModelRegistry, attempt: str) -> str:
         {"key": "job_id", "value": attempt.partition("/")[0]},
     ]
     body = {"experiment_id": registry.ensure_experiment("retention"), "tags": tags}
-    return str(registry._post("runs/create", body)["run"]["info"]["run_id"])
+    return str(registry._rest.post("runs/create", body)["run"]["info"]["run_id"])
 
 
 def test_everybody_who_may_log_in_is_listed(mlflow_server: MlflowServer, registry: ModelRegistry):
@@ -54,7 +54,7 @@ def test_a_run_that_a_registered_model_came_from_stays_and_its_job_is_known(
     registry.register_logged_model(name, model, tags={"mlops.job_id": "the-job"})
     assert "the-job" in registry.jobs_with_models()
     by_hand = str(uuid.uuid4())
-    registry._post("runs/set-tag", {"run_id": model.run_id, "key": "job_id", "value": by_hand})
+    registry._rest.post("runs/set-tag", {"run_id": model.run_id, "key": "job_id", "value": by_hand})
     registry.register_logged_model(name, model, tags={})
     assert {"the-job", by_hand} <= registry.jobs_with_models()
     assert registry.delete_runs_without_model(user.attempt) == 0

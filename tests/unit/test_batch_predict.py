@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from inference.batch.record import Done, Part, Refusal, parts_of, progress_in
 from inference.batch.tables import Shape, write_table
+from sandbox.image.served_ends import Exit
 from tests.fixtures.model_server import IMAGE_FOLDER, answers_ready, started, until
 
 sys.path.append(str(IMAGE_FOLDER))
@@ -73,7 +75,7 @@ class Ran:
         return pd.read_csv(path, float_precision="round_trip")
 
     def refusal(self) -> Refusal:
-        assert self.code == 5, self.errors
+        assert self.code == Exit.REFUSED, self.errors
         last = self.parts()[-1]
         assert isinstance(last, Refusal)
         return last
@@ -303,9 +305,37 @@ def test_a_model_that_cannot_be_loaded_ends_it_with_the_words_of_a_server(
 ) -> None:
     (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: nowhere\n")
     (tmp_path / "rows.csv").write_text("a\n1\n")
-    assert run(tmp_path, tmp_path / "rows.csv").code == 3
+    assert run(tmp_path, tmp_path / "rows.csv").code == Exit.LOAD_FAILED
     told = capsys.readouterr().err
     assert told.endswith("model_server: ModuleNotFoundError: No module named 'nowhere'\n")
+
+
+def test_a_model_of_other_versions_that_cannot_be_loaded_says_them_as_a_server_does(
+    tmp_path: Path, capsys: Any
+) -> None:
+    (tmp_path / "MLmodel").write_text("flavors:\n  python_function:\n    loader_module: nowhere\n")
+    (tmp_path / "requirements.txt").write_text("numpy==0.1\n")
+    (tmp_path / "rows.csv").write_text("a\n1\n")
+    assert run(tmp_path, tmp_path / "rows.csv").code == Exit.OTHER_VERSIONS
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        f"model_server: it was made with numpy 0.1, and its environment has {np.__version__}: "
+        "ModuleNotFoundError: No module named 'nowhere'"
+    )
+
+
+def test_a_model_of_other_versions_that_fails_says_them_as_a_server_does(
+    odd: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(odd, folder)
+    (folder / "requirements.txt").write_text("numpy==0.1\n")
+    (tmp_path / "wish.csv").write_text("do\nfail\n")
+    refused = run(folder, tmp_path / "wish.csv").refusal()
+    assert refused.code == "model_failed"
+    assert refused.detail.endswith(
+        f"(it was made with numpy 0.1, and its environment has {np.__version__})"
+    )
 
 
 # -- cells ----------------------------------------------------------------------------------------

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import requests
 
+from sandbox.image.served_ends import Exit
+
 IMAGE = Path(__file__).parents[2] / "sandbox" / "image"
 # So many short calls, and the queue believes that the next is short as well.
 SHORT_CALLS = 12
-HUNG = 4
 SERVER = f"""
 import asyncio, sys, threading
 sys.path.append({str(IMAGE)!r})
@@ -58,4 +59,4 @@ def test_a_call_that_hangs_is_answered_before_the_server_ends(
         answer = session.post(url, data=b"hang", timeout=30)
     assert answer.status_code == 504
     assert json.loads(answer.content)["code"] == "model_timeout"
-    assert server.wait(timeout=30) == HUNG
+    assert server.wait(timeout=30) == Exit.HUNG

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from sandbox.engine import _gpus
 from sandbox.environments import Environment
+from sandbox.inspection import gpus_in
 from tests.fixtures.sent_jobs import SCRIPT, a_job, claimed, ended
 from training import containers
 from training.limits import JobLimits, job_bounds
@@ -219,4 +219,4 @@ def test_the_container_is_asked_for_with_the_very_devices(two_gpus):
     ],
 )
 def test_an_engine_names_its_gpus(info, found):
-    assert _gpus(info) == found
+    assert gpus_in(info) == found

@@ -340,8 +340,8 @@ def test_a_model_of_another_scikit_learn_that_cannot_be_loaded_says_both_version
     _, errors = broken.process.communicate(timeout=START_SECONDS)
     assert broken.process.returncode == 5
     last = errors.strip().splitlines()[-1]
-    assert f"scikit-learn 0.1.2, and its server has {sklearn.__version__}" in last
-    assert "nowhere 3.0, and its server has none" in last
+    assert f"scikit-learn 0.1.2, and its environment has {sklearn.__version__}" in last
+    assert "nowhere 3.0, and its environment has none" in last
     assert "UnpicklingError" in last
     assert "mlflow" not in last
 

@@ -164,14 +164,14 @@ def test_each_end_has_one_reason(ended: ContainerState | None, loading: bool, re
 
 class StubEngineOfOtherVersions:
     def read_logs(self, container_id: str) -> bytes:
-        return b"model_server: it was made with scikit-learn 0.1, and its server has 1.9: oops\n"
+        return b"model_server: it was made with scikit-learn 0.1, and its environment has 1.9: x\n"
 
 
 def test_a_model_of_other_versions_is_in_the_wrong_environment_and_both_are_said() -> None:
     engine = StubEngineOfOtherVersions()
     failure = containers.ending(state(exit_code=5), engine, memory_mb=1024, loading=True)  # type: ignore[arg-type]
     assert failure.reason == "wrong_environment"
-    assert "scikit-learn 0.1, and its server has 1.9" in failure.sentence
+    assert "scikit-learn 0.1, and its environment has 1.9" in failure.sentence
 
 
 def test_a_server_that_dies_while_it_is_used_is_started_again_and_given_up_in_the_end(

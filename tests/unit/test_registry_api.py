@@ -9,6 +9,7 @@ import requests
 
 from registry.api.serializers import model_document
 from registry.mlflow_client import ModelRegistry, ModelVersion, RegisteredModel, RegistryUnavailable
+from registry.mlflow_rest import MlflowRest
 
 NOW = datetime(2025, 10, 23, 10, 0, tzinfo=UTC)
 
@@ -70,7 +71,7 @@ class Silent(requests.Session):
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Silent:
     session = Silent()
-    monkeypatch.setattr(ModelRegistry, "_session", lambda self: session)
+    monkeypatch.setattr(MlflowRest, "_session", lambda self: session)
     return session
 
 

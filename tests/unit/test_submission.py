@@ -9,14 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from training.api.submission import (
-    PASTED_WARNING,
-    Submission,
-    UnsupportedUpload,
-    UploadLimits,
-    UploadRejected,
-    parse_upload,
-)
+from training.api.submission import Submission, parse_upload
+from training.api.upload_bodies import PASTED_WARNING
+from training.api.upload_fields import UploadLimits
+from training.api.upload_problems import UnsupportedUpload, UploadRejected
 from training.limits import Bound, JobLimits
 
 CONTRACT_SCRIPT = (Path(__file__).parents[1] / "fixtures" / "contract_train.py").read_text()

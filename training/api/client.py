@@ -7,7 +7,7 @@ from rest_framework.exceptions import NotFound
 from rest_framework.parsers import BaseParser
 from rest_framework.request import Request
 
-from training.api.submission import UploadLimits
+from training.api.upload_fields import UploadLimits
 from training.limits import job_bounds
 from training.models import Job
 from training.services.submit import Client

@@ -10,10 +10,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.examples import problem_example
-from registry.rawhttp.cursors import cursor_of
-from sandbox.image.lock_file import pins_in
-from training.api.examples import LOCK_EXAMPLE, PYLOCK_EXAMPLE
-from training.api.queries import (
+from registry.list_queries import (
     LIMIT_DEFAULT,
     LIMIT_MAX,
     QueryReader,
@@ -21,6 +18,9 @@ from training.api.queries import (
     member_of,
     time_and_key_of,
 )
+from registry.rawhttp.cursors import cursor_of
+from sandbox.image.lock_file import pins_in
+from training.api.examples import LOCK_EXAMPLE, PYLOCK_EXAMPLE
 from training.models import BuiltEnvironment
 from training.services import environments
 from training.services.environment_needs import models_in, users_of

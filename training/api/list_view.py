@@ -10,8 +10,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from registry.api.examples import problem_example
+from registry.list_queries import LIMIT_DEFAULT, LIMIT_MAX
 from training.api.examples import JOB_EXAMPLE
-from training.api.queries import LIMIT_DEFAULT, LIMIT_MAX, cursor_of, read_query
+from training.api.queries import cursor_of, read_query
 from training.api.serializers import JobRowSerializer, row_document
 from training.facts import facts_of
 from training.listing import Place, page_of_jobs

@@ -14,7 +14,8 @@ from django.utils import timezone
 from rest_framework.exceptions import APIException
 
 from registry.doorbell import SUPERVISOR_BELL
-from training.api.submission import Edits, Submission, python_problem
+from training.api.submission import Edits, Submission
+from training.api.upload_fields import python_problem
 from training.limits import JobLimits, job_bounds
 from training.models import IdempotencyKey, Job, JobTerm
 from training.python_versions import default_python

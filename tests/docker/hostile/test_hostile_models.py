@@ -19,6 +19,7 @@ from sandbox.container import Limits, SandboxSpec
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
 from sandbox.firewall import Policy
+from sandbox.image.served_ends import Exit
 from sandbox.network import Networks
 from sandbox.spec import SERVER_PORT, server_spec
 from tests.docker.hostile.expected import OFFLINE, WAITING, harmless
@@ -29,8 +30,6 @@ from tests.fixtures.strangers import STRANGERS, Strangers
 ENGINE_INIT = {"/usr", "/usr/sbin", "/usr/sbin/docker-init"}
 READY_SECONDS = 180
 END_SECONDS = 240
-# How its server ends when a model cannot be loaded, and would otherwise stay up until it is killed.
-LOAD_FAILED = 3
 TRIED = (
     "cgroup_escape",
     "docker_socket",
@@ -200,7 +199,7 @@ def test_a_model_that_points_outside_ends_its_server_at_once_and_says_why(
 ):
     started = {what: servers.start(fill) for what, (fill, _) in POINTS_OUTSIDE.items()}
     for what, container in started.items():
-        assert engine.wait(container, timeout_seconds=END_SECONDS) == LOAD_FAILED, what
+        assert engine.wait(container, timeout_seconds=END_SECONDS) == Exit.LOAD_FAILED, what
         end = ending(engine.state(container), engine, memory_mb=512, loading=True)
         assert POINTS_OUTSIDE[what][1] in end.sentence, (what, end.sentence)
         assert "root:" not in end.log_tail

@@ -160,37 +160,43 @@ def measure(web_port: int, stand_in_port: int, web_pid: int) -> None:
     print(f"  CPU of the web process for one request: {used:.3f} ms")
 
 
+@contextlib.contextmanager
+def gateway(home: Path, *, port: int, stand_in_port: int, server_port: int) -> Iterator[int]:
+    """The web process at `port`, that knows one model's server; its id. `home` is an empty folder.
+
+    At `stand_in_port` is who answers for MLflow, and for a model's server to who has none.
+    """
+    for name in ("db", "secrets"):
+        (home / name).mkdir(parents=True)
+    variables = {
+        "MLOPS_HOME": str(home),
+        "MLOPS_INSTALLATION_ID": "bench-gateway",
+        "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{stand_in_port}",
+        "DJANGO_SETTINGS_MODULE": "mlops_site.settings",
+        "MLOPS_LOG_LEVEL": "ERROR",
+    }
+    command = [sys.executable, "manage.py", "migrate", "-v", "0"]
+    subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **variables}, check=True)
+    make_row(home, f"127.0.0.1:{server_port}")
+    web: tuple[str, ...] = ("-m", "uvicorn", "mlops_site.asgi:application", "--port", str(port))
+    web += ("--loop", "uvloop", "--http", CONNECTION, "--no-access-log", "--log-level", "warning")
+    helper = ("-m", "bench.gateway", "stand-in", str(stand_in_port))
+    with (
+        running(*helper, variables=variables, port=stand_in_port),
+        running(*web, variables=variables, port=port) as web_pid,
+    ):
+        yield web_pid
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        home = Path(folder)
-        for name in ("db", "secrets"):
-            (home / name).mkdir()
-        stand_in_port, web_port = free_port(), free_port()
-        variables = {
-            "MLOPS_HOME": folder,
-            "MLOPS_INSTALLATION_ID": "bench-gateway",
-            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{stand_in_port}",
-            "DJANGO_SETTINGS_MODULE": "mlops_site.settings",
-            "MLOPS_LOG_LEVEL": "ERROR",
-        }
-        command = [sys.executable, "manage.py", "migrate", "-v", "0"]
-        subprocess.run(command, cwd=CHECKOUT, env={**os.environ, **variables}, check=True)
-        make_row(home, f"127.0.0.1:{stand_in_port}")
-        web: tuple[str, ...] = (
-            "-m",
-            "uvicorn",
-            "mlops_site.asgi:application",
-            "--port",
-            str(web_port),
-        )
-        web += ("--loop", "uvloop", "--http", CONNECTION, "--no-access-log")
-        web += ("--log-level", "warning")
-        helper = ("-m", "bench.gateway", "stand-in", str(stand_in_port))
-        with (
-            running(*helper, variables=variables, port=stand_in_port),
-            running(*web, variables=variables, port=web_port) as web_pid,
-        ):
-            measure(web_port, stand_in_port, web_pid)
+    stand_in_port, web_port = free_port(), free_port()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        gateway(
+            Path(folder), port=web_port, stand_in_port=stand_in_port, server_port=stand_in_port
+        ) as web_pid,
+    ):
+        measure(web_port, stand_in_port, web_pid)
 
 
 if __name__ == "__main__":

@@ -125,6 +125,7 @@ def _measure(
             needs = [
                 Footprint(model, one.peer.name, one.megabytes(), one.first_answer_seconds)
                 for one in running
+                if one.peer.footprint_known
             ]
             return cells, needs
         finally:
@@ -180,7 +181,7 @@ def _cell(
 def table(cells: Sequence[Cell], needs: Sequence[Footprint]) -> str:
     """One line for each load and peer; the ratio is of requests a second, to mlflow's."""
     lines = [
-        f"{'model':8}{'rows':>5}{'c':>4}  {'peer':20}{'p50 ms':>9}{'p99 ms':>9}{'req/s':>9}  ratio"
+        f"{'model':8}{'rows':>5}{'c':>4}  {'peer':23}{'p50 ms':>9}{'p99 ms':>9}{'req/s':>9}  ratio"
     ]
     for cell in cells:
         floor = [
@@ -191,12 +192,12 @@ def table(cells: Sequence[Cell], needs: Sequence[Footprint]) -> str:
         ]
         ratio = f"{cell.rate / floor[0]:6.1f}×" if floor else ""
         lines.append(
-            f"{cell.model:8}{cell.rows:5}{cell.connections:4}  {cell.peer:20}"
+            f"{cell.model:8}{cell.rows:5}{cell.connections:4}  {cell.peer:23}"
             f"{cell.p50:9.2f}{cell.p99:9.2f}{cell.rate:9.0f} {ratio}"
         )
     for need in needs:
         lines.append(
-            f"{need.model:8}  memory and start  {need.peer:20}"
+            f"{need.model:8}  memory and start  {need.peer:23}"
             f"{need.megabytes:6.0f} MB{need.first_answer_seconds:8.2f} s to the first answer"
         )
     return "\n".join(lines)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ class Peer:
     body: Callable[[Rows], Any]
     labels: Callable[[Any], list[Any]]
     variables: Mapping[str, str] = field(default_factory=dict)
+    # Of a whole platform's parts that run for others too, what one model needs cannot be told.
+    footprint_known: bool = True
     files: Callable[[Path, int], None] | None = None
 
     @property
@@ -92,7 +95,8 @@ class Running:
 
 def trained(peer: Peer, model: str) -> Path:
     """The folder with the peer's own copy of the model."""
-    folder = peer.environment / "models" / f"{model}-{peer.form}"
+    how = hashlib.sha256((INSIDE / "train.py").read_bytes()).hexdigest()[:12]
+    folder = peer.environment / "models" / f"{model}-{peer.form}-{how}"
     if not folder.exists():
         aside = folder.with_suffix(".part")
         shutil.rmtree(aside, ignore_errors=True)
@@ -208,12 +212,22 @@ def _pss_kilobytes(pid: int) -> int:
 
 
 # -- each of them ---------------------------------------------------------------------------------
+def _columns(rows: Rows) -> dict[str, list[float]]:
+    return {f"c{at}": [row[at] for row in rows] for at in range(len(rows[0]))}
+
+
 OURS = ("mlflow-skinny==3.13.*", "pandas", SKLEARN, "orjson", "uvloop", "httptools", "treelite")
 
 
 def _ours(folder: Path, work: Path, port: int) -> list[str]:
     command = ["python", "-u", str(IMAGE / "model_server.py"), "--model", str(folder / "model")]
     return [*command, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _through_gateway(folder: Path, work: Path, port: int) -> list[str]:
+    server = json.dumps(_ours(folder, work, server_port := free_port()))
+    command = [sys.executable, str(CHECKOUT / "bench" / "serving" / "through_gateway.py")]
+    return [*command, "--server", server, "--server-port", str(server_port), "--port", str(port)]
 
 
 def _mlflow(folder: Path, work: Path, port: int) -> list[str]:
@@ -263,8 +277,19 @@ _ours_like: dict[str, Any] = {
     "form": "mlflow",
     "command": _ours,
     "path": "/predict",
-    "body": lambda rows: {"inputs": rows},
+    "body": lambda rows: {"inputs": _columns(rows)},
     "labels": lambda told: told["predictions"],
+}
+_gateway_like: dict[str, Any] = {
+    **_ours_like,
+    "command": _through_gateway,
+    "path": "/mlops/inference",
+    "body": lambda rows: {
+        "model_name": "bench",
+        "model_version": "1",
+        "inputs": _columns(rows),
+    },
+    "footprint_known": False,
 }
 _mlserver_like: dict[str, Any] = {
     # From uvloop 0.22 on the workers of MLServer 1.7 end at once, and it waits for them for ever
@@ -289,13 +314,15 @@ _bentoml_like: dict[str, Any] = {
 PEERS = (
     _peer("ours", **_ours_like),
     _peer("ours, no fast lane", **_ours_like, variables={"MLOPS_FAST_LANE": "off"}),
+    _peer("ours, gateway", **_gateway_like),
+    _peer("ours, gateway, no lane", **_gateway_like, variables={"MLOPS_FAST_LANE": "off"}),
     _peer(
         "mlflow",
         packages=("mlflow==3.13.*", "pandas", SKLEARN),
         form="mlflow",
         command=_mlflow,
         path="/invocations",
-        body=lambda rows: {"inputs": rows},
+        body=lambda rows: {"inputs": _columns(rows)},
         labels=lambda told: told["predictions"],
     ),
     _peer("MLServer", **_mlserver_like, files=_mlserver_files(batched=False)),

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from inference.batch.containers import DONE
 from inference.batch.record import Done, Head, Rows, parts_of
 from sandbox.container import Limits
 from sandbox.engine import Engine
 from sandbox.environments import Environment, EnvironmentStore
+from sandbox.image.served_ends import Exit
 from sandbox.spec import batch_spec
 
 SECONDS = 240
@@ -100,7 +100,7 @@ def container(
 
 
 def test_all_that_comes_out_of_a_batch_is_its_record(container: str, engine: Engine, folder: Path):
-    assert engine.wait(container, timeout_seconds=SECONDS) == DONE
+    assert engine.wait(container, timeout_seconds=SECONDS) == Exit.DONE
     head, rows, done = parts_of(engine.printed(container))
     assert (head, done) == (Head(inputs=None, classes=None), Done(7))
     assert isinstance(rows, Rows)

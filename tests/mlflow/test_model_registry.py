@@ -202,7 +202,7 @@ def test_a_listing_that_leads_out_of_the_folder_is_refused(registry, job, tmp_pa
     (model,) = ready_models(registry, job.attempt)
     version = registry.register_logged_model("hostile", model, tags={})
     root = registry._files.place(version)
-    monkeypatch.setattr(registry, "_artifact_files", lambda folder: iter([root / ".." / "x"]))
+    monkeypatch.setattr(registry._files, "_below", lambda folder: iter([root / ".." / "x"]))
     with pytest.raises(RegistryRefused):
         registry.download_model(version, tmp_path / "model")
     assert not (tmp_path / "x").exists()

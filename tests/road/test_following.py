@@ -161,7 +161,7 @@ def test_output_arrives_while_the_job_runs_and_the_stream_ends_with_it(platform:
 
 
 def test_a_client_that_comes_back_has_every_byte_once(platform: Platform):
-    job_id = platform.upload(TALKS.format(lines=40, pause=0.1))
+    job_id = platform.upload(TALKS.format(lines=100, pause=0.1))
     texts, last_id = [], ""
     for wanted in ("line 5", "line 15", "line 30"):
         stream = Stream(platform, job_id, last_id=last_id)
@@ -176,7 +176,7 @@ def test_a_client_that_comes_back_has_every_byte_once(platform: Platform):
     wait_for(lambda: stream.end, seconds=60, what="the end")
     whole = "".join(texts) + stream.text
     assert whole == platform.job(job_id)["logs"]
-    assert said_by(40) in whole
+    assert said_by(100) in whole
 
 
 def test_a_supervisor_killed_in_mid_stream_loses_no_byte(platform: Platform):

@@ -1,5 +1,7 @@
 """Run in each peer's own environment: the same model from the same numbers, in the peer's form.
 
+MLflow's has named columns and a signature, as MLflow asks everybody to log it.
+
 train.py MODEL FOLDER FORM      FORM: mlflow | joblib
 """
 
@@ -23,16 +25,22 @@ def main() -> None:
     features, labels = make_classification(
         n_samples=2000, n_features=20, n_informative=8, random_state=1
     )
-    model = MODELS[name]().fit(features, labels)
     folder.mkdir(parents=True, exist_ok=True)
     if form == "joblib":
         import joblib  # noqa: PLC0415 (one of two forms)
 
-        joblib.dump(model, folder / "model.joblib")
-    else:
-        import mlflow.sklearn  # noqa: PLC0415 (one of two forms)
+        joblib.dump(MODELS[name]().fit(features, labels), folder / "model.joblib")
+        return
+    import mlflow.sklearn  # noqa: PLC0415 (one of two forms)
+    import pandas  # noqa: PLC0415 (with it)
 
-        mlflow.sklearn.save_model(model, folder / "model", serialization_format="cloudpickle")
+    named = pandas.DataFrame(features, columns=[f"c{at}" for at in range(features.shape[1])])
+    mlflow.sklearn.save_model(
+        MODELS[name]().fit(named, labels),
+        folder / "model",
+        signature=mlflow.models.infer_signature(named, labels),
+        serialization_format="cloudpickle",
+    )
 
 
 if __name__ == "__main__":

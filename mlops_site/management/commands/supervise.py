@@ -112,6 +112,7 @@ class _Supervision:
 
     def _supervise(self, jobs: JobSupervisor, leftovers: Leftovers) -> None:
         slow_at, unrung_at = 0.0, 0.0
+        due: list[Callable[[], None]] = []
         network, queue = NetworkWatch(), QueueWatch()
         batch_watch = batches.BatchWatch()
         daily, environments = DailyWork(), EnvironmentWork()
@@ -155,13 +156,16 @@ class _Supervision:
                 self._guarded(servers.dispatch)
                 self._guarded(compact_forms.dispatch)
                 self._guarded(batch_watch.tick)
-            if time.monotonic() >= slow_at:
+            if not due and time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
-                for look in slow_looks:
-                    self._guarded(look)
+                due = [*slow_looks]
             elif jobs.reconcile_due:
                 self._guarded(jobs.reconcile)
-            self._wake.wait(TICK_SECONDS)
+            if due:
+                # One at a time: no log stands still, and no job waits, for all of them together.
+                self._guarded(due.pop(0))
+            else:
+                self._wake.wait(TICK_SECONDS)
 
     def _guarded(self, look: Callable[[], None]) -> None:
         """One of the two loop guards: whatever fails is logged and looked at again.

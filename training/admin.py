@@ -203,7 +203,8 @@ class JobEventAdmin(ReadOnlyAdmin):
     list_filter = ["name"]
     search_fields = ["job__id", "job__script_name", "detail"]
     list_select_related = ["job"]
-    ordering = ["-at"]
+    # As they were written, which is their order in time too, and that of an index.
+    ordering = ["-id"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobEvent]:
         return super().get_queryset(request).select_related("job")

@@ -12,7 +12,9 @@ from django.test import Client
 
 from mlops_site import urls
 from registry.console import age, span, visible
+from registry.read_only_admin import BoundedPaginator
 from tests.fixtures.people import BROWSER, GROUPS, somebody
+from tests.fixtures.sent_jobs import a_job
 
 STATIC = Path(django_settings.BASE_DIR) / "mlops_site" / "static" / "mlops_site"
 LISTS = (
@@ -190,3 +192,19 @@ def test_what_steers_text_is_shown_instead_of_obeyed():
     assert visible("invoice\u202efdp.exe") == "invoice\\u202efdp.exe"
     assert visible("\x1b[31mred\x07") == "\\u001b[31mred\\u0007"
     assert visible("plain äöü 模型\n\tsecond") == "plain äöü 模型\n\tsecond"
+
+
+@pytest.mark.parametrize("app", ["training", "inference", "mlops_site"])
+def test_the_page_of_an_app_lists_what_is_in_it(db: Any, app: str):
+    page = page_of(somebody("viewer"), f"/admin/{app}/")
+    assert f'href="/admin/{app}/' in page and "Running and waiting" not in page
+
+
+def test_a_long_list_is_counted_no_further_than_anybody_turns_pages(
+    db: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(BoundedPaginator, "most", 3)
+    for _ in range(5):
+        a_job()
+    page = page_of(somebody("viewer"), "/admin/training/jobevent/")
+    assert "more than 3 job events" in page

@@ -176,7 +176,6 @@
     const every = event.target.closest("[data-all]");
     if (every) for (const box of all("tbody .pick input", every.closest("form"))) box.checked = every.checked;
     if (event.target.closest(".pick")) countChosen();
-    if (event.target.matches("select[data-submits]")) event.target.form.requestSubmit();
   });
 
   let pending = "";

@@ -92,8 +92,22 @@
     }
   }
 
+  // In the words of a toast, for what was asked by hand and got no answer.
+  function complain(words) {
+    const toasts = document.querySelector(".toasts") || document.querySelector("main").appendChild(document.createElement("div"));
+    toasts.className = "toasts";
+    toasts.setAttribute("role", "status");
+    const toast = toasts.appendChild(document.createElement("div"));
+    toast.className = "toast";
+    toast.appendChild(document.createElement("span"));
+    toast.appendChild(document.createElement("div")).textContent = words;
+  }
+
   document.addEventListener("htmx:afterRequest", (event) => {
-    if (!event.detail.elt.matches("[data-refresh]")) return;
+    if (!event.detail.elt.matches("[data-refresh]")) {
+      if (!event.detail.successful) complain("This was not answered. Reload the page, then try again.");
+      return;
+    }
     lost = !event.detail.successful;
     if (lost) return;
     // A session that is over leads to the login page.

@@ -262,12 +262,14 @@ def test_rows_that_are_alive_are_refreshed_and_no_others(operator: Client, room:
     fragment = operator.get(address).content.decode()
     assert "Cancelled" in fragment
     pieces = re.findall(r'id="([\w-]+)" hx-swap-oob', fragment)
-    assert pieces and all(f'id="{piece}"' in page for piece in pieces)
+    assert len(pieces) == 3 and all(f'id="{piece}"' in page for piece in pieces)
+    assert "data-refresh" not in fragment, "what has ended is asked for no more"
 
 
 def test_a_refresh_of_what_is_no_id_is_empty(operator: Client):
     answer = operator.get(reverse("admin:training_job_now"), {"job": ["x", "1' OR 1=1"]})
-    assert (answer.status_code, answer.content.strip()) == (200, b"")
+    assert answer.status_code == 200
+    assert re.findall(rb' id="(\w+)', answer.content) == [b"alive"]
 
 
 # -- it asks first ---------------------------------------------------------------------------------

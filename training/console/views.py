@@ -12,7 +12,7 @@ from django.views.decorators.http import require_POST
 
 from training.api.queries import cursor_of
 from training.console import bulk, filters
-from training.console.rows import rows_of
+from training.console.rows import Row, rows_of
 from training.listing import Page, page_of_jobs
 from training.models import Job
 
@@ -33,7 +33,7 @@ def jobs_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         "title": "Jobs",
         "asked": asked,
         "rows": rows,
-        "alive": [row for row in rows if row.is_alive],
+        "alive": _alive(rows),
         "older": _older(asked, page),
         "is_first": not asked.value("cursor"),
         "chips": filters.chips_of(asked),
@@ -48,12 +48,16 @@ def jobs_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
 
 
 def jobs_now(request: HttpRequest) -> HttpResponse:
-    """What of some rows changes while one looks; each piece replaces the one of its id."""
+    """What of some rows changes while one looks; each piece replaces the one of its id.
+
+    So does what asks for them: it asks for those that are still alive, and in the end for none.
+    """
     jobs = bulk.chosen_jobs(request.GET.getlist("job"))
     whole = Job.objects.defer("script", "environment_lock", "environment")
     found = list(whole.filter(pk__in=[job.pk for job in jobs]))
     rows = rows_of(found, now=timezone.now())
-    return render(request, "console/jobs_now.html", {"rows": rows, "oob": True})
+    told = {"rows": rows, "alive": _alive(rows), "oob": True}
+    return render(request, "console/jobs_now.html", told)
 
 
 @require_POST
@@ -88,6 +92,10 @@ def _asked(request: HttpRequest) -> tuple[bulk.Action, list[Job]]:
     except ValueError:
         raise Http404("There is no such action.") from None
     return action, bulk.chosen_jobs(request.POST.getlist("job"))
+
+
+def _alive(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.is_alive]
 
 
 def _address(query: str) -> str:

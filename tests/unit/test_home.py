@@ -303,7 +303,7 @@ def test_a_page_asks_as_often_for_many_jobs_as_for_few(viewer: Client, room: Any
     more(2)
     few = asked()
     more(8)
-    assert asked() == few <= 18
+    assert asked() == few <= 16
 
 
 def test_no_query_of_the_page_reads_all_jobs(viewer: Client, room: Any):

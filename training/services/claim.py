@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum, Value
 from django.utils import timezone
 from django_q.tasks import async_task
 
@@ -274,7 +274,9 @@ def _whose_turn(first_waiting: dict[str, float]) -> str:
 
 def builders_busy() -> bool:
     """What has ended must not wait for an installer: builds have their share of the workers."""
-    building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT).count()
+    building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT)
     since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
     resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
-    return building + resolving.count() >= settings.LONG_TASKS
+    one = {"one": Value(1)}
+    both = building.order_by().values(**one).union(resolving.values(**one), all=True)
+    return both.count() >= settings.LONG_TASKS

@@ -1,6 +1,6 @@
 """The list of jobs in the console: filters in, a page of rows out; a question before every act."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.contrib import messages
@@ -10,6 +10,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.views.decorators.http import require_POST
 
+from registry.console import visible
 from training.api.queries import cursor_of
 from training.console import bulk, filters
 from training.console.rows import Row, rows_of
@@ -127,7 +128,12 @@ def _choices(asked: filters.Asked) -> list[dict[str, Any]]:
 def _suggestions(jobs: Sequence[Job]) -> dict[str, list[str]]:
     """Names to fill in, from what is shown: looking for all that there are would read every job."""
     return {
-        "experiment": sorted({job.experiment_name for job in jobs}),
-        "model": sorted({job.model_name for job in jobs}),
-        "owner": sorted({job.owner for job in jobs if job.owner}),
+        "experiment": _names(job.experiment_name for job in jobs),
+        "model": _names(job.model_name for job in jobs),
+        "owner": _names(job.owner for job in jobs),
     }
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    """Without those that a browser would not show as they are."""
+    return sorted({value for value in values if value and visible(value) == value})

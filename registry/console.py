@@ -32,7 +32,9 @@ MINUTE, HOUR, DAY = 60, 3600, 86_400
 def icon(name: str) -> SafeString:
     """A picture beside words: whoever cannot see it misses nothing."""
     return format_html(
-        '<svg class="icon" aria-hidden="true"><use href="{}#{}"/></svg>', static(SPRITE), name
+        '<svg class="icon" width="16" height="16" aria-hidden="true"><use href="{}#{}"/></svg>',
+        static(SPRITE),
+        name,
     )
 
 

@@ -30,6 +30,7 @@ class ReadOnlyAdmin(admin.ModelAdmin):
 
     # Counting all rows is what a long list costs most.
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:

@@ -293,7 +293,7 @@ def _with_needs(shown: list[Any]) -> list[Any]:
 @admin.register(BuiltEnvironment)
 class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     list_display = [
-        *("key", "state", "packages", "size", "jobs", "used_by", "models_in_it"),
+        *("key", "shown_state", "packages", "size", "jobs", "used_by", "models_in_it"),
         *("last_used_at", "built_at", "asked"),
     ]
     list_filter = ["state"]
@@ -301,7 +301,7 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     ordering = ["-created_at"]
     actions = ["rebuild", "delete_folders"]
     fieldsets = [
-        (None, {"fields": ["key", "state", "asked", "error", "packages", "size"]}),
+        (None, {"fields": ["key", "shown_state", "asked", "error", "packages", "size"]}),
         ("Needed by", {"fields": ["jobs", "models_in_it", "used_by"]}),
         ("Times (UTC)", {"fields": ["created_at", "built_at", "build_seconds", "last_used_at"]}),
         ("Lock", {"fields": ["pins"]}),
@@ -328,6 +328,10 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     @admin.action(description="Delete from the disk", permissions=["act"])
     def delete_folders(self, request: HttpRequest, chosen: QuerySet[BuiltEnvironment]) -> None:
         _ask_each(request, chosen, ask=environments.ask_delete, told="will be deleted")
+
+    @admin.display(description="State", ordering="state")
+    def shown_state(self, environment: BuiltEnvironment) -> SafeString:
+        return console.status(environment.state, environment.get_state_display())
 
     @admin.display(description="Size", ordering="size_bytes")
     def size(self, environment: BuiltEnvironment) -> str:
@@ -372,12 +376,19 @@ def _ask_each(
 class WaitingContainerAdmin(ReadOnlyAdmin):
     """Who finds none here and expects some reads in the operator's guide when there are any."""
 
-    list_display = ["container", "state", "packages", "given_to", "waits_since", "cpu_seconds"]
+    list_display = [
+        "container",
+        "shown_state",
+        "packages",
+        "given_to",
+        "waits_since",
+        "cpu_seconds",
+    ]
     list_filter = ["state"]
     ordering = ["id"]
     fields = (
         "container",
-        "state",
+        "shown_state",
         "packages",
         "given_to",
         "waits_since",
@@ -390,6 +401,10 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WaitingContainer]:
         return super().get_queryset(request).select_related("attempt")
+
+    @admin.display(description="State", ordering="state")
+    def shown_state(self, waiting: WaitingContainer) -> SafeString:
+        return console.status(waiting.state, waiting.get_state_display())
 
     @admin.display(description="Container")
     def container(self, waiting: WaitingContainer) -> str:

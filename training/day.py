@@ -90,6 +90,11 @@ class Day:
         return self.completed + self.failed + self.cancelled
 
     @property
+    def open(self) -> int:
+        """Jobs that wait or run."""
+        return self.jobs - self.ended
+
+    @property
     def success_percent(self) -> float | None:
         return None if self.ended == 0 else 100 * self.completed / self.ended
 

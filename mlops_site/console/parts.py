@@ -16,6 +16,7 @@ from training.models import WaitingContainer
 WELL, ATTENTION, UNWELL = "completed", "warn", "failed"
 STATE_WORDS = {WELL: "Well", ATTENTION: "Attention", UNWELL: "Does not work"}
 ITS_LOG = "It is started again by itself; its log is in MLOPS_HOME/logs."
+MLFLOW_LOG = f"If make run started it: {ITS_LOG[0].lower()}{ITS_LOG[1:]}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def lines_of(rows: Rows) -> list[Line]:
             step=_page("", "See what was tried", "admin:training_sandboxproof_changelist"),
         ),
         _sandbox(parts["sandbox"]),
-        _line("MLflow", parts["mlflow"], told="answers", step=Step(ITS_LOG)),
+        _line("MLflow", parts["mlflow"], told="answers", step=Step(MLFLOW_LOG)),
         _features(),
         _servers(),
         _waiting_containers(),

@@ -4,12 +4,12 @@ from django.contrib import admin, messages
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 
 from inference.models import AliasChange, BatchPrediction, ModelPolicy, ModelServer
 from inference.services import pool
+from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
 
 
@@ -55,7 +55,7 @@ class ModelServerAdmin(ReadOnlyAdmin):
             if server.phase
             else (server.get_status_display())
         )
-        return format_html("<span class='mlops-status mlops-{}'>{}</span>", server.status, text)
+        return console.status(server.status, text)
 
     @admin.display(description="Age", ordering="created_at")
     def age(self, server: ModelServer) -> str:
@@ -103,4 +103,4 @@ class BatchPredictionAdmin(ReadOnlyAdmin):
     def state(self, batch: BatchPrediction) -> SafeString:
         told = batch.get_status_display()
         text = f"{told} ({batch.phase})" if batch.phase else told
-        return format_html("<span class='mlops-status mlops-{}'>{}</span>", batch.status, text)
+        return console.status(batch.status, text)

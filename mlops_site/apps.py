@@ -30,7 +30,3 @@ class SiteConfig(AppConfig):
         for model in (Failure, OrmQ, Schedule, Success):
             if admin.site.is_registered(model):
                 admin.site.unregister(model)
-        admin.site.site_header = admin.site.site_title = "MLOps engine"
-        admin.site.index_title = "Jobs and model servers"
-        # "View site" would lead to the documentation, which has a link of its own.
-        admin.site.site_url = None

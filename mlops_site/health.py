@@ -1,7 +1,7 @@
 """Which part of the platform works, since when it does not, and what that means, in words."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -44,16 +44,46 @@ class Part:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What the processes last wrote about themselves, and what their engine last told."""
+
+    beats: Mapping[str, Heartbeat]
+    measured: EngineCapacity | None
+    proof: SandboxProof | None
+
+
 def parts_of_platform() -> dict[str, Part]:
     """Each part by its name; the web process itself answers, so it is none."""
     try:
-        told = {"database": Part(works=True), **_told_by_rows()}
+        told = {"database": Part(works=True), **_told_by_rows(rows_now())}
     except (DatabaseError, InterfaceError) as error:
         log.warning("health.database_away %s", error)
         connection.close()
         told = {"database": Part(works=False, detail=DATABASE_AWAY.format(kind=database_kind()))}
         told |= dict.fromkeys(TOLD_BY_ROWS, Part(works=False, detail=UNKNOWN))
     return {**told, "mlflow": _mlflow()}
+
+
+def parts_by(rows: Rows) -> dict[str, Part]:
+    """The same and the sandbox's self-test, of rows that were read already."""
+    told = _told_by_rows(rows)
+    return {
+        "database": Part(works=True),
+        **told,
+        "sandbox": _sandbox(rows.proof),
+        "mlflow": _mlflow(),
+    }
+
+
+def rows_now() -> Rows:
+    """What the processes last wrote about themselves; three queries. Raises DatabaseError."""
+    beats = Heartbeat.objects.filter(name__in=(WORKER, SUPERVISOR, QUEUE))
+    return Rows(
+        beats={beat.name: beat for beat in beats},
+        measured=EngineCapacity.objects.filter(engine=LOCAL_ENGINE).first(),
+        proof=_proof(),
+    )
 
 
 def database_kind() -> str:
@@ -80,18 +110,17 @@ def known(look: Callable[[], Part]) -> Part:
         return Part(works=False, detail=UNKNOWN)
 
 
-def _told_by_rows() -> dict[str, Part]:
+def _told_by_rows(rows: Rows) -> dict[str, Part]:
     return {
-        WORKER: _process(WORKER),
-        SUPERVISOR: _process(SUPERVISOR),
-        QUEUE: _queue(),
-        "engine": _engine(),
-        NETWORK: network_part(),
+        WORKER: _process(WORKER, rows.beats.get(WORKER)),
+        SUPERVISOR: _process(SUPERVISOR, rows.beats.get(SUPERVISOR)),
+        QUEUE: _queue(rows.beats.get(QUEUE)),
+        "engine": _engine(rows.measured),
+        NETWORK: _network(rows.proof),
     }
 
 
-def _process(name: str) -> Part:
-    beat = Heartbeat.objects.filter(name=name).first()
+def _process(name: str, beat: Heartbeat | None) -> Part:
     if beat is None:
         return Part(works=False, detail=f"The {name} has not started yet: {MEANING[name]}.")
     age = round(beat.age_seconds, 1)
@@ -101,9 +130,8 @@ def _process(name: str) -> Part:
     return Part(works=False, age_seconds=age, detail=detail)
 
 
-def _queue() -> Part:
+def _queue(beat: Heartbeat | None) -> Part:
     """As the supervisor reached it: the web process has no address of a Redis."""
-    beat = Heartbeat.objects.filter(name=QUEUE).first()
     if beat is None:
         return Part(works=False, detail="The queue was not reached yet: no worker is woken.")
     age = round(beat.age_seconds, 1)
@@ -113,9 +141,8 @@ def _queue() -> Part:
     return Part(works=False, age_seconds=age, detail=detail)
 
 
-def _engine() -> Part:
+def _engine(measured: EngineCapacity | None) -> Part:
     """As its supervisor measured it: the web process cannot ask Docker itself."""
-    measured = EngineCapacity.objects.filter(engine=LOCAL_ENGINE).first()
     if measured is None:
         return Part(works=False, detail="Docker was not measured yet: no job is started.")
     age = round(max(0.0, (timezone.now() - measured.measured_at).total_seconds()), 1)
@@ -131,10 +158,22 @@ def _engine() -> Part:
 
 def network_part() -> Part:
     """Whether what jobs may reach was proved to be held; a worker tried it from inside."""
-    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+    return _network(_proof())
+
+
+def sandbox_part() -> Part:
+    """What an operator's `manage.py sandbox check` found last; it stops nothing by itself."""
+    return _sandbox(_proof())
+
+
+def _proof() -> SandboxProof | None:
+    return SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+
+
+def _network(proof: SandboxProof | None) -> Part:
     tried = proof is not None and proof.checked_at is not None
     age = round(proof.age_seconds, 1) if proof is not None and tried else None
-    found = network.problem()
+    found = network.problem_in(proof)
     if not found:
         return Part(works=True, age_seconds=age)
     if settings.DEBUG:
@@ -143,9 +182,7 @@ def network_part() -> Part:
     return Part(works=False, age_seconds=age, detail=f"{found}: no new job is started.")
 
 
-def sandbox_part() -> Part:
-    """What an operator's `manage.py sandbox check` found last; it stops nothing by itself."""
-    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+def _sandbox(proof: SandboxProof | None) -> Part:
     age = proof.sandbox_age_seconds if proof is not None else None
     if proof is None or age is None:
         detail = "Not checked on this machine yet: manage.py sandbox check."

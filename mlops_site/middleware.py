@@ -14,6 +14,12 @@ ONLY_US = (
 # Swagger UI and ReDoc write style elements; ReDoc searches in a worker that it makes of its code.
 DOCUMENTATION = f"{ONLY_US}; style-src 'self' 'unsafe-inline'; worker-src 'self' blob:"
 DOCUMENTATION_PATHS = ("/docs", "/redoc")
+# The console shows what strangers wrote: not even a picture comes from anywhere but our files.
+CONSOLE = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+CONSOLE_PATH = "/admin"
 
 
 def content_security_policy(get_response: Handler) -> Handler:
@@ -29,4 +35,11 @@ def content_security_policy(get_response: Handler) -> Handler:
 
 
 def _policy(path: str) -> str:
-    return DOCUMENTATION if path.rstrip("/") in DOCUMENTATION_PATHS else ONLY_US
+    if path.rstrip("/") in DOCUMENTATION_PATHS:
+        return DOCUMENTATION
+    return CONSOLE if is_console(path) else ONLY_US
+
+
+def is_console(path: str) -> bool:
+    """Whether a page belongs to the console."""
+    return path == CONSOLE_PATH or path.startswith(f"{CONSOLE_PATH}/")

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.conf import settings
+from django.contrib import admin
 from django.core.exceptions import DisallowedHost, PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
@@ -15,6 +16,7 @@ from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
+from mlops_site.middleware import is_console
 from registry.rawhttp.problems import (
     CONTENT_TYPE,
     DATABASE_CODE,
@@ -193,10 +195,19 @@ def _answer(request: HttpRequest, *, status: int, detail: str, code: str) -> Htt
     if _is_api(request) or "text/html" not in request.headers.get("Accept", ""):
         body = problem_document(status=status, detail=detail, code=code, instance=request.path)
         return JsonResponse(body, status=status, content_type=CONTENT_TYPE)
-    title = HTTPStatus(status).phrase
+    problem = {"status": status, "title": HTTPStatus(status).phrase, "detail": detail}
+    if is_console(request.path) and status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _console_page(request, problem)
     # Without the request: a page about an error must not need what may have failed.
-    page = render_to_string("problem.html", {"status": status, "title": title, "detail": detail})
-    return HttpResponse(page, status=status)
+    return HttpResponse(render_to_string("problem.html", problem), status=status)
+
+
+def _console_page(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:
+    """In the console's frame, with its navigation for whoever may see that."""
+    # A request whose host is refused never came to the middleware that knows who it is.
+    known = admin.site.each_context(request) if hasattr(request, "user") else {}
+    page = render_to_string("console/problem.html", {**known, "problem": problem}, request)
+    return HttpResponse(page, status=problem["status"])
 
 
 def _is_api(request: HttpRequest) -> bool:

@@ -1,4 +1,4 @@
-"""Jobs for operators: to be read, searched and understood; actions call services.
+"""Jobs for operators: to be read, searched and understood; what is done, services do.
 
 Nothing here writes a row: a job cannot be changed by hand.
 """
@@ -9,18 +9,19 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.contrib.auth import get_user
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from rest_framework.exceptions import APIException
 
+from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
 from sandbox.image.lock_file import pins_in
 from training import logs
-from training.api.submission import Edits
+from training.console import views
 from training.models import (
     Attempt,
     BuiltEnvironment,
@@ -30,9 +31,7 @@ from training.models import (
     WaitingContainer,
 )
 from training.services import environments
-from training.services.cancel import cancel
 from training.services.environment_needs import models_in, users_of
-from training.services.submit import Client, rerun
 from training.states import Status
 
 LOG_SHOWN_CHARACTERS = 200_000
@@ -84,19 +83,6 @@ class AttemptInline(ReadOnlyInline):
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    list_display = [
-        "script_name",
-        "state",
-        "reason",
-        "registered",
-        "owner",
-        "priority",
-        "created_at",
-        "duration",
-    ]
-    list_filter = ["status", "priority", "reason"]
-    actions = ["cancel_jobs", "run_again"]
-    search_fields = ["id", "script_name", "experiment_name", "model_name", "run_id", "error"]
     inlines = [AttemptInline, EventInline]
     fieldsets = [
         (None, {"fields": ["id", "state", "phase", "reason", "error", "hint"]}),
@@ -139,45 +125,48 @@ class JobAdmin(ReadOnlyAdmin):
         ),
     ]
 
-    @admin.display(description="Model", ordering="model_name")
-    def registered(self, job: Job) -> str:
-        return f"{job.model_name} {job.model_version}".strip()
-
     @admin.display(description="Status", ordering="status")
     def state(self, job: Job) -> SafeString:
         name = job.get_status_display()
         if job.status == Status.RUNNING:
             name = f"{name}: {job.get_phase_display().lower()}"
-        return format_html("<span class='mlops-status mlops-{}'>{}</span>", job.status, name)
+        return console.status(job.status, name)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         """A list of a hundred jobs need not read a hundred scripts."""
         return super().get_queryset(request).defer("script", "environment_lock")
 
-    def has_act_permission(self, request: HttpRequest) -> bool:
-        """Whoever may change jobs may end them and run them again, which the services do."""
-        return request.user.has_perm("training.change_job")
+    def get_urls(self) -> list[URLPattern]:
+        """Before Django's own, whose last one takes every path for a job's."""
+        own = [
+            path("now/", self.admin_site.admin_view(self.now_view), name="training_job_now"),
+            path("ask/", self.admin_site.admin_view(self.ask_view), name="training_job_ask"),
+            path("act/", self.admin_site.admin_view(self.act_view), name="training_job_act"),
+        ]
+        return [*own, *super().get_urls()]
 
-    @admin.action(description="Cancel", permissions=["act"])
-    def cancel_jobs(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        for job in jobs.only("pk", "script_name", "status"):
-            try:
-                told = cancel(job.pk, actor=get_user(request).get_username()).detail
-            except APIException as refused:
-                messages.warning(request, f"{job}: {refused.detail}")
-            else:
-                messages.success(request, f"{job}: {told}")
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """A list of our own: Django's counts all jobs, and sorts by what no index holds."""
+        self._check_may_view(request)
+        return views.jobs_page(request, self.admin_site.each_context(request))
 
-    @admin.action(description="Run again", permissions=["act"])
-    def run_again(self, request: HttpRequest, jobs: QuerySet[Job]) -> None:
-        client = Client(owner=get_user(request).get_username())
-        for job in jobs:
-            try:
-                again = rerun(job, Edits(), client=client).job
-            except APIException as refused:
-                messages.warning(request, f"{job}: {refused.detail}")
-            else:
-                messages.success(request, f"{job} runs again as {again.pk}.")
+    def now_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return views.jobs_now(request)
+
+    def ask_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return views.ask(request, self.admin_site.each_context(request))
+
+    def act_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return views.act(request)
+
+    def _check_may_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
 
     @admin.display(description="Runs again")
     def first_job(self, job: Job) -> SafeString | str:
@@ -214,7 +203,8 @@ class JobEventAdmin(ReadOnlyAdmin):
     list_filter = ["name"]
     search_fields = ["job__id", "job__script_name", "detail"]
     list_select_related = ["job"]
-    ordering = ["-at"]
+    # As they were written, which is their order in time too, and that of an index.
+    ordering = ["-id"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobEvent]:
         return super().get_queryset(request).select_related("job")
@@ -303,7 +293,7 @@ def _with_needs(shown: list[Any]) -> list[Any]:
 @admin.register(BuiltEnvironment)
 class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     list_display = [
-        *("key", "state", "packages", "size", "jobs", "used_by", "models_in_it"),
+        *("key", "shown_state", "packages", "size", "jobs", "used_by", "models_in_it"),
         *("last_used_at", "built_at", "asked"),
     ]
     list_filter = ["state"]
@@ -311,7 +301,7 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     ordering = ["-created_at"]
     actions = ["rebuild", "delete_folders"]
     fieldsets = [
-        (None, {"fields": ["key", "state", "asked", "error", "packages", "size"]}),
+        (None, {"fields": ["key", "shown_state", "asked", "error", "packages", "size"]}),
         ("Needed by", {"fields": ["jobs", "models_in_it", "used_by"]}),
         ("Times (UTC)", {"fields": ["created_at", "built_at", "build_seconds", "last_used_at"]}),
         ("Lock", {"fields": ["pins"]}),
@@ -338,6 +328,10 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     @admin.action(description="Delete from the disk", permissions=["act"])
     def delete_folders(self, request: HttpRequest, chosen: QuerySet[BuiltEnvironment]) -> None:
         _ask_each(request, chosen, ask=environments.ask_delete, told="will be deleted")
+
+    @admin.display(description="State", ordering="state")
+    def shown_state(self, environment: BuiltEnvironment) -> SafeString:
+        return console.status(environment.state, environment.get_state_display())
 
     @admin.display(description="Size", ordering="size_bytes")
     def size(self, environment: BuiltEnvironment) -> str:
@@ -382,12 +376,19 @@ def _ask_each(
 class WaitingContainerAdmin(ReadOnlyAdmin):
     """Who finds none here and expects some reads in the operator's guide when there are any."""
 
-    list_display = ["container", "state", "packages", "given_to", "waits_since", "cpu_seconds"]
+    list_display = [
+        "container",
+        "shown_state",
+        "packages",
+        "given_to",
+        "waits_since",
+        "cpu_seconds",
+    ]
     list_filter = ["state"]
     ordering = ["id"]
     fields = (
         "container",
-        "state",
+        "shown_state",
         "packages",
         "given_to",
         "waits_since",
@@ -400,6 +401,10 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WaitingContainer]:
         return super().get_queryset(request).select_related("attempt")
+
+    @admin.display(description="State", ordering="state")
+    def shown_state(self, waiting: WaitingContainer) -> SafeString:
+        return console.status(waiting.state, waiting.get_state_display())
 
     @admin.display(description="Container")
     def container(self, waiting: WaitingContainer) -> str:

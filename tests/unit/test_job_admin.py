@@ -11,8 +11,6 @@ from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training.models import Job, SandboxProof
 from training.states import Reason
 
-LIST = "admin:training_job_changelist"
-
 
 def console(*permissions: str) -> Client:
     user = User.objects.create_user("olga", password="x", is_staff=True)
@@ -23,8 +21,8 @@ def console(*permissions: str) -> Client:
 
 
 def act(client: Client, action: str, *jobs: Job) -> Any:
-    chosen = {"action": action, "_selected_action": [str(job.pk) for job in jobs]}
-    return client.post(reverse(LIST), chosen, follow=True)
+    chosen = {"action": action, "job": [str(job.pk) for job in jobs]}
+    return client.post(reverse("admin:training_job_act"), chosen, follow=True)
 
 
 def said(answer: Any) -> str:
@@ -33,12 +31,12 @@ def said(answer: Any) -> str:
 
 @pytest.fixture
 def operator(db: Any) -> Client:
-    return console("view_job", "change_job", "view_attempt", "view_jobevent")
+    return console("view_job", "add_job", "change_job", "view_attempt", "view_jobevent")
 
 
 def test_cancel_ends_a_waiting_job_in_the_name_of_the_operator(operator: Client):
     job = a_job()
-    assert "cancelled while it waited" in said(act(operator, "cancel_jobs", job))
+    assert "cancelled while it waited" in said(act(operator, "cancel", job))
     job.refresh_from_db()
     assert job.status == "cancelled"
     assert job.events.get(name="cancelled").actor == "olga"
@@ -47,12 +45,12 @@ def test_cancel_ends_a_waiting_job_in_the_name_of_the_operator(operator: Client)
 def test_cancel_of_an_ended_job_says_how_it_ended(operator: Client, room: Any):
     a_job()
     job = ended(claimed(), Reason.TIMEOUT)
-    assert "ended already: failed (timeout)" in said(act(operator, "cancel_jobs", job))
+    assert "has ended already (failed): nothing happens" in said(act(operator, "cancel", job))
 
 
 def test_run_again_makes_a_job_of_the_operator(operator: Client):
     first = a_job()
-    act(operator, "run_again", first)
+    act(operator, "rerun", first)
     second = first.reruns.get()
     assert (second.owner, second.script) == ("olga", first.script)
 
@@ -60,11 +58,11 @@ def test_run_again_makes_a_job_of_the_operator(operator: Client):
 def test_a_cap_is_told_and_nothing_is_made(operator: Client, settings: Any):
     first = a_job()
     settings.JOB_CAPS = {**settings.JOB_CAPS, "queue_jobs": 1}
-    assert "no more are accepted" in said(act(operator, "run_again", first))
+    assert "no more are accepted" in said(act(operator, "rerun", first))
     assert Job.objects.count() == 1
 
 
-@pytest.mark.parametrize("action", ["cancel_jobs", "run_again"])
+@pytest.mark.parametrize("action", ["cancel", "rerun"])
 def test_who_may_only_look_can_do_neither(db: Any, action: str):
     job = a_job()
     act(console("view_job"), action, job)
@@ -75,7 +73,7 @@ def test_who_may_only_look_can_do_neither(db: Any, action: str):
 def test_a_job_shows_owner_priority_attempts_and_its_other_jobs(operator: Client, room: Any):
     first = a_job()
     ended(claimed(), Reason.WORKER_LOST)
-    act(operator, "run_again", first)
+    act(operator, "rerun", first)
     second = first.reruns.get()
     page = operator.get(reverse("admin:training_job_change", args=[first.pk])).content.decode()
     for shown in ("ada", "Normal", "Worker Lost", str(second.pk)):

@@ -10,7 +10,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from tests.fixtures.plans import plan_of
+from tests.fixtures.plans import plan_of, steps_of
 from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training import listing
 from training.api.queries import cursor_of, place_of
@@ -249,7 +249,7 @@ def test_a_page_whose_filters_exclude_each_other_compares_no_more_however_many_j
     wanted = JobFilter(experiment="ex", terms=("tag:team=risk",))
 
     def steps() -> int:
-        return _steps(lambda: page_of_jobs(wanted, limit=50))
+        return steps_of(lambda: page_of_jobs(wanted, limit=50))
 
     def more(count: int) -> None:
         for _ in range(count):
@@ -260,23 +260,6 @@ def test_a_page_whose_filters_exclude_each_other_compares_no_more_however_many_j
     few = steps()
     more(120)
     assert steps() < few * 1.2
-
-
-def _steps(call: Any) -> int:
-    connection.ensure_connection()
-    taken = 0
-
-    def count() -> int:
-        nonlocal taken
-        taken += 1
-        return 0
-
-    connection.connection.set_progress_handler(count, 10)
-    try:
-        call()
-    finally:
-        connection.connection.set_progress_handler(None, 10)
-    return taken
 
 
 @pytest.mark.parametrize("status", Status.values)

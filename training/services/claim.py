@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Min, Q, QuerySet, Sum
+from django.db.models import Count, Min, Q, QuerySet, Sum, Value
 from django.utils import timezone
 from django_q.tasks import async_task
 
@@ -25,6 +25,8 @@ RESOLVE_PATIENCE_SECONDS = 120
 CPU_DIGITS = 6
 # A measurement that is older says nothing about now.
 MEASUREMENT_FRESH_SECONDS = 60
+# What is taken first is less: the priority, turned round, and when the job was accepted.
+Rank = tuple[int, datetime]
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,13 @@ class Waiting:
 
 def room_left(engine: str = LOCAL_ENGINE) -> Room:
     """What the engine has, less what its open attempts were promised."""
-    measured = _measured(engine)
-    if measured is None:
+    return room_of(EngineCapacity.objects.filter(engine=engine).first(), engine=engine)
+
+
+def room_of(measured: EngineCapacity | None, *, engine: str = LOCAL_ENGINE) -> Room:
+    """The same, of a measurement that was read already; an old one says nothing about now."""
+    oldest = timezone.now() - timedelta(seconds=MEASUREMENT_FRESH_SECONDS)
+    if measured is None or measured.measured_at < oldest:
         return Room(memory_mb=0, cpus=0, jobs=0, short_of="engine")
     open_jobs = Job.objects.filter(attempts__finished_at=None, attempts__engine=engine)
     used = open_jobs.aggregate(memory=Sum("memory_mb"), cpus=Sum("cpus"), jobs=Count("pk"))
@@ -198,6 +205,30 @@ def waiting_of(jobs: Sequence[Job]) -> dict[uuid.UUID, Waiting]:
     }
 
 
+@dataclass(frozen=True)
+class Queue:
+    """All that waits and what there is room for, read once for everything that is told of it."""
+
+    room: Room
+    builders_busy: bool
+    ranks: Sequence[Rank]
+
+    @property
+    def oldest(self) -> datetime | None:
+        return min((at for _, at in self.ranks), default=None)
+
+    def waiting(self, job: Job, *, now: datetime) -> Waiting:
+        """Where a job that is queued stands, and why it is not taken."""
+        ahead = bisect_left(self.ranks, (-job.priority, job.created_at))
+        why = _why_waiting(job, room=self.room, first=ahead == 0, busy=self.builders_busy, now=now)
+        return Waiting(position=ahead + 1, waiting_for=why)
+
+
+def look_at_queue(room: Room) -> Queue:
+    """The queue as it is now; three queries, however long it is."""
+    return Queue(room=room, builders_busy=builders_busy(), ranks=_ranks())
+
+
 def _why_waiting(job: Job, *, room: Room, first: bool, busy: bool, now: datetime) -> str:
     if job.not_before is not None and job.not_before > now:
         return "retry"
@@ -213,11 +244,13 @@ def _jobs_ahead(queued: Sequence[Job]) -> dict[uuid.UUID, int]:
     """`position_in_queue` of each; the queue is read once, however many are asked for."""
     if len(queued) == 1:
         return {queued[0].pk: position_in_queue(queued[0])}
-    waiting = Job.objects.filter(status=Status.QUEUED)
-    ranks = sorted(
-        (-priority, at) for priority, at in waiting.values_list("priority", "created_at")
-    )
+    ranks = _ranks()
     return {job.pk: bisect_left(ranks, (-job.priority, job.created_at)) for job in queued}
+
+
+def _ranks() -> list[Rank]:
+    waiting = Job.objects.filter(status=Status.QUEUED).order_by()
+    return sorted((-priority, at) for priority, at in waiting.values_list("priority", "created_at"))
 
 
 def _whose_turn(first_waiting: dict[str, float]) -> str:
@@ -241,12 +274,9 @@ def _whose_turn(first_waiting: dict[str, float]) -> str:
 
 def builders_busy() -> bool:
     """What has ended must not wait for an installer: builds have their share of the workers."""
-    building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT).count()
+    building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT)
     since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
     resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
-    return building + resolving.count() >= settings.LONG_TASKS
-
-
-def _measured(engine: str) -> EngineCapacity | None:
-    oldest = timezone.now() - timedelta(seconds=MEASUREMENT_FRESH_SECONDS)
-    return EngineCapacity.objects.filter(engine=engine, measured_at__gte=oldest).first()
+    one = {"one": Value(1)}
+    both = building.order_by().values(**one).union(resolving.values(**one), all=True)
+    return both.count() >= settings.LONG_TASKS

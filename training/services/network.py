@@ -51,7 +51,11 @@ class NetworkNotHeld(Exception):
 
 def problem() -> str:
     """Why the network does not hold, in words; empty while it was proved to."""
-    proof = SandboxProof.objects.filter(engine=LOCAL_ENGINE).first()
+    return problem_in(SandboxProof.objects.filter(engine=LOCAL_ENGINE).first())
+
+
+def problem_in(proof: SandboxProof | None) -> str:
+    """The same, of a proof that was read already."""
     if proof is None or proof.checked_at is None:
         return "What jobs may reach was not proved yet"
     if proof.problem:

@@ -1,0 +1,157 @@
+"""Each part of the platform as one line: whether it is well, since when, and what to do if not."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from django.conf import settings
+from django.db.models import Count
+from django.urls import reverse
+
+from inference.models import ModelServer
+from mlops_site.health import Part, Rows, database_kind, parts_by
+from registry.console import size
+from registry.features import feature_store_status
+from training.models import WaitingContainer
+
+WELL, ATTENTION, UNWELL = "completed", "warn", "failed"
+STATE_WORDS = {WELL: "Well", ATTENTION: "Attention", UNWELL: "Does not work"}
+ITS_LOG = "It is started again by itself; its log is in MLOPS_HOME/logs."
+MLFLOW_LOG = f"If make run started it: {ITS_LOG[0].lower()}{ITS_LOG[1:]}"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What follows from a part that is not well: a sentence, and a page where there is one."""
+
+    words: str = ""
+    link: str = ""
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """`state` is one of WELL, ATTENTION and UNWELL; `told` is short, `detail` a sentence."""
+
+    name: str
+    state: str
+    told: str
+    age_seconds: float | None = None
+    detail: str = ""
+    step: Step = Step()
+
+    @property
+    def state_words(self) -> str:
+        return STATE_WORDS[self.state]
+
+
+def lines_of(rows: Rows) -> list[Line]:
+    """What is unwell comes first. Two queries, MLflow's answer, a look at the feature store."""
+    parts = parts_by(rows)
+    lines = [
+        _line("Database", parts["database"], told=database_kind()),
+        _line("Worker", parts["worker"], told="takes tasks", step=Step(ITS_LOG)),
+        _line("Supervisor", parts["supervisor"], told="observes", step=Step(ITS_LOG)),
+        _line("Queue", parts["queue"], told="reached", step=Step("It is tried again by itself.")),
+        _engine(parts["engine"], rows),
+        _disk(rows),
+        _line(
+            "Network",
+            parts["network"],
+            told="held",
+            step=_page("", "See what was tried", "admin:training_sandboxproof_changelist"),
+        ),
+        _sandbox(parts["sandbox"]),
+        _line("MLflow", parts["mlflow"], told="answers", step=Step(MLFLOW_LOG)),
+        _features(),
+        _servers(),
+        _waiting_containers(),
+    ]
+    order = [UNWELL, ATTENTION, WELL]
+    return sorted(lines, key=lambda line: order.index(line.state))
+
+
+def headline(lines: Sequence[Line]) -> str:
+    """The page's answer, in words."""
+    unwell = sum(line.state != WELL for line in lines)
+    if unwell == 0:
+        return f"All {len(lines)} parts are well"
+    return f"{unwell} of {len(lines)} parts {'needs' if unwell == 1 else 'need'} attention"
+
+
+def _line(name: str, part: Part, *, told: str, step: Step | None = None) -> Line:
+    if part.works and not part.detail:
+        return Line(name, WELL, told, part.age_seconds)
+    state = ATTENTION if part.works else UNWELL
+    words = "needs attention" if part.works else "does not work"
+    return Line(name, state, words, part.age_seconds, part.detail, step or Step())
+
+
+def _engine(part: Part, rows: Rows) -> Line:
+    told = "answers"
+    if rows.measured is not None:
+        free, whole = rows.measured.memory_free_mb, rows.measured.memory_mb
+        told = f"{size(free)} of {size(whole)} memory free"
+    step = Step("Start Docker again; jobs that it ended run once more by themselves.")
+    return _line("Docker", part, told=told, step=Step() if part.works else step)
+
+
+def _disk(rows: Rows) -> Line:
+    """As the supervisor measured it."""
+    if rows.measured is None:
+        return Line("Disk", ATTENTION, "not measured yet", detail="The disk was not measured yet.")
+    free = rows.measured.disk_free_mb
+    if free >= settings.DISK_FREE_MB:
+        return Line("Disk", WELL, f"{size(free)} free")
+    return Line(
+        "Disk",
+        UNWELL,
+        f"{size(free)} free",
+        detail=f"Below {size(settings.DISK_FREE_MB)} no job is accepted or started.",
+        step=_page("", "Review environments", "admin:training_builtenvironment_changelist"),
+    )
+
+
+def _sandbox(part: Part) -> Line:
+    """It stops nothing by itself: never a reason for alarm before something was found."""
+    step = Step('Run make manage ARGS="sandbox check" on this machine.')
+    if part.works:
+        return Line("Sandbox test", WELL, "passed", part.age_seconds)
+    never = part.age_seconds is None
+    state, told = (ATTENTION, "never run") if never else (UNWELL, "failed")
+    return Line("Sandbox test", state, told, part.age_seconds, part.detail, step)
+
+
+def _features() -> Line:
+    store = feature_store_status()
+    if store.available:
+        return Line("Feast", WELL, _counted(store.feature_views, "feature view"))
+    detail = "The feature store cannot be read: predictions that ask for features are refused."
+    return Line("Feast", ATTENTION, "cannot be read", detail=detail)
+
+
+def _servers() -> Line:
+    counted = ModelServer.objects.order_by().values_list("status").annotate(Count("pk"))
+    counts: Mapping[str, int] = dict(counted)
+    failed = counts.get(ModelServer.Status.FAILED, 0)
+    shown = [f"{count} {status}" for status, count in sorted(counts.items()) if count]
+    told = ", ".join(shown) or "none yet"
+    if not failed:
+        return Line("Model servers", WELL, told)
+    address = reverse("admin:inference_modelserver_changelist") + "?status__exact=failed"
+    detail = f"{_counted(failed, 'model server')} could not start or ended; each says why."
+    return Line("Model servers", ATTENTION, told, detail=detail, step=Step("", "See them", address))
+
+
+def _waiting_containers() -> Line:
+    wanted = settings.WAITING_CONTAINERS
+    ready = WaitingContainer.objects.filter(state=WaitingContainer.State.READY).count()
+    told = f"{ready} of {wanted} ready" if wanted else "switched off"
+    return Line("Waiting pool", WELL, told)
+
+
+def _page(words: str, link: str, page: str) -> Step:
+    return Step(words, link, reverse(page))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -1,0 +1,139 @@
+"""The list of jobs in the console: filters in, a page of rows out; a question before every act."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.http import require_POST
+
+from registry.console import visible
+from training.api.queries import cursor_of
+from training.console import bulk, filters
+from training.console.rows import Row, rows_of
+from training.listing import Page, page_of_jobs
+from training.models import Job
+
+LIST = "admin:training_job_changelist"
+
+
+def jobs_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    """`context` is the frame's. A form's empty fields are cleared away: an address is a link."""
+    now = timezone.now()
+    asked = filters.read(request.GET, now=now)
+    if asked.parameters != request.GET:
+        return HttpResponseRedirect(_address(asked.parameters.urlencode()))
+    page = Page([], None)
+    if asked.query is not None:
+        page = page_of_jobs(asked.query.wanted, limit=asked.query.limit, after=asked.query.after)
+    rows = rows_of(page.jobs, now=now)
+    told = {
+        "title": "Jobs",
+        "asked": asked,
+        "rows": rows,
+        "alive": _alive(rows),
+        "older": _older(asked, page),
+        "is_first": not asked.value("cursor"),
+        "chips": filters.chips_of(asked),
+        "tabs": filters.tabs_of(asked, me=request.user.get_username()),
+        "choices": _choices(asked),
+        "suggestions": _suggestions(page.jobs),
+        "other_tags": asked.parameters.getlist("tag"),
+        "actions": bulk.actions_for(request.user),
+        "served_at": now,
+    }
+    return render(request, "console/jobs.html", {**context, **told})
+
+
+def jobs_now(request: HttpRequest) -> HttpResponse:
+    """What of some rows changes while one looks; each piece replaces the one of its id.
+
+    So does what asks for them: it asks for those that are still alive, and in the end for none.
+    """
+    jobs = bulk.chosen_jobs(request.GET.getlist("job"))
+    whole = Job.objects.defer("script", "environment_lock", "environment")
+    found = list(whole.filter(pk__in=[job.pk for job in jobs]))
+    rows = rows_of(found, now=timezone.now())
+    told = {"rows": rows, "alive": _alive(rows), "oob": True}
+    return render(request, "console/jobs_now.html", told)
+
+
+@require_POST
+def ask(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    """What would happen to the chosen jobs, and the button that does it; nothing is done."""
+    action, jobs = _asked(request)
+    plan = bulk.plan_of(action, jobs, person=request.user, now=timezone.now())
+    told = {"plan": plan, "back": request.POST.get("back", ""), "title": plan.what}
+    inside = "HX-Request" in request.headers
+    template = "console/jobs_ask.html" if inside else "console/jobs_ask_page.html"
+    return render(request, template, {**context, **told})
+
+
+@require_POST
+def act(request: HttpRequest) -> HttpResponse:
+    """Does it, and goes back to the list, which tells what was done and what was not."""
+    action, jobs = _asked(request)
+    outcome = bulk.carry_out(action, jobs, person=request.user)
+    if outcome.done:
+        messages.success(request, outcome.told)
+    if outcome.refused:
+        messages.warning(request, outcome.refusals)
+    if not jobs:
+        messages.warning(request, "No job was selected, or none of them is there any more.")
+    return HttpResponseRedirect(_address(request.POST.get("back", "")))
+
+
+def _asked(request: HttpRequest) -> tuple[bulk.Action, list[Job]]:
+    """Raises Http404 for an action that there is none of."""
+    try:
+        action = bulk.Action(request.POST.get("action", ""))
+    except ValueError:
+        raise Http404("There is no such action.") from None
+    return action, bulk.chosen_jobs(request.POST.getlist("job"))
+
+
+def _alive(rows: Sequence[Row]) -> list[Row]:
+    return [row for row in rows if row.is_alive]
+
+
+def _address(query: str) -> str:
+    """The list again; whatever `query` is, it is that page."""
+    return f"{reverse(LIST)}?{query}" if query else reverse(LIST)
+
+
+def _older(asked: filters.Asked, page: Page) -> str:
+    if page.next_place is None:
+        return ""
+    following = asked.parameters.copy()
+    following["cursor"] = cursor_of(page.next_place)
+    return f"?{following.urlencode()}"
+
+
+def _choices(asked: filters.Asked) -> list[dict[str, Any]]:
+    """The lists to choose from."""
+    lists = {
+        "status": filters.STATUSES,
+        "reason": filters.REASONS,
+        filters.DATE: filters.DATE_CHOICES,
+    }
+    return [
+        {"name": name, "value": asked.value(name), "options": options}
+        for name, options in lists.items()
+    ]
+
+
+def _suggestions(jobs: Sequence[Job]) -> dict[str, list[str]]:
+    """Names to fill in, from what is shown: looking for all that there are would read every job."""
+    return {
+        "experiment": _names(job.experiment_name for job in jobs),
+        "model": _names(job.model_name for job in jobs),
+        "owner": _names(job.owner for job in jobs),
+    }
+
+
+def _names(values: Iterable[str]) -> list[str]:
+    """Without those that a browser would not show as they are."""
+    return sorted({value for value in values if value and visible(value) == value})

@@ -14,7 +14,7 @@ from django.utils import timezone
 from rest_framework.exceptions import APIException
 
 from registry.console import span
-from training.api.queries import LIMIT_MAX
+from registry.list_queries import LIMIT_MAX
 from training.api.submission import Edits
 from training.models import Job
 from training.rights import Person, may_cancel, may_prioritize, may_send

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 from django.http import QueryDict
 
-from training.api.queries import PARAMETERS, JobQuery, ParametersRejected, read_query
+from registry.list_queries import ParametersRejected
+from training.api.queries import PARAMETERS, JobQuery, read_query
 from training.day import reason_words
 from training.states import ENDINGS, Reason, Status
 

@@ -1,8 +1,10 @@
 """The router of the web process: a body is whole, or bounded, before a thread is taken."""
 
 import asyncio
+import gc
 import json
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -104,3 +106,22 @@ def test_a_body_that_does_not_come_is_given_up(django: Called, settings: Any):
     scope = {"type": "http", "method": "POST", "path": "/mlops/registry", "headers": [HOST]}
     asyncio.run(asgi.application(scope, receive, send))
     assert (sent[0]["status"], django.body) == (408, None)
+
+
+def test_what_is_loaded_at_the_start_is_never_looked_through_for_garbage(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(asgi.gateway, "current", mock.MagicMock())
+    monkeypatch.setattr(asgi.gateway, "close", mock.AsyncMock())
+    monkeypatch.setattr(asgi.following, "close", mock.AsyncMock())
+    gc.unfreeze()
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive() -> Message:
+        return next(messages)
+
+    try:
+        asyncio.run(asgi.application({"type": "lifespan"}, receive, mock.AsyncMock()))
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

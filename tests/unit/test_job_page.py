@@ -290,6 +290,14 @@ def test_a_refresh_replaces_the_pieces_of_the_page_by_their_ids(operator: Client
     assert "<title>Training · train.py" in now and 'id="job-sandbox"' in now
 
 
+def test_the_focus_outlives_a_refresh(operator: Client, room: Any):
+    """htmx finds what had it by its id."""
+    job = running()
+    Job.objects.update(environment_key="aa", run_id="bb", model_version="1")
+    now = now_of(operator, job, revision=job.revision)
+    assert all(" id=" in tag for tag in re.findall(r"<(?:a|button) [^>]*>", now))
+
+
 def test_what_only_a_new_state_changes_is_not_sent_every_time(operator: Client, room: Any):
     job = running()
     now = now_of(operator, job, revision=job.revision)
@@ -315,6 +323,13 @@ def test_the_script_has_a_number_for_each_line(operator: Client):
     page = page_of(operator, job)
     assert '<pre class="numbers" aria-hidden="true">1\n2\n3</pre>' in page
     assert "<pre>import mlflow\n\nprint(&#x27;&lt;b&gt;&#x27;)\n</pre>" in page
+
+
+def test_what_only_looks_like_the_end_of_a_line_gets_no_number(operator: Client):
+    job = a_job()
+    Job.objects.update(script="a = '\u2028'\x0c\nb = 1")
+    page = page_of(operator, job)
+    assert 'aria-hidden="true">1\n2</pre><pre>a = &#x27;\\u2028&#x27;\\u000c\nb = 1</pre>' in page
 
 
 def test_variables_are_named_and_never_shown(operator: Client):

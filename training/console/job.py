@@ -52,9 +52,7 @@ def job_page(request: HttpRequest, context: dict[str, Any], job_id: str) -> Http
         **_whole(job),
         "parts": [[part.at, part.words] for part in parts],
         "log_bytes": parts[-1].end if parts else 0,
-        "script": visible(job.script.replace("\r\n", "\n")),
-        "numbers": "\n".join(map(str, range(1, _lines(job.script) + 1))),
-        "lines": _lines(job.script),
+        **_script(job),
         "served_at": timezone.now(),
     }
     return render(request, "console/job.html", {**context, **told})
@@ -147,5 +145,9 @@ def _parts(job: Job) -> Sequence[Part]:
     return parts
 
 
-def _lines(script: str) -> int:
-    return len(script.splitlines()) or 1
+def _script(job: Job) -> dict[str, Any]:
+    """As text, and its line numbers as another one: two nodes of the page, however long it is."""
+    text = visible(job.script.replace("\r\n", "\n"))
+    lines = text.count("\n") + (not text.endswith("\n"))
+    numbers = "\n".join(map(str, range(1, lines + 1)))
+    return {"script": text, "lines": lines, "numbers": numbers}

@@ -27,6 +27,7 @@ UNSEEN = re.compile(
     r"\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
 MINUTE, HOUR, DAY = 60, 3600, 86_400
+KIB = 1024
 
 
 def icon(name: str) -> SafeString:
@@ -104,3 +105,10 @@ def size(megabytes: float) -> str:
         return f"{megabytes:.0f} MB"
     gigabytes = megabytes / 1024
     return f"{gigabytes:.1f} GB" if gigabytes < 10 else f"{gigabytes:.0f} GB"
+
+
+def size_of_bytes(count: int) -> str:
+    """`412 B`, `18 KB`, `512 MB`."""
+    if count < KIB:
+        return f"{count} B"
+    return f"{count / KIB:.0f} KB" if count < KIB * KIB else size(count / KIB / KIB)

@@ -20,8 +20,7 @@ from rest_framework.exceptions import APIException
 from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
 from sandbox.image.lock_file import pins_in
-from training import logs
-from training.console import views
+from training.console import job, views
 from training.models import (
     Attempt,
     BuiltEnvironment,
@@ -32,10 +31,7 @@ from training.models import (
 )
 from training.services import environments
 from training.services.environment_needs import models_in, users_of
-from training.states import Status
 
-LOG_SHOWN_CHARACTERS = 200_000
-LINKS_SHOWN = 20
 # What people call an environment by.
 NAMED_PACKAGES = ("scikit-learn", "pandas", "xgboost", "lightgbm", "torch")
 
@@ -45,92 +41,9 @@ def _link(job_id: uuid.UUID) -> SafeString:
     return format_html('<a href="{}">{}</a>', address, job_id)
 
 
-class ReadOnlyInline(admin.TabularInline):
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class EventInline(ReadOnlyInline):
-    model = JobEvent
-    fields = ["at", "name", "attempt", "actor", "reason", "detail"]
-
-
-class AttemptInline(ReadOnlyInline):
-    model = Attempt
-    readonly_fields = ["out_of_memory"]
-    fields = [
-        "number",
-        "engine",
-        "container_id",
-        "container_started_at",
-        "finished_at",
-        "reason",
-        "exit_code",
-        "out_of_memory",
-    ]
-
-    @admin.display(description="Out of memory")
-    def out_of_memory(self, attempt: Attempt) -> str:
-        """In words: Django's red cross for "no" reads as an error."""
-        return "yes" if attempt.oom_killed else "no"
-
-
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    inlines = [AttemptInline, EventInline]
-    fieldsets = [
-        (None, {"fields": ["id", "state", "phase", "reason", "error", "hint"]}),
-        (
-            "Asked for",
-            {
-                "fields": [
-                    "script_name",
-                    "experiment_name",
-                    "model_name",
-                    "owner",
-                    "priority",
-                    "first_job",
-                    "later_jobs",
-                ]
-            },
-        ),
-        ("Made", {"fields": ["run_id", "model_version", "environment_key"]}),
-        ("Times (UTC)", {"fields": ["created_at", "started_at", "completed_at", "duration"]}),
-        ("Output", {"fields": ["output"]}),
-        (
-            "Script and settings",
-            {
-                "classes": ["collapse"],
-                "fields": [
-                    "source",
-                    "requirements",
-                    "variable_names",
-                    "tags",
-                    "timeout_seconds",
-                    "memory_mb",
-                    "cpus",
-                    "pids",
-                    "scratch_mb",
-                    "gpus",
-                    "network",
-                    "python_version",
-                ],
-            },
-        ),
-    ]
-
-    @admin.display(description="Status", ordering="status")
-    def state(self, job: Job) -> SafeString:
-        name = job.get_status_display()
-        if job.status == Status.RUNNING:
-            name = f"{name}: {job.get_phase_display().lower()}"
-        return console.status(job.status, name)
+    """Every page of it is our own; Django's part is who may see it."""
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         """A list of a hundred jobs need not read a hundred scripts."""
@@ -142,6 +55,11 @@ class JobAdmin(ReadOnlyAdmin):
             path("now/", self.admin_site.admin_view(self.now_view), name="training_job_now"),
             path("ask/", self.admin_site.admin_view(self.ask_view), name="training_job_ask"),
             path("act/", self.admin_site.admin_view(self.act_view), name="training_job_act"),
+            path(
+                "<uuid:job_id>/now/",
+                self.admin_site.admin_view(self.one_now_view),
+                name="training_job_one_now",
+            ),
         ]
         return [*own, *super().get_urls()]
 
@@ -151,6 +69,23 @@ class JobAdmin(ReadOnlyAdmin):
         """A list of our own: Django's counts all jobs, and sorts by what no index holds."""
         self._check_may_view(request)
         return views.jobs_page(request, self.admin_site.each_context(request))
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The page of one job: to be read, never to be sent."""
+        self._check_may_view(request)
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
+        return job.job_page(request, self.admin_site.each_context(request), object_id)
+
+    def one_now_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+        self._check_may_view(request)
+        return job.job_now(request, str(job_id))
 
     def now_view(self, request: HttpRequest) -> HttpResponse:
         self._check_may_view(request)
@@ -167,34 +102,6 @@ class JobAdmin(ReadOnlyAdmin):
     def _check_may_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
             raise PermissionDenied
-
-    @admin.display(description="Runs again")
-    def first_job(self, job: Job) -> SafeString | str:
-        return "–" if job.rerun_of_id is None else _link(job.rerun_of_id)
-
-    @admin.display(description="Run again as")
-    def later_jobs(self, job: Job) -> SafeString | str:
-        later = job.reruns.order_by("created_at").values_list("pk", flat=True)[:LINKS_SHOWN]
-        return format_html_join(", ", "{}", ((_link(pk),) for pk in later)) or "–"
-
-    @admin.display(description="Duration")
-    def duration(self, job: Job) -> str:
-        seconds = job.duration_seconds
-        return "–" if seconds is None else f"{seconds:.1f} s"
-
-    @admin.display(description="Output")
-    def output(self, job: Job) -> SafeString:
-        text = logs.text_of(job)[-LOG_SHOWN_CHARACTERS:]
-        return format_html("<pre class='mlops-log'>{}</pre>", text or "Nothing printed yet.")
-
-    @admin.display(description="Script")
-    def source(self, job: Job) -> SafeString:
-        return format_html("<pre class='mlops-log'>{}</pre>", job.script)
-
-    @admin.display(description="Environment variables")
-    def variable_names(self, job: Job) -> str:
-        """Names only: a value may be a secret."""
-        return ", ".join(sorted(job.environment)) or "none"
 
 
 @admin.register(JobEvent)

@@ -20,9 +20,13 @@ Moment = tuple[datetime, str]
 
 @dataclass(frozen=True)
 class JobFacts:
-    """Of one job; `waiting` is None unless it is queued, `reruns` are the ids of later jobs."""
+    """Of one job; `waiting` is None unless it is queued, `reruns` are the ids of later jobs.
+
+    `moments` is when it entered which phase, oldest first; one may be named several times in a row.
+    """
 
     attempts: tuple[Attempt, ...]
+    moments: tuple[Moment, ...]
     phase_seconds: Mapping[str, float]
     reruns: tuple[uuid.UUID, ...]
     waiting: Waiting | None
@@ -51,6 +55,7 @@ def facts_of(
     return {
         pk: JobFacts(
             attempts=tuple(attempts[pk]),
+            moments=tuple(moments[pk]),
             phase_seconds=seconds_by_phase(moments[pk]),
             reruns=tuple(reruns[pk][:RERUNS_TOLD]),
             waiting=waiting.get(pk),

@@ -76,7 +76,7 @@ def test_a_job_shows_owner_priority_attempts_and_its_other_jobs(operator: Client
     act(operator, "rerun", first)
     second = first.reruns.get()
     page = operator.get(reverse("admin:training_job_change", args=[first.pk])).content.decode()
-    for shown in ("ada", "Normal", "Worker Lost", str(second.pk)):
+    for shown in ("ada", "normal", "Worker lost", str(second.pk)):
         assert shown in page
     page = operator.get(reverse("admin:training_job_change", args=[second.pk])).content.decode()
     assert str(first.pk) in page

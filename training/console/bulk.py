@@ -1,4 +1,4 @@
-"""What may be done to several jobs at once: said before it is done, and told afterwards.
+"""What may be done to jobs, to one or to several at once: said before, and told afterwards.
 
 Nothing here writes a row: each job goes through the service that the API calls.
 """
@@ -24,7 +24,10 @@ from training.services.submit import Client, rerun
 from training.states import TERMINAL, Phase, Priority, Status
 
 LINES_TOLD = 10
-COLUMNS = ("script_name", "status", "phase", "reason", "owner", "priority", "started_at")
+COLUMNS = (
+    *("script_name", "status", "phase", "reason", "owner", "priority", "started_at"),
+    "cancel_requested_at",
+)
 
 
 class Action(StrEnum):
@@ -95,12 +98,21 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Deed:
+    """What was done to one job, in words; `made` is the job that came of it."""
+
+    says: str
+    made: uuid.UUID | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
-    """What was done and what was not, a line for each job."""
+    """What was done and what was not, a line for each job; `made` are the new ones."""
 
     action: Action
     done: Sequence[str]
     refused: Sequence[str]
+    made: Sequence[uuid.UUID] = ()
 
     @property
     def told(self) -> str:
@@ -116,7 +128,7 @@ class Outcome:
 
 def chosen_jobs(values: Sequence[str]) -> list[Job]:
     """Those of the ids that there are, at most a page of them, in the order of a list."""
-    ids = [job_id for value in values[:LIMIT_MAX] if (job_id := _id(value))]
+    ids = [job_id for value in values[:LIMIT_MAX] if (job_id := id_of(value))]
     return list(Job.objects.only(*COLUMNS).filter(pk__in=ids).order_by("-created_at", "-id"))
 
 
@@ -130,30 +142,34 @@ def actions_for(person: Person) -> list[Action]:
 
 
 def plan_of(action: Action, jobs: Sequence[Job], *, person: Person, now: datetime) -> Plan:
-    return Plan(action, [_step(action, job, person=person, now=now) for job in jobs])
+    return Plan(action, [step_of(action, job, person=person, now=now) for job in jobs])
 
 
 def carry_out(action: Action, jobs: Sequence[Job], *, person: Person) -> Outcome:
     """Does what may be done, job by job; one that is refused keeps none of the others from it."""
     done: list[str] = []
     refused: list[str] = []
+    made: list[uuid.UUID] = []
     now = timezone.now()
     for job in jobs:
-        step = _step(action, job, person=person, now=now)
+        step = step_of(action, job, person=person, now=now)
         name = f"{job.script_name} {step.short_id}"
         if not step.acts:
             refused.append(f"{name} {step.says}")
             continue
         try:
-            done.append(f"{name}: {_do(action, job, actor=person.get_username())}")
+            deed = _do(action, job, actor=person.get_username())
         except APIException as error:
             refused.append(f"{name}: {error.detail}")
         except Job.DoesNotExist:
             refused.append(f"{name}: It was deleted meanwhile.")
-    return Outcome(action, done, refused)
+        else:
+            done.append(f"{name}: {deed.says}")
+            made += [deed.made] if deed.made else []
+    return Outcome(action, done, refused, made)
 
 
-def _step(action: Action, job: Job, *, person: Person, now: datetime) -> Step:
+def step_of(action: Action, job: Job, *, person: Person, now: datetime) -> Step:
     if action is Action.CANCEL:
         return _cancel_step(job, person=person, now=now)
     if action is Action.RERUN:
@@ -168,6 +184,8 @@ def _cancel_step(job: Job, *, person: Person, now: datetime) -> Step:
         return Step(job, f"has ended already ({job.status}): nothing happens", acts=False)
     if not may_cancel(person, job):
         return Step(job, "is not yours: only an operator may cancel it", acts=False)
+    if job.cancel_requested_at is not None:
+        return Step(job, "is being stopped already: nothing happens", acts=False)
     if job.status == Status.QUEUED:
         return Step(job, "leaves the queue", acts=True)
     if job.phase == Phase.REGISTERING:
@@ -192,29 +210,30 @@ def _priority_step(job: Job, priority: Priority, *, person: Person) -> Step:
     return Step(job, f"goes from {before.word} to {priority.word} priority", acts=True)
 
 
-def _do(action: Action, job: Job, *, actor: str) -> str:
-    """What came of it, in words. Raises what the services raise."""
-    does: dict[Action, Callable[[Job, str], str]] = {
+def _do(action: Action, job: Job, *, actor: str) -> Deed:
+    """What came of it. Raises what the services raise."""
+    does: dict[Action, Callable[[Job, str], Deed]] = {
         Action.CANCEL: _do_cancel,
         Action.RERUN: _do_rerun,
     }
     if action in does:
         return does[action](job, actor)
     priority = action.priority or Priority.NORMAL
-    return f"{set_priority(job.pk, priority, actor=actor).get_priority_display()} priority."
+    moved = set_priority(job.pk, priority, actor=actor)
+    return Deed(f"{moved.get_priority_display()} priority.")
 
 
-def _do_cancel(job: Job, actor: str) -> str:
-    return cancel(job.pk, actor=actor).detail
+def _do_cancel(job: Job, actor: str) -> Deed:
+    return Deed(cancel(job.pk, actor=actor).detail)
 
 
-def _do_rerun(job: Job, actor: str) -> str:
+def _do_rerun(job: Job, actor: str) -> Deed:
     whole = Job.objects.get(pk=job.pk)
     again = rerun(whole, Edits(), client=Client(owner=actor)).job
-    return f"runs again as {str(again.pk)[:8]}."
+    return Deed(f"runs again as {str(again.pk)[:8]}.", made=again.pk)
 
 
-def _id(value: str) -> uuid.UUID | None:
+def id_of(value: str) -> uuid.UUID | None:
     try:
         return uuid.UUID(value)
     except ValueError:

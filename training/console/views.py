@@ -1,6 +1,8 @@
 """The list of jobs in the console: filters in, a page of rows out; a question before every act."""
 
+import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
@@ -17,7 +19,22 @@ from training.console.rows import Row, rows_of
 from training.listing import Page, page_of_jobs
 from training.models import Job
 
-LIST = "admin:training_job_changelist"
+LIST, PAGE = "admin:training_job_changelist", "admin:training_job_change"
+
+
+@dataclass(frozen=True)
+class Back:
+    """Where somebody was who asks for an act: on the page of a job, or else in a list.
+
+    Whatever was sent, `address` is one of these two pages.
+    """
+
+    query: str
+    page: uuid.UUID | None
+
+    @property
+    def address(self) -> str:
+        return reverse(PAGE, args=[self.page]) if self.page else _address(self.query)
 
 
 def jobs_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
@@ -66,7 +83,7 @@ def ask(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
     """What would happen to the chosen jobs, and the button that does it; nothing is done."""
     action, jobs = _asked(request)
     plan = bulk.plan_of(action, jobs, person=request.user, now=timezone.now())
-    told = {"plan": plan, "back": request.POST.get("back", ""), "title": plan.what}
+    told = {"plan": plan, "back": _back(request), "title": plan.what}
     inside = "HX-Request" in request.headers
     template = "console/jobs_ask.html" if inside else "console/jobs_ask_page.html"
     return render(request, template, {**context, **told})
@@ -74,7 +91,10 @@ def ask(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
 
 @require_POST
 def act(request: HttpRequest) -> HttpResponse:
-    """Does it, and goes back to the list, which tells what was done and what was not."""
+    """Does it, and goes back to where it was asked for, which tells what was done and what not.
+
+    From the page of one job that runs again, it goes on to the page of the new one.
+    """
     action, jobs = _asked(request)
     outcome = bulk.carry_out(action, jobs, person=request.user)
     if outcome.done:
@@ -83,7 +103,10 @@ def act(request: HttpRequest) -> HttpResponse:
         messages.warning(request, outcome.refusals)
     if not jobs:
         messages.warning(request, "No job was selected, or none of them is there any more.")
-    return HttpResponseRedirect(_address(request.POST.get("back", "")))
+    back = _back(request)
+    if back.page and outcome.made:
+        return HttpResponseRedirect(reverse(PAGE, args=[outcome.made[0]]))
+    return HttpResponseRedirect(back.address)
 
 
 def _asked(request: HttpRequest) -> tuple[bulk.Action, list[Job]]:
@@ -93,6 +116,11 @@ def _asked(request: HttpRequest) -> tuple[bulk.Action, list[Job]]:
     except ValueError:
         raise Http404("There is no such action.") from None
     return action, bulk.chosen_jobs(request.POST.getlist("job"))
+
+
+def _back(request: HttpRequest) -> Back:
+    sent = request.POST
+    return Back(sent.get("back", ""), bulk.id_of(sent.get("page", "")))
 
 
 def _alive(rows: Sequence[Row]) -> list[Row]:

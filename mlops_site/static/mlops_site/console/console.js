@@ -120,6 +120,14 @@
     refresh();
   });
 
+  // What somebody opened stays open when what it is in is replaced.
+  document.addEventListener("htmx:oobBeforeSwap", (event) => {
+    for (const opened of all("details[open][id]", event.detail.target)) {
+      const next = event.detail.fragment.querySelector("#" + CSS.escape(opened.id));
+      if (next) next.open = true;
+    }
+  });
+
   // ---- lists: how many are chosen, and what is asked about them -----------------------------------
   function countChosen() {
     for (const bulk of all(".bulk")) {

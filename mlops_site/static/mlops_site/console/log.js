@@ -9,7 +9,7 @@
   const body = log.querySelector(".log-body"), lines = find("lines"), state = find("state");
   const address = log.dataset.log;
 
-  const WINDOW = 256 * 1024, WINDOW_MAX = 64 * 1024 * 1024; // bytes that are asked for at once
+  const WINDOW = 256 * 1024, WINDOW_MAX = 1024 * 1024 * 1024; // bytes that are asked for at once
   const WEIGHT_MAX = 60000; // nodes and text in the page, about
   const LINE_MAX = 8000, BLOCK_LINES = 500;
   const RETRY_MILLISECONDS = 5000;
@@ -92,18 +92,29 @@
     return { at: at + start, text: decoder.decode(bytes.subarray(start, kept)), hidden: end - kept };
   }
 
-  // Each line that begins at a byte of the log; `open` says that the last one has no end yet.
-  function linesOf(bytes, at) {
+  // Each line that begins at a byte of the log; `open` says that the last one has no end yet. Where something was
+  // cut, the API writes a mark, which is no byte of the log: `marked` is how many bytes the marks stand for.
+  function linesOf(bytes, at, dropped) {
     const found = [];
-    let start = 0;
+    let start = 0, marked = 0;
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      found.push(lineOf(bytes, at, start, end));
+      const line = lineOf(bytes, at, start, end), cut = cutIn(line);
+      if (cut > 0 && marked + cut <= dropped) {
+        if (found.at(-1)?.text === "") found.pop(); // the mark's own line break
+        line.at -= 1;
+        at += cut - line.text.length - 2;
+        marked += cut;
+      }
+      found.push(line);
       start = end + 1;
     }
     const open = start < bytes.length;
     if (open) found.push(lineOf(bytes, at, start, bytes.length));
-    return { found, open };
+    return { found, open, marked };
   }
+
+  const cutIn = (line) => Number(CUT.exec(line.text)?.[1] ?? 0);
+  const cutLine = (count, at) => ({ at, text: "[... " + count + " bytes cut ...]", hidden: 0 });
 
   // How many bytes at the end begin a character whose rest is not there.
   function unfinished(bytes) {
@@ -147,7 +158,7 @@
     }
     const list = node.appendChild(document.createElement("ol"));
     list.className = "log-lines" + (part.words.startsWith("Environment") ? " is-build" : "");
-    return { node, list, part, at, count: 0, weight: 1 };
+    return { node, list, part, at, count: 0, weight: 1, top: null };
   }
 
   function addLine(block, line) {
@@ -218,12 +229,20 @@
     const part = parts.filter((one) => one.at < begin).at(-1);
     if (!part) {
       begin = 0;
-      return;
+      return 0;
     }
     let from = Math.max(part.at, begin - step);
     let { bytes, dropped } = await read(from, begin);
     // Where much was cut there is little to read: the next look goes further back.
     step = bytes.length < WINDOW / 4 ? Math.min(step * 4, WINDOW_MAX) : WINDOW;
+    if (bytes.length > 2 * WINDOW && linesOf(bytes, from, dropped).marked === 0) {
+      // It went past what was cut, into all that was kept before it.
+      from += bytes.length - WINDOW;
+      bytes = bytes.subarray(bytes.length - WINDOW);
+      const whole = bytes.indexOf(10) + 1;
+      from += whole;
+      bytes = bytes.subarray(whole);
+    }
     const first = bytes.indexOf(10);
     if (from > part.at && dropped === 0 && first >= 0 && first < bytes.length - 1) {
       bytes = bytes.subarray(first + 1);
@@ -234,8 +253,24 @@
       bytes = bytes.subarray(0, bytes.length - rest);
       end -= rest;
     }
-    putBefore(part, from, linesOf(bytes, from));
+    const told = linesOf(bytes, from, dropped);
+    tellCut(dropped - told.marked, told);
+    putBefore(part, from, told);
     begin = from;
+    return told.found.length;
+  }
+
+  // What was cut at the end of a piece has its mark at the top of what is shown, or gets one.
+  function tellCut(count, told) {
+    if (count <= 0) return;
+    const top = blocks[0]?.top, known = top ? cutIn(top.line) : 0;
+    if (known > 0) {
+      top.line.text = cutLine(known + count).text;
+      paint(top.item, top.line, top.before);
+    } else {
+      told.found.push(cutLine(count, begin - count));
+      told.open = false;
+    }
   }
 
   function putBefore(part, from, told) {
@@ -246,6 +281,7 @@
     for (const line of told.found) {
       if (!block || block.count >= BLOCK_LINES) made.push((block = blockOf(part, line.at, line.at === part.at)));
       last = addLine(block, line);
+      block.top ??= last;
     }
     if (isTail && told.open) open = last;
     if (!isTail) style = after;
@@ -284,7 +320,7 @@
 
   const loadEarlier = () => alone(async () => {
     following = false;
-    await readEarlier();
+    while (begin > 0 && (await readEarlier()) === 0);
     settleNumbers();
     keepBounded(false);
   });
@@ -324,7 +360,7 @@
     }
     if (told.dropped > 0) {
       open = null;
-      append(part, "[... " + told.dropped + " bytes cut ...]\n", told.offset);
+      append(part, cutLine(told.dropped).text + "\n", told.offset - told.dropped);
     }
     append(part, told.text, told.offset);
     end = behind;

@@ -57,6 +57,8 @@ TEST_TOOLS = {
     "curl": "curl",
     "docker-registry": "docker-registry",
     "ip": "iproute2",
+    # The console's own scripts.
+    "node": "nodejs",
     # The engine asks it what runs in a container.
     "ps": "procps",
 }

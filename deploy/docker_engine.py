@@ -22,6 +22,8 @@ STOP_SECONDS = 30
 DAEMON_SETTINGS = Path("/etc/docker/daemon.json")
 # `--network=host` is the container's own network, where the host's firewall holds it; `ptrace`
 # needs neither KVM nor a new kernel.
+# Docker's own are used up by 31 networks, and an installation has four.
+ADDRESS_POOL = "base=172.16.0.0/12,size=24"
 GVISOR_OPTIONS = "--network=host --platform=ptrace"
 
 
@@ -142,26 +144,30 @@ def apt_install(*packages: str) -> None:
 
 
 def daemon_command(folder: Path, *, settings: Path = DAEMON_SETTINGS) -> list[str]:
-    """`dockerd`, which is told of gVisor where that is installed; nothing of /etc is written.
+    """`dockerd`, with room for networks and gVisor where that is installed; /etc is left alone.
 
-    An operator's own runtimes are left to the operator: Docker takes them from one place only.
+    What an operator's settings name is left to them: Docker takes each from one place only.
     """
+    named = _named(settings)
+    command = ["dockerd"]
+    if "default-address-pools" not in named:
+        command += ["--default-address-pool", ADDRESS_POOL]
     gvisor = shutil.which(RUNSC)
-    if gvisor is None or _names_runtimes(settings):
-        return ["dockerd"]
-    # The command line takes a path and no options.
-    wrapper = folder / RUNSC
-    wrapper.write_text(f'#!/bin/sh\nexec {gvisor} {GVISOR_OPTIONS} "$@"\n')
-    wrapper.chmod(0o755)
-    return ["dockerd", "--add-runtime", f"{RUNSC}={wrapper}"]
+    if gvisor is not None and "runtimes" not in named:
+        # The command line takes a path and no options.
+        wrapper = folder / RUNSC
+        wrapper.write_text(f'#!/bin/sh\nexec {gvisor} {GVISOR_OPTIONS} "$@"\n')
+        wrapper.chmod(0o755)
+        command += ["--add-runtime", f"{RUNSC}={wrapper}"]
+    return command
 
 
-def _names_runtimes(settings: Path) -> bool:
+def _named(settings: Path) -> set[str]:
     """A file that cannot be read is Docker's to complain of."""
     try:
-        return "runtimes" in json.loads(settings.read_text())
-    except (OSError, ValueError):
-        return False
+        return set(json.loads(settings.read_text()))
+    except (OSError, ValueError, TypeError):
+        return set()
 
 
 def _start_daemon(logs: Path) -> EngineHandle:

@@ -1,5 +1,5 @@
 # Every target sets up what it needs first; a second call finds it there.
-.PHONY: help run test manage lint bench bench-serving chaos clean
+.PHONY: help run test manage lint bench bench-serving bench-console screenshots chaos clean
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -33,6 +33,14 @@ bench: ## our figures beside their floors
 bench-serving: ## our model server beside mlflow, MLServer and BentoML (BENCH_ARGS="--models forest")
 	@deploy/bootstrap.sh
 	@exec .venv/bin/python -m bench.serving $(BENCH_ARGS)
+
+bench-console: ## pages at a thousand and a million jobs, a long log, print to pixel (BENCH_ARGS)
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m bench.console $(BENCH_ARGS)
+
+screenshots: ## the pictures of docs/CONSOLE.md, of a console full of rows, in both themes
+	@deploy/bootstrap.sh
+	@exec .venv/bin/python -m deploy.pictures
 
 chaos: ## 200 jobs while everything is killed again and again; prints a table (CHAOS_ARGS="--jobs 50")
 	@deploy/bootstrap.sh

@@ -10,19 +10,18 @@ import http.client
 import json
 import secrets
 import sqlite3
-import statistics
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import urlsplit
 
 import requests
 
+from bench.crowd import Crowd, Heard
 from bench.figures import Bar, Figure, table
 from bench.platforms import own_platform, resident_mb
 from deploy.report import step
@@ -128,21 +127,6 @@ ACTS = (
 )
 
 
-@dataclass
-class Heard:
-    """What callers of the steady model were told."""
-
-    times: list[float] = field(default_factory=list)
-    said: Counter[str] = field(default_factory=Counter)
-    wrong: int = 0
-    # When each right answer came, by the monotonic clock.
-    moments: list[float] = field(default_factory=list)
-
-    @property
-    def p50(self) -> float:
-        return statistics.median(self.times)
-
-
 class Caller:
     """One kept connection to the gateway, opened anew after what breaks it."""
 
@@ -171,12 +155,12 @@ class Caller:
 class Load:
     """Callers of the steady model, from the beginning of a `with` to its end."""
 
-    def __init__(self, platform: Platform, *, callers: int = CALLERS) -> None:
+    def __init__(self, platform: Platform) -> None:
         self.heard = Heard()
         self._platform = platform
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._threads = [threading.Thread(target=self._call) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._call) for _ in range(CALLERS)]
 
     def __enter__(self) -> Heard:
         for thread in self._threads:
@@ -201,25 +185,17 @@ class Load:
 
     def _note(self, value: int, status: int, said: dict[str, object], took: float) -> None:
         with self._lock:
-            if status != 200:
-                self.heard.said[f"{status} {said.get('code', '')}"] += 1
-                return
-            self.heard.said["200"] += 1
-            self.heard.times.append(took)
-            self.heard.moments.append(time.monotonic())
-            self.heard.wrong += not _is_right(value, said)
-
-
-def _is_right(value: int, said: dict[str, object]) -> bool:
-    found = said.get("predictions")
-    return isinstance(found, list) and len(found) == 1 and abs(found[0] - (2 * value + 1)) < 1e-6
+            self.heard.note(value, status, said, took)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each kind of trouble")
     parser.add_argument("--acts", nargs="*", default=list(ACTS), choices=ACTS)
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(unknown)}")
     engine = Engine.connect()
     with own_platform(engine, VARIABLES) as platform:
         for script, name in ((STEADY_SCRIPT, GOOD), (HOSTILE_SCRIPT, HOSTILE)):
@@ -227,27 +203,23 @@ def main() -> int:
             if job["status"] != "completed":
                 raise TrialFailed(str(job))
         _settle(platform)
-        figures = [
-            *_beside_a_hostile_model(platform, options.acts, seconds=options.seconds),
-            *_killed(platform, engine, seconds=options.seconds),
-            *_replaced(platform, seconds=options.seconds),
-            *_crowded(platform, seconds=options.seconds),
-        ]
+        wanted = options.parts or PARTS
+        figures = [figure for part in wanted for figure in PARTS[part](platform, engine, options)]
     print(table(figures))
     return 0 if all(figure.met is not False for figure in figures) else 1
 
 
 def _beside_a_hostile_model(
-    platform: Platform, acts: Sequence[str], *, seconds: float
+    platform: Platform, engine: Engine, options: argparse.Namespace
 ) -> Iterator[Figure]:
-    calm = _calm(platform, seconds=seconds)
+    calm = _calm(platform, seconds=options.seconds)
     web = platform.processes()["web"]
-    for act in acts:
+    for act in options.acts:
         _settle(platform)
         before = resident_mb(web)
         told: Counter[str] = Counter()
         with Load(platform) as heard:
-            _misbehave(platform, act, told, seconds=seconds)
+            _misbehave(platform, act, told, seconds=options.seconds)
         print(f"  {act}: its callers heard {dict(told)}; the others {dict(heard.said)}", flush=True)
         yield Figure(
             name=f"p50 beside a model that does: {act}",
@@ -279,11 +251,11 @@ def _misbehave(platform: Platform, act: str, told: Counter[str], *, seconds: flo
             return
 
 
-def _killed(platform: Platform, engine: Engine, *, seconds: float) -> Iterator[Figure]:
+def _killed(platform: Platform, engine: Engine, options: argparse.Namespace) -> Iterator[Figure]:
     step("The server of the steady model is killed")
     _settle(platform)
     with Load(platform) as heard:
-        time.sleep(seconds / 2)
+        time.sleep(options.seconds / 2)
         for container_id in _servers_of(platform, GOOD):
             engine.kill(container_id)
         killed_at = time.monotonic()
@@ -292,7 +264,7 @@ def _killed(platform: Platform, engine: Engine, *, seconds: float) -> Iterator[F
             seconds=SETTLED_SECONDS,
             what="an answer after the kill",
         )
-        time.sleep(seconds / 2)
+        time.sleep(options.seconds / 2)
     print(f"  killed: {dict(heard.said)}", flush=True)
     recovered = _first_after(killed_at, heard)
     strange = sum(said != "200" and not said.startswith("503") for said in heard.said)
@@ -306,7 +278,7 @@ def _first_after(moment: float, heard: Heard) -> float:
     return min((at - moment for at in tuple(heard.moments) if at > moment + 0.05), default=0.0)
 
 
-def _replaced(platform: Platform, *, seconds: float) -> Iterator[Figure]:
+def _replaced(platform: Platform, engine: Engine, options: argparse.Namespace) -> Iterator[Figure]:
     """Another limit means another server; and two servers are one more."""
     for what, change, count in (
         ("replaced", {"memory_mb": 768}, 1),
@@ -316,14 +288,14 @@ def _replaced(platform: Platform, *, seconds: float) -> Iterator[Figure]:
         _settle(platform)
         before = _servers_of(platform, GOOD)
         with Load(platform) as heard:
-            time.sleep(seconds / 2)
+            time.sleep(options.seconds / 2)
             _set_serving(platform, change)
             wait_for(
                 partial(_are_others, platform, before, count),
                 seconds=SETTLED_SECONDS,
                 what=f"the steady model's server {what}",
             )
-            time.sleep(seconds / 2)
+            time.sleep(options.seconds / 2)
         print(f"  {what}: {dict(heard.said)}", flush=True)
         lost = heard.said.total() - heard.said["200"] + heard.wrong
         yield Figure(
@@ -337,26 +309,38 @@ def _are_others(platform: Platform, before: set[str], count: int) -> bool:
     return len(now) == count and now != before
 
 
-def _crowded(platform: Platform, *, seconds: float) -> Iterator[Figure]:
-    step(f"{CROWD} callers where {QUEUE} may wait")
+def _crowded(platform: Platform, engine: Engine, options: argparse.Namespace) -> Iterator[Figure]:
+    """The bar is for callers who heed `Retry-After`; beside it stands what others make of it."""
+    full = _crowd(platform, QUEUE, patient=True, seconds=options.seconds)
+    for patient, manner, bar in (
+        (True, "who wait as told", Bar(2, times_floor=True)),
+        (False, "who come again at once", None),
+    ):
+        heard = _crowd(platform, CROWD, patient=patient, seconds=options.seconds)
+        yield Figure(
+            name=f"p50 of those admitted, {CROWD} callers {manner} where {QUEUE} may wait",
+            unit="ms",
+            ours=heard.p50,
+            floor=full.p50,
+            floor_is=f"{QUEUE} callers",
+            bar=bar,
+        )
+        yield Figure(name="wrong answers in the crowd", unit="", ours=heard.wrong, bar=Bar(0))
+
+
+def _crowd(platform: Platform, count: int, *, patient: bool, seconds: float) -> Heard:
+    step(f"{count} callers where {QUEUE} may wait")
     _settle(platform)
-    full = _calm(platform, seconds=seconds, callers=QUEUE)
-    with Load(platform, callers=CROWD) as heard:
-        time.sleep(seconds)
-    print(f"  crowded: {dict(heard.said)}", flush=True)
-    yield Figure(
-        name=f"p50 of those admitted, {CROWD} callers where {QUEUE} may wait",
-        unit="ms",
-        ours=heard.p50,
-        floor=full.p50,
-        floor_is=f"{QUEUE} callers",
-        bar=Bar(2, times_floor=True),
-    )
-    yield Figure(name="wrong answers in the crowd", unit="", ours=heard.wrong, bar=Bar(0))
+    callers = Crowd(platform.url, GOOD, count=count, patient=patient)
+    heard = callers.for_seconds(seconds)
+    print(f"  crowd: {dict(heard.said)}", flush=True)
+    if not heard.times or set(heard.said) - {"200", "503 overloaded"}:
+        raise TrialFailed(f"The crowd heard {heard.said}")
+    return heard
 
 
-def _calm(platform: Platform, *, seconds: float, callers: int = CALLERS) -> Heard:
-    with Load(platform, callers=callers) as heard:
+def _calm(platform: Platform, *, seconds: float) -> Heard:
+    with Load(platform) as heard:
         time.sleep(seconds)
     if set(heard.said) != {"200"} or heard.wrong:
         raise TrialFailed(f"In calm: {heard.said}, {heard.wrong} wrong")
@@ -385,6 +369,14 @@ def _servers_of(platform: Platform, model: str) -> set[str]:
     asked = "SELECT container_id FROM inference_modelserver WHERE model_name=? AND status='ready'"
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as rows:
         return {str(row[0]) for row in rows.execute(asked, (model,))}
+
+
+PARTS = {
+    "hostile": _beside_a_hostile_model,
+    "killed": _killed,
+    "replaced": _replaced,
+    "crowd": _crowded,
+}
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from sandbox.images import ImageInfo
 from sandbox.network import Networks
 
 CONNECTION = "mlops_site.connections:Connection"
+THIS_HOST = "127.0.0.1"
 LOOPBACK_HOSTS = "localhost,127.0.0.1,[::1]"
 # What every process may know of the operator's shell: words, certificates, our own settings.
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -78,6 +79,7 @@ class Plan:
         command += ["--host", self.address.bind, "--port", str(self.address.port)]
         command += ["--loop", "uvloop", "--http", CONNECTION, "--no-access-log"]
         command += ["--log-level", "warning"]
+        command += _believed_proxies()
         # Clients that follow a job would hold up the end; they come back to the next process.
         command += ["--timeout-graceful-shutdown", "3"]
         environment = {
@@ -149,6 +151,12 @@ class Plan:
 
     def _hosts(self) -> str:
         return LOOPBACK_HOSTS if self.address.bind in LOOPBACK else "*"
+
+
+def _believed_proxies() -> list[str]:
+    """Whose word for a client's address and scheme is taken; with an empty setting nobody's."""
+    trusted = os.environ.get("MLOPS_TRUSTED_PROXIES", THIS_HOST)
+    return ["--forwarded-allow-ips", trusted] if trusted else ["--no-proxy-headers"]
 
 
 def _passed_on() -> dict[str, str]:

@@ -34,14 +34,21 @@ ROAD_SUFFIX = "-road"
 # Kept between runs: environments are the slow part, and are found by what they hold.
 ENVIRONMENTS = CHECKOUT / ".cache" / "test-environments"
 UNIT_TESTS = "tests/unit"
+# Pages that ask the database nothing that no other test asks it: once is enough.
+PAGES = (
+    *("compare", "environments", "features", "frame", "job_run", "models", "new_job", "queue"),
+    *("rights", "saved", "script", "settings", "stock"),
+)
+ONCE = tuple(f"--ignore={UNIT_TESTS}/test_console_{name}.py" for name in PAGES)
 # Minutes in which something that was killed is waited for: beside the rest of the road.
 KILLS = "tests/road/test_processes.py"
 MAIN_TESTS = ("tests/road", f"--ignore={KILLS}")
-# What takes about as long as those, by the name of its output.
+# What takes about as long as those, by the name of its output. More at once would be no quicker:
+# four keep two processors busy.
 BESIDE = {
-    "sandbox": "tests/docker",
-    "units-and-chaos": f"{UNIT_TESTS} tests/chaos",
-    "kills-and-stores": f"{KILLS} tests/mlflow tests/feast",
+    "sandbox-and-chaos": "tests/docker tests/chaos",
+    "units": UNIT_TESTS,
+    "browser-kills-and-stores": f"tests/browser {KILLS} tests/mlflow tests/feast",
 }
 # Whose servers these are: not the tests'.
 BACKING = ("DATABASE_URL", "REDIS_URL")
@@ -54,6 +61,8 @@ DOCKER_TESTS = "tests/docker"
 # The contract's quick start is walked as it is printed, with curl; an engine that is killed has a
 # network of its own.
 TEST_TOOLS = {
+    # The console in a real browser.
+    "chromium": "chromium",
     "curl": "curl",
     "docker-registry": "docker-registry",
     "ip": "iproute2",
@@ -208,9 +217,12 @@ def on_postgresql(arguments: list[str]) -> list[str] | None:
     """The same tests as far as they are unit tests; None when none of them is."""
     asked = [word for word in arguments if (CHECKOUT / word.partition("::")[0]).exists()]
     if not asked:
-        return [*arguments, UNIT_TESTS]
+        return [*arguments, UNIT_TESTS, *ONCE]
     others = [word for word in asked if not f"{word}/".startswith(f"{UNIT_TESTS}/")]
-    return None if len(others) == len(asked) else [w for w in arguments if w not in others]
+    if len(others) == len(asked):
+        return None
+    once = ONCE if UNIT_TESTS in asked else ()
+    return [*(word for word in arguments if word not in others), *once]
 
 
 def _version(server: PostgresqlServer) -> str:

@@ -170,14 +170,14 @@ def start_platform(
         # What is measured here must not wait for what nobody asked for.
         "MLOPS_PRELOAD_ENVIRONMENTS": os.environ.get("MLOPS_PRELOAD_ENVIRONMENTS", ""),
     }
-    process = _start("deploy", "run", variables=given, log=log)
+    process = start_module("deploy", "run", variables=given, log=log)
 
     def running() -> bool:
         if process.poll() is not None:
             raise TrialFailed(log.read_text())
         return RUNNING_LINE in log.read_text()
 
-    _wait_or_stop(running, process, log=log, what="the platform")
+    wait_or_stop(running, process, log=log, what="the platform")
     return Platform(
         url=f"http://localhost:{port}",
         home=home,
@@ -189,7 +189,7 @@ def start_platform(
 
 def stop_platform(platform: Platform) -> str:
     """SIGTERM, the end, and everything that was printed."""
-    _stop(platform.process)
+    stop_group(platform.process)
     return platform.log.read_text()
 
 
@@ -213,7 +213,7 @@ def start_mlflow(home: Path, *, variables: Mapping[str, str] = NO_VARIABLES) -> 
         "MLOPS_MLFLOW_SECRET": secrets.token_hex(16),
     }
     arguments = ("--home", str(home), "--host", "127.0.0.1", "--port", str(port))
-    process = _start("registry.mlflow_server", *arguments, variables=variables, log=log)
+    process = start_module("registry.mlflow_server", *arguments, variables=variables, log=log)
 
     def answers() -> bool:
         if process.poll() is not None:
@@ -223,12 +223,12 @@ def start_mlflow(home: Path, *, variables: Mapping[str, str] = NO_VARIABLES) -> 
         except requests.ConnectionError:
             return False
 
-    _wait_or_stop(answers, process, log=log, what="MLflow")
+    wait_or_stop(answers, process, log=log, what="MLflow")
     return MlflowAlone(url=url, username="admin", password=password, process=process)
 
 
 def stop_mlflow(server: MlflowAlone) -> None:
-    _stop(server.process)
+    stop_group(server.process)
 
 
 def _kept_password(path: Path) -> str:
@@ -238,7 +238,7 @@ def _kept_password(path: Path) -> str:
     return path.read_text()
 
 
-def _start(
+def start_module(
     module: str, *arguments: str, variables: Mapping[str, str], log: Path
 ) -> "subprocess.Popen[bytes]":
     """A module of ours in a process group of its own, which ends when this process does."""
@@ -257,7 +257,7 @@ def _start(
         )
 
 
-def _wait_or_stop(
+def wait_or_stop(
     look: Callable[[], bool], process: "subprocess.Popen[bytes]", *, log: Path, what: str
 ) -> None:
     """Waits for a start; whatever ends the wait early, Ctrl-C included, ends the process too."""
@@ -269,10 +269,10 @@ def _wait_or_stop(
         raise TrialFailed(f"{failed}\n{log.read_text()}") from None
     finally:
         if not started:
-            _stop(process)
+            stop_group(process)
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def stop_group(process: "subprocess.Popen[bytes]") -> None:
     """SIGTERM to the first process, which ends its own; SIGKILL to what is left of the group."""
     process.terminate()
     try:

@@ -12,6 +12,8 @@ from inference.services import pool
 from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
 
+SHORT_ID = 8
+
 
 @admin.register(ModelServer)
 class ModelServerAdmin(ReadOnlyAdmin):
@@ -43,6 +45,7 @@ class ModelServerAdmin(ReadOnlyAdmin):
         "changed_at",
     ]
     actions = ["stop_servers"]
+    empty_words = "A server starts when somebody asks a version of a model for the first time."
 
     def has_stop_permission(self, request: HttpRequest) -> bool:
         """Reading does not include stopping: that takes the right to change servers."""
@@ -74,8 +77,9 @@ class ModelServerAdmin(ReadOnlyAdmin):
 
 @admin.register(AliasChange)
 class AliasChangeAdmin(ReadOnlyAdmin):
-    list_display = ["model_name", "alias", "version", "previous", "how", "actor", "at"]
+    list_display = ["model_name", "alias", "version", "previous", "how", "actor", "note", "at"]
     list_filter = ["how"]
+    empty_words = "Whoever says which version an alias names is listed here, with the one before."
     search_fields = ["model_name", "alias", "version", "actor"]
 
 
@@ -83,13 +87,15 @@ class AliasChangeAdmin(ReadOnlyAdmin):
 class ModelPolicyAdmin(ReadOnlyAdmin):
     list_display = ["model_name", "min_servers", "max_servers", "pinned", "memory_mb", "cpus"]
     search_fields = ["model_name"]
+    empty_words = "A model that is pinned, or has limits of its own, is listed here."
 
 
 @admin.register(BatchPrediction)
 class BatchPredictionAdmin(ReadOnlyAdmin):
-    list_display = ["id", "model_name", "version", "state", "rows_done", "created_at", "error"]
+    list_display = ["short", "model_name", "version", "state", "rows_done", "created_at", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["id", "model_name", "container_id", "owner", "error"]
+    empty_words = "A file that is sent to be predicted is listed here: POST /mlops/inference/batch."
     fields = [
         *("id", "model_name", "version", "state", "rows_done", "rows_total", "reason", "error"),
         *("errors", "log_tail", "attempts", "not_before", "file_name", "input_format"),
@@ -98,6 +104,11 @@ class BatchPredictionAdmin(ReadOnlyAdmin):
         *("container_id", "environment_key", "owner", "created_at", "started_at", "launched_at"),
         *("deadline_at", "cancel_requested_at", "ended_at", "changed_at"),
     ]
+
+    @admin.display(description="Batch")
+    def short(self, batch: BatchPrediction) -> str:
+        """As much of its id as tells it apart for people; the search takes the whole."""
+        return str(batch.pk)[:SHORT_ID]
 
     @admin.display(description="Status", ordering="status")
     def state(self, batch: BatchPrediction) -> SafeString:

@@ -16,6 +16,7 @@ import orjson
 from django.conf import settings
 
 from inference.joining import Joined
+from inference.metrics import Series
 from inference.refusals import RETRY_AFTER_SECONDS, Refused, held_too_much, refusal, server_gone
 from inference.routes import Key
 from inference.upstream import PREDICTION_SECONDS, Heard
@@ -103,6 +104,19 @@ def finished(predicted: Predicted, request_id: str) -> Answer:
         document["request_id"] = request_id
     headers = {"content-type": "application/json", "server-timing": predicted.server_timing}
     return 200, headers, orjson.dumps(document)
+
+
+def count(series: Series, predicted: Predicted) -> None:
+    """In the version's metrics."""
+    heard, joined = predicted.heard, predicted.joined
+    series.answered(
+        total_ms=predicted.total_ms,
+        queue_ms=heard.queue_ms,
+        model_ms=predicted.model_ms,
+        batch=heard.batch_requests,
+        lane=heard.lane,
+        features_ms=joined.milliseconds if joined else 0.0,
+    )
 
 
 def lost(key: Key, error: AnswerLost, request_id: str) -> Refused:

@@ -20,6 +20,7 @@ from django.utils import timezone
 from django_q.tasks import async_task
 
 from inference import model_files
+from inference.lanes import read_lane
 from inference.models import ModelServer
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,20 @@ def _keep(server: ModelServer, outcome: Path) -> None:
     if lane["state"] == "kept":
         _write(outcome.with_name(model_files.COMPACT), _fetched(server, "/compact", most=MAX_BYTES))
     _write(outcome, json.dumps(lane).encode())
+    _remember(server, lane)
     log.info("server.lane_settled", extra={"server": server.pk, "state": lane["state"]})
+
+
+def _remember(server: ModelServer, lane: dict[str, Any]) -> None:
+    """In the rows of all servers of these files: their descriptions are from before the trial."""
+    told = read_lane(lane)
+    same = ModelServer.objects.filter(
+        model_name=server.model_name, version=server.version, source=server.source
+    )
+    for row in same.exclude(description=None):
+        described = {**(row.description or {}), "lane": told.document() if told else None}
+        # One that started anew meanwhile has a newer description.
+        same.filter(pk=row.pk, ready_at=row.ready_at).update(description=described)
 
 
 def _lane(content: bytes) -> dict[str, Any]:

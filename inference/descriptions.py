@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from registry.signatures import Declared, declared_in
+
 # MLflow's names of types, and `any` where nobody wrote one down.
 KINDS = frozenset({"double", "float", "long", "integer", "boolean", "string", "datetime", "any"})
 COLUMNS_MOST = 10_000
@@ -30,6 +32,9 @@ class Model:
     probabilities: bool
     classes: tuple[Any, ...]
     example: Any
+    declared: Declared = Declared.UNKNOWN
+    # Whether a server has said anything of it.
+    is_described: bool = False
 
 
 def read_description(name: str, version: str, said: Mapping[str, Any]) -> Model:
@@ -48,6 +53,8 @@ def read_description(name: str, version: str, said: Mapping[str, Any]) -> Model:
         probabilities=said.get("probabilities") is True,
         classes=tuple(classes) if isinstance(classes, list) else (),
         example=example.get("inputs") if isinstance(example, dict) else None,
+        declared=declared_in(said.get("signature")),
+        is_described=bool(said),
     )
 
 

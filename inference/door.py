@@ -41,6 +41,7 @@ PACKED_FROM_BYTES = 1400
 # Longer ones are packed beside the event loop.
 PACKED_ASIDE_BYTES = 64 * 1024
 PACK_LEVEL = 1
+PACKED = {"content-encoding": "gzip", "vary": "Accept-Encoding"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,14 @@ class Request:
 
     def header(self, name: str) -> str:
         return self.headers.get(name.encode(), b"").decode("latin-1")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a request is called by."""
+
+    path: str
+    request_id: str
 
 
 Handler = Callable[[Request], Awaitable[Answer]]
@@ -78,11 +87,35 @@ async def answer_request(scope: Scope, receive: Receive, send: Send, handler: Ha
             else:
                 answer = failure_answer(watch.error, path=path, request_id=request_id)
         except Disconnected:
-            log.info("inference.client_left request_id=%s", request_id)
+            note_left(request_id)
             return
         except Refused as refused:
             answer = failure_answer(refused, path=path, request_id=request_id)
         await send_noted(send, answer, path=path, request_id=request_id)
+
+
+async def send_long(
+    send: Send, answer: Answer, share: Share, headers: dict[bytes, bytes], head: Head
+) -> None:
+    """An answer that is ready, and too long to be written in one piece; `share` ends with it."""
+    with share:
+        try:
+            answer = _held(await _packed(answer, headers), share)
+        except Refused as refused:
+            answer = failure_answer(refused, path=head.path, request_id=head.request_id)
+        await send_noted(send, answer, path=head.path, request_id=head.request_id)
+
+
+def noted(answer: Answer, headers: dict[bytes, bytes], head: Head) -> Answer:
+    """A short answer as it is sent: packed, with its id, and in the log where it went wrong."""
+    status, told, content = _packed_now(answer, headers)
+    _note(answer, head.path, head.request_id)
+    told["x-request-id"] = head.request_id
+    return status, told, content
+
+
+def note_left(request_id: str) -> None:
+    log.info("inference.client_left request_id=%s", request_id)
 
 
 def new_id(headers: dict[bytes, bytes]) -> str:
@@ -241,12 +274,18 @@ def _note(answer: Answer, path: str, request_id: str) -> None:
 
 async def _packed(answer: Answer, headers: dict[bytes, bytes]) -> Answer:
     status, told, content = answer
-    if len(content) < PACKED_FROM_BYTES or not _takes_gzip(headers.get(b"accept-encoding", b"")):
-        return answer
-    told = {**told, "content-encoding": "gzip", "vary": "Accept-Encoding"}
-    if len(content) < PACKED_ASIDE_BYTES:
-        return status, told, gzip.compress(content, PACK_LEVEL)
+    if len(content) < PACKED_ASIDE_BYTES or not _takes_gzip(headers.get(b"accept-encoding", b"")):
+        return _packed_now(answer, headers)
+    told = {**told, **PACKED}
     return status, told, await asyncio.to_thread(gzip.compress, content, PACK_LEVEL)
+
+
+def _packed_now(answer: Answer, headers: dict[bytes, bytes]) -> Answer:
+    status, told, content = answer
+    wanted = PACKED_FROM_BYTES <= len(content) < PACKED_ASIDE_BYTES
+    if not wanted or not _takes_gzip(headers.get(b"accept-encoding", b"")):
+        return answer
+    return status, {**told, **PACKED}, gzip.compress(content, PACK_LEVEL)
 
 
 def _takes_gzip(accepted: bytes) -> bool:

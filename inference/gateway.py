@@ -9,8 +9,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from asgiref.sync import async_to_sync
+
 from inference import metrics
-from inference.answers import Predicted, finished, lost, read_prediction
+from inference.answers import Predicted, count, finished, lost, read_prediction
 from inference.entities import Wanted
 from inference.held import Share
 from inference.joining import Features, Joined
@@ -29,6 +31,7 @@ PATH = "/mlops/inference"
 # A request that ends a server twice would end it a third time.
 TRIES = 2
 LISTEN_AGAIN_SECONDS = 1.0
+END_SECONDS = 2.0
 # JSON takes so many times its length when it is parsed.
 PARSED_TIMES = 8
 
@@ -41,8 +44,8 @@ class Gateway:
         self.versions = Versions(self.threads)
         self.routes = Routes(self.threads, self.versions)
         self.features = Features()
-        self._log = request_log()
-        self._upstream = Upstream()
+        self.log = request_log()
+        self.upstream = Upstream()
         self._listener: Listener | None = None
 
     async def answer(self, body: bytes, *, request_id: str = "") -> Answer:
@@ -83,10 +86,10 @@ class Gateway:
                     key, body, share, began, request_id, joined
                 )
         except Refused as refused:
-            self._note_failure(key, refused, body, request_id, began)
+            self.note_failure(key, refused, body, request_id, began)
             raise
-        if self._log is not None:
-            self._log.answered(predicted, body, request_id)
+        if self.log is not None:
+            self.log.answered(predicted, body, request_id)
         return predicted
 
     async def close(self) -> None:
@@ -96,9 +99,9 @@ class Gateway:
         await self.routes.close()
         await self.features.close()
         await self.threads.close()
-        await self._upstream.close()
-        if self._log is not None:
-            await asyncio.to_thread(self._log.close)
+        await self.upstream.close()
+        if self.log is not None:
+            await asyncio.to_thread(self.log.close)
 
     # -- the bell -------------------------------------------------------------------------------
     def listen(self) -> None:
@@ -150,7 +153,7 @@ class Gateway:
                 continue
             with self.routes.place(key, fleet) as route:
                 try:
-                    heard = await self._upstream.ask(route, body, reserve=share.take)
+                    heard = await self.upstream.ask(route, body, reserve=share.take)
                 except RouteGone:
                     await self.routes.drop(key, route)
                     continue
@@ -159,30 +162,25 @@ class Gateway:
             predicted = read_prediction(
                 key, heard, began=began, request_id=request_id, joined=joined
             )
-            fleet.series.answered(
-                total_ms=predicted.total_ms,
-                queue_ms=heard.queue_ms,
-                model_ms=predicted.model_ms,
-                batch=heard.batch_requests,
-                lane=heard.lane,
-                features_ms=joined.milliseconds if joined else 0.0,
-            )
+            count(fleet.series, predicted)
             return predicted
         raise server_gone(*key)
 
-    def _note_failure(
+    def note_failure(
         self, key: Key, refused: Refused, body: bytes, request_id: str, began: float
     ) -> None:
         if not key[0] or refused.problem.code == "model_version_not_found":
             return
         metrics.series(*key).failed(refused.problem.code)
-        if self._log is not None:
+        if self.log is not None:
             took_ms = (time.perf_counter() - began) * 1000
-            self._log.refused(key, refused.problem, body, request_id, took_ms)
+            self.log.refused(key, refused.problem, body, request_id, took_ms)
 
 
 # -- the process's own gateway --------------------------------------------------------------------
 _gateways: dict[asyncio.AbstractEventLoop, Gateway] = {}
+# Whose gateway the threads of this process ask through; none in a process that serves nobody.
+_served_by: list[asyncio.AbstractEventLoop] = []
 
 
 def current() -> Gateway:
@@ -194,9 +192,19 @@ def current() -> Gateway:
     return found
 
 
+def serve() -> None:
+    """The running event loop is the one that serves: its gateway hears the bell, and answers the
+    process's threads too."""
+    current().listen()
+    _served_by[:] = [asyncio.get_running_loop()]
+
+
 async def close() -> None:
     """Ends the running loop's gateway; the web process calls it when it ends."""
-    gateway = _gateways.pop(asyncio.get_running_loop(), None)
+    loop = asyncio.get_running_loop()
+    if loop in _served_by:
+        _served_by.clear()
+    gateway = _gateways.pop(loop, None)
     if gateway is not None:
         await gateway.close()
 
@@ -208,3 +216,26 @@ async def short_lived() -> AsyncIterator[Gateway]:
         yield current()
     finally:
         await close()
+
+
+def answer_in_thread(body: bytes, *, request_id: str, seconds: float) -> Answer:
+    """As `Gateway.answer`, for a Django view in a thread of the web process: through the gateway
+    that serves, with what it knows and has open; else through one of its own.
+
+    Raises TimeoutError after `seconds`; what the model was asked is given up then.
+    """
+
+    async def ask() -> Answer:
+        async with asyncio.timeout(seconds):
+            return await current().answer(body, request_id=request_id)
+
+    async def ask_alone() -> Answer:
+        async with short_lived():
+            return await ask()
+
+    serving = next(iter(_served_by), None)
+    if serving is None:
+        answer: Answer = async_to_sync(ask_alone)()
+        return answer
+    # A loop that ends meanwhile answers nobody.
+    return asyncio.run_coroutine_threadsafe(ask(), serving).result(seconds + END_SECONDS)

@@ -46,8 +46,13 @@ class Share:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """For who cannot have a block; may be called again."""
         if self._bytes:
             _memory.give(self._bytes)
+            self._bytes = 0
 
     def take(self, size: int) -> bool:
         """Whether so many bytes more may be held; they are, then."""

@@ -56,15 +56,19 @@ class Features:
         if self._client is not None:
             await self._client.close()
 
-    async def _read(self, wanted: Wanted) -> list[Feature]:
+    def client(self) -> FeatureClient:
+        """Who asks the process that reads features; it starts with the first question."""
         if self._client is None:
             self._client = FeatureClient(
                 settings.FEAST_REPO_DIR,
                 seconds=settings.FEATURES_SECONDS,
                 answer_bytes=settings.INFERENCE_MAX_BYTES,
             )
+        return self._client
+
+    async def _read(self, wanted: Wanted) -> list[Feature]:
         try:
-            return await self._client.ask(wanted.question)
+            return await self.client().ask(wanted.question)
         except NotReadable as wrong:
             errors = [field_error(field, detail) for field, detail in wrong.errors[:ERRORS_MOST]]
             raise _refused(wrong.code, errors) from wrong

@@ -4,11 +4,16 @@ Only versions that a server was looked for are named: what a client invents make
 """
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from inference import histograms
+from inference.histograms import Histograms
 from inference.services.pool import server_figures
 
+# Since when this process counts.
+BEGAN = datetime.now(UTC)
 REGISTRY = CollectorRegistry()
 LABELS = ("model", "version")
 CODES_MOST = 30
@@ -24,14 +29,14 @@ ERRORS = Counter(
     (*LABELS, "code"),
     registry=REGISTRY,
 )
-STAGES = Histogram(
+STAGES = Histograms(
     "mlops_inference_stage_seconds",
     "Where the time of a prediction went: gateway, features, queue, model, and total.",
     (*LABELS, "stage"),
     buckets=SECONDS,
     registry=REGISTRY,
 )
-BATCHES = Histogram(
+BATCHES = Histograms(
     "mlops_inference_batch_requests",
     "Requests that one call of the model answered.",
     LABELS,
@@ -73,6 +78,29 @@ MEMORY_LIMIT = Gauge(
 )
 
 
+@dataclass(frozen=True)
+class Totals:
+    """Since this process began; `steps` counts answers by `SECONDS`, and the longer ones last."""
+
+    answered: int = 0
+    failed: int = 0
+    steps: tuple[int, ...] = (0,) * (len(SECONDS) + 1)
+
+    def plus(self, other: "Totals", *, times: int = 1) -> "Totals":
+        return Totals(
+            self.answered + times * other.answered,
+            self.failed + times * other.failed,
+            tuple(a + times * b for a, b in zip(self.steps, other.steps, strict=True)),
+        )
+
+    def since(self, earlier: "Totals") -> "Totals":
+        return self.plus(earlier, times=-1)
+
+    @property
+    def is_nothing(self) -> bool:
+        return not (self.answered or self.failed)
+
+
 @dataclass
 class Series:
     """The series of one version, looked up once: a look-up costs more than the count."""
@@ -87,7 +115,7 @@ class Series:
         self._gateway = STAGES.labels(*pair, "gateway")
         self._queue = STAGES.labels(*pair, "queue")
         self._model = STAGES.labels(*pair, "model")
-        self._features: Histogram | None = None
+        self._features: histograms.Series | None = None
         self._total = STAGES.labels(*pair, "total")
         self._batches = BATCHES.labels(*pair)
         self._lanes = {lane: LANES.labels(*pair, lane) for lane in ("compact", "original")}
@@ -118,6 +146,18 @@ class Series:
             self._features = STAGES.labels(self.name, self.version, "features")
         self._features.observe(milliseconds / 1000)
 
+    def totals(self) -> "Totals":
+        """What it counted until now."""
+        steps = tuple(self._total.counts)
+        failed = [
+            each.value
+            for counter in list(self.errors.values())
+            for one in counter.collect()
+            for each in one.samples
+            if each.name.endswith("_total")
+        ]
+        return Totals(answered=sum(steps), failed=int(sum(failed)), steps=steps)
+
     def failed(self, code: str) -> None:
         if code not in self.errors:
             # A model's process may invent codes.
@@ -135,6 +175,11 @@ def series(name: str, version: str) -> Series:
     if found is None:
         found = _series[key] = Series(name, version)
     return found
+
+
+def totals_by_version() -> dict[tuple[str, str], Totals]:
+    """Of each version that was asked; not for the way of a request: it looks at each of them."""
+    return {key: one.totals() for key, one in list(_series.items())}
 
 
 def page() -> bytes:

@@ -121,6 +121,8 @@ class AliasChange(models.Model):
     actor = models.CharField(max_length=120, blank=True, default="")
     # `set`, `deleted`, `rolled_back`, or `seen`: changed in MLflow itself and noticed by us.
     how = models.CharField(max_length=20)
+    # Why, in the words of who did it.
+    note = models.CharField(max_length=200, blank=True, default="")
     at = models.DateTimeField()
 
     class Meta:
@@ -200,3 +202,54 @@ class BatchPrediction(models.Model):
 
     def __str__(self) -> str:
         return f"{self.model_name} version {self.version}, {self.pk} ({self.status})"
+
+
+class Tally(models.Model):
+    """What one web process answered within one span of `seconds`, for charts over time.
+
+    A row for each process: none adds to what another one writes. `latencies` counts answers by the
+    steps of `metrics.SECONDS`.
+    """
+
+    begins_at = models.DateTimeField()
+    seconds = models.PositiveIntegerField()
+    process = models.UUIDField()
+    answered = models.PositiveBigIntegerField(default=0)
+    failed = models.PositiveBigIntegerField(default=0)
+    latencies = models.JSONField(default=list)
+
+    class Meta:
+        abstract = True
+
+
+class PredictionTally(Tally):
+    """Of all models together."""
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["seconds", "begins_at", "process"], name="prediction_tally_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.answered} predictions from {self.begins_at:%Y-%m-%d %H:%M}Z"
+
+
+class VersionTally(Tally):
+    """Of one version of a model; a version that nobody asked in a span has no row."""
+
+    model_name = models.CharField(max_length=250)
+    version = models.CharField(max_length=20)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["model_name", "version", "seconds", "begins_at", "process"],
+                name="version_tally_once",
+            )
+        ]
+        indexes = [models.Index(fields=["seconds", "begins_at"], name="version_tally_age")]
+
+    def __str__(self) -> str:
+        return f"{self.model_name} version {self.version}: {self.answered} predictions"

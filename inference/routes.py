@@ -56,6 +56,8 @@ class Fleet:
     series: metrics.Series = field(kw_only=True)
 
     def least_busy(self) -> Lane:
+        if len(self.lanes) == 1:
+            return self.lanes[0]
         return min(self.lanes, key=lambda lane: lane.under_way)
 
 
@@ -74,6 +76,11 @@ class Routes:
         found = self._fleets.get(key)
         return found if found is not None else await self._warm(key)
 
+    def known_fleet(self, key: Key) -> Fleet | None:
+        """None where the version has no server that is known to be ready."""
+        found = self._fleets.get(key)
+        return found if found is not None and found.lanes else None
+
     async def model(self, key: Key) -> Model:
         """What the version takes, as its servers said. Raises Refused."""
         fleet = await self.fleet(key)
@@ -85,16 +92,21 @@ class Routes:
     @contextmanager
     def place(self, key: Key, fleet: Fleet) -> Iterator[Route]:
         """A place at the least busy server, given back whatever happens. Raises Refused."""
+        lane = self.take(key, fleet)
+        try:
+            yield lane.route
+        finally:
+            lane.under_way -= 1
+        self.look_after(key, fleet, lane)
+
+    def take(self, key: Key, fleet: Fleet) -> Lane:
+        """A place at the least busy server; who takes it counts it off again. Raises Refused."""
         lane = fleet.least_busy()
         if lane.under_way >= settings.INFERENCE_QUEUE:
             waiting = sum(each.under_way for each in fleet.lanes)
             raise overloaded(*key, waiting=waiting)
         lane.under_way += 1
-        try:
-            yield lane.route
-        finally:
-            lane.under_way -= 1
-        self._look_after(key, fleet, lane)
+        return lane
 
     async def drop(self, key: Key, route: Route) -> None:
         """Nobody answered there."""
@@ -135,7 +147,7 @@ class Routes:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     # -- after an answer ------------------------------------------------------------------------
-    def _look_after(self, key: Key, fleet: Fleet, lane: Lane) -> None:
+    def look_after(self, key: Key, fleet: Fleet, lane: Lane) -> None:
         """What an answered request leaves to do, none of which it waits for."""
         now = fleet.asked = time.monotonic()
         if now - lane.touched >= TOUCH_SECONDS:

@@ -65,6 +65,7 @@ def schema_document(model: Model) -> dict[str, Any]:
         "request": {"$schema": DIALECT, **request_schema(model)},
         "response": {"$schema": DIALECT, **response_schema(model)},
         "example": example_request(model),
+        "hint": model.declared.told.whole if model.declared.told else None,
     }
 
 

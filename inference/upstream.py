@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from django.conf import settings
 
-from inference.wire import Bounds, NobodyThere, Question, Reply, Wire
+from inference.wire import Asked, Bounds, NobodyThere, Question, Reply, Wire
 
 PREDICTION_SECONDS = 60
 LANES = {b"compact": "compact", b"original": "original"}
@@ -40,6 +40,9 @@ class Heard:
     retry_after_seconds: int = 0
 
 
+Told = Callable[[Heard | Exception], None]
+
+
 class Upstream:
     """Of one event loop."""
 
@@ -51,18 +54,42 @@ class Upstream:
 
         Raises RouteGone and AnswerLost.
         """
-        bounds = Bounds(PREDICTION_SECONDS, settings.INFERENCE_ANSWER_MAX_BYTES, reserve)
         question = Question(route.address, _head(route), body)
         try:
-            reply = await self._wire.ask(question, bounds)
+            reply = await self._wire.ask(question, _bounds(reserve))
         except NobodyThere as error:
             raise RouteGone from error
         if reply.status == 401:
             raise RouteGone
         return _heard(reply)
 
+    def ask_kept(
+        self, route: Route, body: bytes, *, reserve: Callable[[int], bool], told: Told
+    ) -> Asked | None:
+        """As `ask`, without a task; None where no connection is kept.
+
+        `told` is called once, later, with what was heard or what `ask` raises; RouteGone is that of
+        one connection there: the server may be well, and is to be asked by `ask`.
+        """
+
+        def hear(outcome: Reply | Exception) -> None:
+            if isinstance(outcome, NobodyThere):
+                self._wire.lose(route.address)
+                told(RouteGone())
+            elif isinstance(outcome, Exception):
+                told(outcome)
+            else:
+                told(RouteGone() if outcome.status == 401 else _heard(outcome))
+
+        question = Question(route.address, _head(route), body)
+        return self._wire.ask_kept(question, _bounds(reserve), hear)
+
     async def close(self) -> None:
         await self._wire.close()
+
+
+def _bounds(reserve: Callable[[int], bool]) -> Bounds:
+    return Bounds(PREDICTION_SECONDS, settings.INFERENCE_ANSWER_MAX_BYTES, reserve)
 
 
 @lru_cache(maxsize=1000)

@@ -43,6 +43,10 @@ class Versions:
 
     async def number(self, name: str, selector: str) -> str:
         """Raises Refused."""
+        return self.known_number(name, selector) or await self._refresh(name, selector)
+
+    def known_number(self, name: str, selector: str) -> str | None:
+        """None where MLflow has to be waited for."""
         if selector.isdecimal():
             return selector
         known = self._known.get((name, selector))
@@ -53,7 +57,7 @@ class Versions:
             if (name, selector) not in self._asking:
                 self._threads.later(self._refresh_quietly(name, selector))
             return known.number
-        return await self._refresh(name, selector)
+        return None
 
     async def version(self, name: str, selector: str) -> ModelVersion:
         """From MLflow; those who ask at the same time share one call. Raises Refused."""

@@ -26,6 +26,8 @@ IDLE_MOST = 1024
 HEAD_BYTES = 16 * 1024
 # What is sent with its head in one piece; a longer body is not copied for that.
 JOINED_BYTES = 64 * 1024
+NUMBER_BYTES = 8
+NUMBERS_AT_ONCE = 256
 ECHO = b"x-mlops-request"
 LENGTH = b"content-length"
 
@@ -85,6 +87,41 @@ class Reply:
     content: bytes | bytearray
 
 
+Told = Callable[["Reply | Exception"], None]
+
+
+class Asked:
+    """One question under way on one connection."""
+
+    __slots__ = ("_address", "_connection", "_told", "_wire", "number")
+
+    def __init__(
+        self, wire: "Wire", connection: "_Connection", address: str, number: bytes, told: Told
+    ) -> None:
+        self.number = number
+        self._wire = wire
+        self._connection = connection
+        self._address = address
+        self._told: Told | None = told
+
+    def hear(self, outcome: Reply | Exception) -> None:
+        """What came of it, from the connection."""
+        told, self._told = self._told, None
+        if told is None:
+            return
+        if isinstance(outcome, Reply) and not self._wire.settle(
+            self._address, self._connection, self.number, outcome
+        ):
+            outcome = AnswerStrange("an answer to another request")
+        told(outcome)
+
+    def give_up(self) -> None:
+        """Who asked has gone: an ended connection takes its question out of the queue."""
+        if self._told is not None:
+            self._told = None
+            self._connection.abort()
+
+
 class Wire:
     """All connections of one event loop."""
 
@@ -92,6 +129,7 @@ class Wire:
         self._idle: dict[str, deque[_Connection]] = {}
         self._idle_count = 0
         self._sweep: asyncio.TimerHandle | None = None
+        self._new_number = _Random().number
 
     async def ask(self, question: Question, bounds: Bounds) -> Reply:
         """One answer to one question.
@@ -106,9 +144,22 @@ class Wire:
             try:
                 return await self._exchange(kept, question, bounds, deadline)
             except NobodyThere:
-                self._drop(question.address)
+                self.lose(question.address)
         fresh = await _connected(question.address, min(SILENCE_SECONDS, bounds.seconds))
         return await self._exchange(fresh, question, bounds, deadline)
+
+    def ask_kept(self, question: Question, bounds: Bounds, told: Told) -> "Asked | None":
+        """As `ask`, without a task, and on a kept connection only: None where there is none.
+
+        `told` is called later, once, with the answer or with what `ask` would raise.
+        """
+        connection = self._take(question.address)
+        if connection is None:
+            return None
+        asked = Asked(self, connection, question.address, self._new_number(), told)
+        deadline = asyncio.get_running_loop().time() + bounds.seconds
+        connection.ask(question, asked.number, bounds, deadline, asked.hear)
+        return asked
 
     async def close(self) -> None:
         for address in list(self._idle):
@@ -119,18 +170,35 @@ class Wire:
     async def _exchange(
         self, connection: "_Connection", question: Question, bounds: Bounds, deadline: float
     ) -> Reply:
-        number = secrets.token_hex(8).encode()
+        loop = asyncio.get_running_loop()
+        answered: asyncio.Future[Reply] = loop.create_future()
+
+        def told(outcome: Reply | Exception) -> None:
+            if answered.done():
+                return
+            if isinstance(outcome, Reply):
+                answered.set_result(outcome)
+            else:
+                answered.set_exception(outcome)
+
+        asked = Asked(self, connection, question.address, self._new_number(), told)
+        connection.ask(question, asked.number, bounds, deadline, asked.hear)
         try:
-            reply = await connection.ask(question, number, bounds, deadline)
-        except BaseException:
-            # Who asked may have gone: an ended connection takes its question out of the queue.
-            connection.abort()
-            raise
+            return await answered
+        finally:
+            asked.give_up()
+
+    def settle(self, address: str, connection: "_Connection", number: bytes, reply: Reply) -> bool:
+        """Whether the answer is to this question; then its connection may be used again."""
         if reply.headers.get(ECHO) != number:
             connection.abort()
-            raise AnswerStrange("an answer to another request")
-        self._keep(question.address, connection)
-        return reply
+            return False
+        self._keep(address, connection)
+        return True
+
+    def lose(self, address: str) -> None:
+        """A kept connection ended without a byte: those beside it did, too."""
+        self._drop(address)
 
     # -- connections that nobody uses now
     def _take(self, address: str) -> "_Connection | None":
@@ -193,6 +261,20 @@ async def _connected(address: str, seconds: float) -> "_Connection":
     return connection
 
 
+class _Random:
+    """Numbers that nobody can guess; the kernel is asked for many at a time. Of one thread."""
+
+    def __init__(self) -> None:
+        self._left: list[bytes] = []
+
+    def number(self) -> bytes:
+        if not self._left:
+            content = secrets.token_hex(NUMBER_BYTES * NUMBERS_AT_ONCE).encode()
+            width = 2 * NUMBER_BYTES
+            self._left = [content[at : at + width] for at in range(0, len(content), width)]
+        return self._left.pop()
+
+
 def _socket() -> socket.socket:
     """One that ends when what was sent stays unacknowledged."""
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -210,8 +292,10 @@ class _Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._transport: asyncio.Transport | None = None
         self._usable = True
-        self._waiting: asyncio.Future[Reply] | None = None
+        self._told: Told | None = None
         self._bounds: Bounds | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -219,21 +303,21 @@ class _Connection(asyncio.Protocol):
         self._in_body = False
         self._headers: dict[bytes, bytes] = {}
         self._body: bytes | bytearray = b""
+        self._outcome: Reply | Exception | None = None
 
     @property
     def usable(self) -> bool:
         return self._usable
 
-    async def ask(
-        self, question: Question, number: bytes, bounds: Bounds, deadline: float
-    ) -> Reply:
-        """Raises what `Wire.ask` raises."""
+    def ask(
+        self, question: Question, number: bytes, bounds: Bounds, deadline: float, told: Told
+    ) -> None:
+        """`told` is called once, later: with the answer, or with why there is none."""
         assert self._transport is not None  # noqa: S101 (a connection is made before it is used)
-        loop = asyncio.get_running_loop()
         self._begin()
         self._bounds = bounds
-        self._waiting = loop.create_future()
-        timer = loop.call_at(deadline, self._fail, AnswerLate())
+        self._told = told
+        self._expect(deadline)
         head = b"%bcontent-length: %d\r\n%b: %b\r\n\r\n" % (
             question.head,
             len(question.body),
@@ -244,22 +328,41 @@ class _Connection(asyncio.Protocol):
             self._transport.write(head + question.body)
         else:
             self._transport.writelines((head, question.body))
-        try:
-            return await self._waiting
-        finally:
-            timer.cancel()
-            self._waiting = self._bounds = None
+
+    def _expect(self, deadline: float) -> None:
+        """One timer for many questions: it looks when it fires what it is for by then."""
+        self._deadline = deadline
+        if self._timer is not None and self._timer.when() > deadline:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._look_at_time)
+
+    def _look_at_time(self) -> None:
+        self._timer = None
+        if self._told is None:
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._deadline:
+            self._timer = loop.call_at(self._deadline, self._look_at_time)
+        else:
+            self._fail(AnswerLate())
 
     def abort(self) -> None:
         self._usable = False
+        self._told = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._transport is not None:
             self._transport.abort()
 
     def _fail(self, error: Exception) -> None:
         """Whoever waits hears it; without one it is the connection's end alone."""
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(error)
+        told = self._told
         self.abort()
+        if told is not None:
+            told(error)
 
     # -- what asyncio calls
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -271,7 +374,7 @@ class _Connection(asyncio.Protocol):
         self._fail(AnswerBroken() if begun else NobodyThere())
 
     def data_received(self, data: bytes) -> None:
-        if self._waiting is None or self._waiting.done():
+        if self._told is None:
             # Nobody asked.
             self.abort()
             return
@@ -280,9 +383,30 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._fail(AnswerStrange("no HTTP"))
+            self._usable = False
+            self._outcome = self._outcome or AnswerStrange("no HTTP")
         if not self._in_body and self._head_bytes > HEAD_BYTES:
-            self._fail(AnswerStrange("a head without end"))
+            self._refuse(AnswerStrange("a head without end"))
+        self._tell()
+
+    def _tell(self) -> None:
+        """Only when all that came was looked at: there may be more in it than one answer."""
+        outcome = self._outcome
+        if outcome is None:
+            return
+        if not isinstance(outcome, Reply):
+            self._fail(outcome)
+            return
+        told, self._told = self._told, None
+        if not self._usable:
+            self.abort()
+        if told is not None:
+            told(outcome)
+
+    def _refuse(self, error: Exception) -> None:
+        """From inside the parser, which would take what is raised there for an error of its own."""
+        self._usable = False
+        self._outcome = self._outcome or error
 
     # -- what httptools calls
     def on_message_begin(self) -> None:
@@ -300,11 +424,11 @@ class _Connection(asyncio.Protocol):
         self._in_body = True
         told = self._headers.get(LENGTH)
         if told is None:
-            self._fail(AnswerStrange("an answer without a length"))
+            self._refuse(AnswerStrange("an answer without a length"))
         elif int(told) > self._bounds.answer_bytes:
-            self._fail(AnswerTooLarge())
+            self._refuse(AnswerTooLarge())
         elif int(told) > COUNTED_BYTES and not self._bounds.reserve(int(told)):
-            self._fail(MemoryShort())
+            self._refuse(MemoryShort())
 
     def on_body(self, part: bytes) -> None:
         """One piece is kept as it is; of many small ones no list is made."""
@@ -318,8 +442,7 @@ class _Connection(asyncio.Protocol):
         self._body += part
 
     def on_message_complete(self) -> None:
-        if not self._usable or self._waiting is None or self._waiting.done():
+        if not self._usable or self._told is None:
             return
         self._usable = self._parser.should_keep_alive()
-        reply = Reply(self._parser.get_status_code(), self._headers, self._body)
-        self._waiting.set_result(reply)
+        self._outcome = Reply(self._parser.get_status_code(), self._headers, self._body)

@@ -15,7 +15,7 @@ class SiteConfig(AppConfig):
 
         from inference import containers, engine_room  # noqa: PLC0415
         from inference.services import batches, pool  # noqa: PLC0415
-        from mlops_site import receivers  # noqa: F401, PLC0415
+        from mlops_site import account_audit, receivers  # noqa: F401, PLC0415
         from training.services import environment_needs, environments, network  # noqa: PLC0415
 
         environment_needs.also_needed_by(pool.environments_in_use)

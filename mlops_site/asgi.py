@@ -29,8 +29,12 @@ from inference import gateway  # isort: skip
 from inference.asgi import handler_of  # isort: skip
 from inference.batch import door as batch_door  # isort: skip
 from inference.door import answer_request  # isort: skip
+from inference.lookup import LOOKUPS  # isort: skip
+from inference.prediction_tallies import TALLIES  # isort: skip
+from mlops_site.connections import Connection  # isort: skip
 from mlops_site.door import refusal  # isort: skip
 from mlops_site.problems import CONTENT_TYPE, TooLarge, problem_document  # isort: skip
+from mlops_site.short_way import Predictions  # isort: skip
 from training import asgi as following  # isort: skip
 
 DJANGO_THREADS = 8
@@ -120,9 +124,15 @@ async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
-            gateway.current().listen()
+            gateway.serve()
+            LOOKUPS.serve()
+            TALLIES.begin()
+            Connection.shortcut = Predictions()
             _keep_what_is_loaded()
         if message["type"] == "lifespan.shutdown":
+            Connection.shortcut = None
+            LOOKUPS.stop()
+            await asyncio.to_thread(TALLIES.stop)
             await gateway.close()
             await following.close()
         await send({"type": f"{message['type']}.complete"})

@@ -7,9 +7,14 @@ client may take to read. Named by `uvicorn --http mlops_site.connections:Connect
 import asyncio
 import socket
 import struct
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 64 * 1024
@@ -17,15 +22,64 @@ HEAD_BYTES = 64 * 1024
 READ_SECONDS = 30.0
 READ_BYTES = 16 * 1024
 JOINED_BYTES = 64 * 1024
+# Some clients send the head alone, and the body right after it.
+GATHER_SECONDS = 0.05
+Headers = dict[bytes, bytes]
+Answer = tuple[int, dict[str, str], bytes]
 HEAD_TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"content-length: 0\r\nconnection: close\r\n\r\n"
 )
 
 
-class Connection(HttpToolsProtocol):
-    """uvicorn's own, with an end to every wait for the client."""
+class Outcome(Protocol):
+    """An answer, whole or as the ASGI application that sends it."""
 
+    @property
+    def is_long(self) -> bool: ...
+
+    def whole(self) -> Answer: ...
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
+class Shortcut(Protocol):
+    """Answers some requests past ASGI; see `mlops_site.short_way`."""
+
+    def takes(self, url: bytes, headers: Sequence[tuple[bytes, bytes]]) -> Headers | None: ...
+
+    def begin(
+        self, headers: Headers, body: bytes, told: "Callable[[Any], None]"
+    ) -> Callable[[], None] | None: ...
+
+
+class _Short:
+    """A request past ASGI, where uvicorn keeps the cycle of the one that is being answered."""
+
+    def __init__(self, scope: Any, url: bytes, headers: Headers, *, keep_alive: bool) -> None:
+        self.scope = scope
+        self.url = url
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body = b""
+        self.gathered = False
+        self.response_complete = False
+        self.disconnected = False
+        self.leave: Callable[[], None] | None = None
+        # What uvicorn wakes when the client has gone: nobody sleeps here.
+        self.message_event = self
+
+    def set(self) -> None:
+        return
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's own, with an end to every wait for the client, and a short way past ASGI."""
+
+    shortcut: ClassVar[Shortcut | None] = None
+    _short: _Short | None = None
+    _gather_timer: asyncio.TimerHandle | None = None
+    _defaults: tuple[Any, bytes] = (None, b"")
     _in_head = False
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -36,9 +90,12 @@ class Connection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._head_timer, self._read_timer):
+        for timer in (self._head_timer, self._read_timer, self._gather_timer):
             if timer is not None:
                 timer.cancel()
+        short, self._short = self._short, None
+        if short is not None and short.leave is not None:
+            short.leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -51,6 +108,8 @@ class Connection(HttpToolsProtocol):
         elif self._in_head or self.cycle is None or self.cycle.response_complete:
             # More of a head, of a body that nobody reads any more, or of nothing.
             self._expect_head()
+        elif self._short is not None and not self._short.gathered and self._gather_timer is None:
+            self._gather_timer = self.loop.call_later(GATHER_SECONDS, self._gathers_no_more)
 
     # -- what httptools calls
     def on_message_begin(self) -> None:
@@ -63,7 +122,112 @@ class Connection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        super().on_headers_complete()
+        if not self._begins_short():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        if self._short is not None and not self._short.gathered:
+            self._short.body += body
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        short = self._short
+        if short is None or short.gathered:
+            super().on_message_complete()
+            return
+        self._end_gathering(short)
+        assert self.shortcut is not None  # noqa: S101 (it took the request)
+        short.leave = self.shortcut.begin(
+            short.headers, short.body, lambda outcome: self._hear(short, outcome)
+        )
+        if short.leave is None:
+            self._take_long_way(short, self.app, more_body=False)
+
+    # -- the short way
+    def _begins_short(self) -> bool:
+        """Only where no other request of the connection waits for its answer."""
+        if self.shortcut is None or self.config.access_log or self.root_path:
+            return False
+        if self.cycle is not None and not self.cycle.response_complete:
+            return False
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
+            return False
+        headers = self.shortcut.takes(self.url, self.headers)
+        if headers is None:
+            return False
+        keep_alive = self.parser.should_keep_alive()
+        self._short = _Short(self.scope, self.url, headers, keep_alive=keep_alive)
+        self.cycle = cast(RequestResponseCycle, self._short)
+        return True
+
+    def _end_gathering(self, short: _Short) -> None:
+        short.gathered = True
+        if self._gather_timer is not None:
+            self._gather_timer.cancel()
+            self._gather_timer = None
+
+    def _gathers_no_more(self) -> None:
+        """A body that comes slowly is the long way's business."""
+        self._gather_timer = None
+        if self._short is not None and not self._short.gathered:
+            self._take_long_way(self._short, self.app, more_body=True)
+
+    def _hear(self, short: _Short, outcome: Outcome | None) -> None:
+        if self._short is not short:
+            return
+        if outcome is None:
+            self._take_long_way(short, self.app, more_body=False)
+        elif outcome.is_long or self.flow.write_paused:
+            self._take_long_way(short, outcome, more_body=False)
+        else:
+            self._answer_short(short, outcome.whole())
+
+    def _take_long_way(self, short: _Short, app: Any, *, more_body: bool) -> None:
+        """As uvicorn begins a request, with what came of its body until now."""
+        self._short = None
+        short.scope |= {"method": "POST", "query_string": b""}
+        short.scope |= {"path": short.url.decode("ascii"), "raw_path": short.url}
+        cycle = RequestResponseCycle(
+            scope=short.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=short.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.body, cycle.more_body = bytearray(short.body), more_body
+        if short.body or not more_body:
+            cycle.message_event.set()
+        if self.cycle is cast(RequestResponseCycle, short):
+            self.cycle = cycle
+        self._start_asgi_task(cycle, app)
+
+    def _answer_short(self, short: _Short, answer: Answer) -> None:
+        """Head and body in one piece."""
+        status, told, content = answer
+        told["content-length"] = str(len(content))
+        head = "".join([f"{name}: {value}\r\n" for name, value in told.items()])
+        end = b"\r\n" if short.keep_alive else b"connection: close\r\n\r\n"
+        whole = (STATUS_LINE[status], self._default_head(), head.encode("latin-1"), end, content)
+        cast(Joined, self.transport).write_now(b"".join(whole))
+        self._short, short.response_complete = None, True
+        if not short.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    def _default_head(self) -> bytes:
+        """uvicorn makes a new list of them each second."""
+        listed = self.server_state.default_headers
+        if self._defaults[0] is not listed:
+            lines = [b"%b: %b\r\n" % (name, value) for name, value in listed]
+            self._defaults = (listed, b"".join(lines))
+        return self._defaults[1]
 
     # -- what the transport calls
     def pause_writing(self) -> None:
@@ -118,6 +282,12 @@ class Joined:
         self._size += len(data)
         if self._size > JOINED_BYTES:
             self._flush()
+
+    def write_now(self, data: bytes) -> None:
+        """A piece that nothing follows in this moment."""
+        self._pieces.append(data)
+        self._size += len(data)
+        self._flush()
 
     def close(self) -> None:
         self._flush()

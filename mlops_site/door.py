@@ -26,7 +26,7 @@ def refusal(scope: Scope) -> dict[str, Any] | None:
     if not scope["path"].startswith(API):
         return None
     headers = dict(scope["headers"])
-    if not _is_ours(headers.get(b"host", b""), tuple(settings.ALLOWED_HOSTS)):
+    if not _is_named(headers):
         return problem_document(
             status=400,
             detail="This platform does not answer under the name that the request was sent to.",
@@ -34,7 +34,7 @@ def refusal(scope: Scope) -> dict[str, Any] | None:
             instance=scope["path"],
             hint="The operator lists the names that are answered in MLOPS_ALLOWED_HOSTS.",
         )
-    if scope["method"] not in SAFE_METHODS and headers.get(b"sec-fetch-site") in OTHER_SITES:
+    if scope["method"] not in SAFE_METHODS and _is_of_other_site(headers):
         return problem_document(
             status=403,
             detail="A page of another site may not send this request.",
@@ -43,6 +43,19 @@ def refusal(scope: Scope) -> dict[str, Any] | None:
             hint="Send it from a program, or from a page of this platform such as /docs.",
         )
     return None
+
+
+def is_let_in(headers: dict[bytes, bytes]) -> bool:
+    """Whether a request that changes something goes further; `refusal` says why it does not."""
+    return _is_named(headers) and not _is_of_other_site(headers)
+
+
+def _is_named(headers: dict[bytes, bytes]) -> bool:
+    return _is_ours(headers.get(b"host", b""), tuple(settings.ALLOWED_HOSTS))
+
+
+def _is_of_other_site(headers: dict[bytes, bytes]) -> bool:
+    return headers.get(b"sec-fetch-site") in OTHER_SITES
 
 
 @lru_cache(maxsize=100)

@@ -9,10 +9,12 @@ from django.db import DatabaseError, InterfaceError, connection
 from django.utils import timezone
 
 from mlops_site.models import BEAT_FRESH_SECONDS, QUEUE, SUPERVISOR, WORKER, Heartbeat
+from registry import holds
+from registry.holds import OPEN, Admission
 from registry.mlflow_client import model_registry
 from training.models import EngineCapacity, SandboxProof
 from training.services import network
-from training.services.claim import LOCAL_ENGINE, MEASUREMENT_FRESH_SECONDS
+from training.services.claim import LOCAL_ENGINE, MEASUREMENT_FRESH_SECONDS, measured_now
 from training.services.network import NETWORK
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Rows:
     beats: Mapping[str, Heartbeat]
     measured: EngineCapacity | None
     proof: SandboxProof | None
+    admission: Admission = OPEN
 
 
 def parts_of_platform() -> dict[str, Part]:
@@ -79,10 +82,12 @@ def parts_by(rows: Rows) -> dict[str, Part]:
 def rows_now() -> Rows:
     """What the processes last wrote about themselves; three queries. Raises DatabaseError."""
     beats = Heartbeat.objects.filter(name__in=(WORKER, SUPERVISOR, QUEUE))
+    measured = measured_now()
     return Rows(
         beats={beat.name: beat for beat in beats},
-        measured=EngineCapacity.objects.filter(engine=LOCAL_ENGINE).first(),
+        measured=measured,
         proof=_proof(),
+        admission=holds.admission_of(measured) if measured else holds.admission(LOCAL_ENGINE),
     )
 
 
@@ -108,6 +113,15 @@ def known(look: Callable[[], Part]) -> Part:
     except (DatabaseError, InterfaceError):
         connection.close()
         return Part(works=False, detail=UNKNOWN)
+
+
+def admission_now() -> Admission | None:
+    """What somebody said of new work; None while the database does not answer."""
+    try:
+        return holds.admission(LOCAL_ENGINE)
+    except (DatabaseError, InterfaceError):
+        connection.close()
+        return None
 
 
 def _told_by_rows(rows: Rows) -> dict[str, Part]:

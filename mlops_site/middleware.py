@@ -1,9 +1,11 @@
-"""A Content-Security-Policy for every page: whatever a page holds, it asks nobody but us."""
+"""A Content-Security-Policy for every page, and for every act where it came from."""
 
 from collections.abc import Callable
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+
+from registry.sources import Channel, Source, coming_from
 
 Handler = Callable[[HttpRequest], HttpResponse]
 HEADER = "Content-Security-Policy"
@@ -32,6 +34,26 @@ def content_security_policy(get_response: Handler) -> Handler:
         return response
 
     return middleware
+
+
+def known_source(get_response: Handler) -> Handler:
+    """Whatever a request does is written down with its channel, address and person.
+
+    The address is the client's where a proxy that is trusted names it (`MLOPS_TRUSTED_PROXIES`).
+    """
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        channel = Channel.CONSOLE if is_console(request.path) else Channel.API
+        address = str(request.META.get("REMOTE_ADDR", ""))
+        with coming_from(Source(channel, address, person=lambda: _person(request))):
+            return get_response(request)
+
+    return middleware
+
+
+def _person(request: HttpRequest) -> str:
+    """Empty for a client of the API that did not log in: the API's views say None of those."""
+    return request.user.get_username() if request.user else ""
 
 
 def _policy(path: str) -> str:

@@ -1,6 +1,7 @@
-"""Heartbeats: when each process of the platform last said that it works."""
+"""Heartbeats: when each process of the platform last said that it works, and what it told."""
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connection, models
 from django.utils import timezone
@@ -29,6 +30,8 @@ class Installation(models.Model):
         constraints = [
             models.CheckConstraint(condition=models.Q(id=1), name="installation_is_one"),
         ]
+        # Of the installation as its operator set it up, and of nothing that is a row.
+        permissions = [("view_settings", "Can see the settings in force")]
 
     def __str__(self) -> str:
         return self.installation_id
@@ -79,3 +82,21 @@ class Heartbeat(models.Model):
     def was_within(cls, name: str, period: timedelta) -> bool:
         """Whether the last beat is no older than `period`."""
         return cls.objects.filter(name=name, beaten_at__gte=timezone.now() - period).exists()
+
+
+class Report(models.Model):
+    """What a process last told of itself, for people who look: nothing is decided by it.
+
+    `name` is what kind of report it is and whose: `worker host:123`, `queue`.
+    """
+
+    name = models.CharField(max_length=120, primary_key=True)
+    told = models.JSONField(default=dict)
+    told_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.told_at:%Y-%m-%d %H:%M:%S}Z"
+
+    @classmethod
+    def tell(cls, name: str, told: dict[str, Any]) -> None:
+        cls.objects.update_or_create(name=name, defaults={"told": told, "told_at": timezone.now()})

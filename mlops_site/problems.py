@@ -11,12 +11,13 @@ from django.core.exceptions import DisallowedHost, PermissionDenied, RequestData
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.template.loader import render_to_string
+from django.urls.exceptions import Resolver404
 from rest_framework import exceptions
 from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 from rest_framework.views import set_rollback
 
-from mlops_site.middleware import is_console
+from mlops_site.middleware import Handler, is_console
 from registry.rawhttp.problems import (
     CONTENT_TYPE,
     DATABASE_CODE,
@@ -147,6 +148,10 @@ def _flat(field: str, told: Any) -> Iterator[dict[str, str]]:
 
 def _headers(error: exceptions.APIException) -> dict[str, str]:
     headers: dict[str, str] = dict(getattr(error, "headers", None) or {})
+    # How to log in, where the view knows a way.
+    challenge = getattr(error, "auth_header", None)
+    if challenge:
+        headers["WWW-Authenticate"] = challenge
     wait = getattr(error, "wait", None)
     if wait:
         headers["Retry-After"] = str(int(wait))
@@ -155,8 +160,19 @@ def _headers(error: exceptions.APIException) -> dict[str, str]:
 
 # -- what never reaches a view of the API ----------------------------------------------------------
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
-    sentence = f"There is nothing at {request.path}; /docs lists every path."
+    if is_console(request.path):
+        sentence = _missing(request, exception)
+    else:
+        sentence = f"There is nothing at {request.path}; /docs lists every path."
     return _answer(request, status=404, detail=sentence, code="not_found")
+
+
+def _missing(request: HttpRequest, exception: Exception) -> str:
+    """What a page of the console said it does not find; Django's own words are for developers."""
+    said = exception.args[0] if exception.args else None
+    if isinstance(said, str) and not isinstance(exception, Resolver404):
+        return said
+    return f"There is nothing at {request.path}."
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
@@ -190,16 +206,35 @@ def method_not_allowed(request: HttpRequest, allowed: list[str]) -> HttpResponse
     return response
 
 
+def in_words(get_response: Handler) -> Handler:
+    """A middleware: Django's decorators refuse a method without a word, and a browser then shows a
+    page of its own. In the console that is one of ours."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        refused = response.status_code == HTTPStatus.METHOD_NOT_ALLOWED
+        if refused and is_console(request.path) and not response.content:
+            return method_not_allowed(request, response.headers["Allow"].split(", "))
+        return response
+
+    return middleware
+
+
 def _answer(request: HttpRequest, *, status: int, detail: str, code: str) -> HttpResponse:
     """A page for a browser, a problem for every program and for every path of the API."""
     if _is_api(request) or "text/html" not in request.headers.get("Accept", ""):
         body = problem_document(status=status, detail=detail, code=code, instance=request.path)
         return JsonResponse(body, status=status, content_type=CONTENT_TYPE)
-    problem = {"status": status, "title": HTTPStatus(status).phrase, "detail": detail}
+    title = HTTPStatus(status).phrase
+    problem = {"status": status, "title": title, "detail": detail, "code": code}
     if is_console(request.path) and status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return _console_page(request, problem)
     # Without the request: a page about an error must not need what may have failed.
-    return HttpResponse(render_to_string("problem.html", problem), status=status)
+    if is_console(request.path):
+        page = render_to_string("console/problem.html", {"problem": problem})
+    else:
+        page = render_to_string("problem.html", problem)
+    return HttpResponse(page, status=status)
 
 
 def _console_page(request: HttpRequest, problem: dict[str, Any]) -> HttpResponse:

@@ -9,6 +9,7 @@ import functools
 import logging
 import secrets
 import time
+from datetime import datetime, timedelta
 from typing import Any
 
 import redis
@@ -19,6 +20,8 @@ from django_q.brokers import get_broker
 from django_q.brokers.orm import ORM
 from django_q.brokers.redis_broker import Redis
 from django_q.conf import Conf
+from django_q.models import OrmQ
+from django_q.signing import BadSignature, SignedPackage
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS = 2.0
 ANSWER_SECONDS = 5.0
 AWAY_SECONDS = 1.0
+TASKS_SHOWN = 20
+ABOUT_CHARACTERS = 80
 Tasks = list[tuple[int | None, bytes]]
 
 
@@ -152,3 +157,68 @@ def _client(url: str) -> "redis.Redis":
         socket_timeout=ANSWER_SECONDS,
         retry=Retry(NoBackoff(), 1),
     )
+
+
+# -- what is queued, in words ---------------------------------------------------------------------
+def queue_contents() -> dict[str, Any]:
+    """How much waits and what comes first; for a process that holds the queue's key.
+
+    `tasks` are the oldest few: `taken_at` is when a worker was given one that has not said yet that
+    it is done, `again_at` when it will be given out once more, `again` whether it was before.
+    """
+    broker = get_broker()
+    try:
+        if isinstance(broker, RedisQueue):
+            return _contents_of_redis(broker)
+        return _contents_of_rows()
+    except redis.RedisError:
+        return {"kind": "Redis", "away": True, "waiting": None, "taken": None, "tasks": []}
+
+
+def _contents_of_redis(broker: RedisQueue) -> dict[str, Any]:
+    """A task that was taken is no longer there: Redis gives none out twice."""
+    payloads = broker.connection.lrange(broker.list_key, 0, TASKS_SHOWN - 1)
+    tasks = [{**_task_in(payload), "taken_at": None, "again": False} for payload in payloads]
+    return {"kind": "Redis", "waiting": broker.queue_size(), "taken": None, "tasks": tasks}
+
+
+def _contents_of_rows() -> dict[str, Any]:
+    now = timezone.now()
+    taken, waiting = OrmQ.objects.filter(lock__gt=now), OrmQ.objects.exclude(lock__gt=now)
+    # What was taken first: only there something can be lost.
+    rows = [*taken.order_by("lock")[:TASKS_SHOWN], *waiting.order_by("id")[:TASKS_SHOWN]]
+    return {
+        "kind": "database",
+        "waiting": waiting.count(),
+        "taken": taken.count(),
+        "tasks": [_row_task(row, now) for row in rows[:TASKS_SHOWN]],
+    }
+
+
+def _row_task(row: OrmQ, now: datetime) -> dict[str, Any]:
+    """Its lock is when it was queued; once it was taken, when it is given out again."""
+    task = _task_in(row.payload)
+    lock, patience = row.lock or now, timedelta(seconds=Conf.RETRY)
+    queued_at = datetime.fromisoformat(task["queued_at"]) if task["queued_at"] else lock
+    is_taken = lock > now
+    began = lock - patience if is_taken else lock
+    return {
+        **task,
+        "taken_at": began.isoformat() if is_taken else None,
+        "again_at": lock.isoformat() if is_taken else None,
+        "again": began - queued_at >= patience,
+    }
+
+
+def _task_in(payload: Any) -> dict[str, Any]:
+    try:
+        task = SignedPackage.loads(payload)
+    except (BadSignature, TypeError):
+        return {"func": "unreadable", "about": "", "queued_at": None}
+    about = ", ".join(str(argument) for argument in task.get("args", ()))
+    queued_at = task.get("started")
+    return {
+        "func": str(task["func"]),
+        "about": about[:ABOUT_CHARACTERS],
+        "queued_at": queued_at.isoformat() if queued_at else None,
+    }

@@ -1,7 +1,9 @@
 """Who may do what in the console: four groups, each with the rights of the one before.
 
 Rights are Django's permissions of models. Nobody but the services changes a row, so `add_job` means
-"may send jobs and run them again", `change_job` "may end anybody's job and move it in the queue".
+"may send jobs and run them again", `change_job` "may end anybody's job and move it in the queue",
+`add_modelserver` "may ask a model, which starts its server", `change_modelserver` "may say which
+version answers, and how".
 A migration makes the groups. `is_staff` is not needed to open the console, and the groups do not
 give it: it opens the requests that were written down, which hold what customers sent.
 """
@@ -12,6 +14,10 @@ from dataclasses import dataclass
 from django.contrib.auth.models import AbstractBaseUser, AnonymousUser, PermissionsMixin
 
 OPENS_CONSOLE = "training.view_job"
+# To pause admission, to drain a worker, and to let both take work again.
+HOLDS = "registry.change_hold"
+SEES_AUDIT = "registry.view_auditentry"
+SEES_SETTINGS = "mlops_site.view_settings"
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,22 @@ _SEES = frozenset(
             "inference", "view", ["modelserver", "aliaschange", "modelpolicy", "batchprediction"]
         ),
         "mlops_site.view_heartbeat",
+        *_each("registry", "view", ["featurecatalog", "materialization"]),
     }
 )
-_SENDS = _SEES | {"training.add_job"}
+_SENDS = _SEES | {
+    "training.add_job",
+    "inference.add_modelserver",
+    "registry.look_up_features",
+}
 _OPERATES = _SENDS | {
     "training.change_job",
     "training.change_builtenvironment",
     "inference.change_modelserver",
+    "registry.add_materialization",
+    HOLDS,
+    SEES_AUDIT,
+    SEES_SETTINGS,
 }
 _ADMINISTERS = _OPERATES.union(
     *(_each("auth", action, ["user", "group"]) for action in ("view", "add", "change", "delete"))
@@ -52,11 +67,17 @@ _ADMINISTERS = _OPERATES.union(
 
 ROLES: tuple[Role, ...] = (
     Role("viewer", "sees everything and changes nothing", _SEES),
-    Role("data scientist", "also sends jobs, runs any again, and cancels his or her own", _SENDS),
+    Role(
+        "data scientist",
+        "also sends jobs, runs any again, cancels his or her own, tries models, and looks up "
+        "features",
+        _SENDS,
+    ),
     Role(
         "operator",
-        "also cancels anybody's jobs, sets their priority, stops model servers, and builds or "
-        "deletes environments",
+        "also cancels anybody's jobs, sets their priority, says which version of a model an alias "
+        "names, starts, stops and scales model servers, builds or deletes environments, "
+        "materialises features, pauses and drains, and sees the settings and the audit",
         _OPERATES,
     ),
     Role("administrator", "also makes users and says who belongs to which group", _ADMINISTERS),
@@ -68,6 +89,11 @@ def may_open_console(user: AbstractBaseUser | AnonymousUser) -> bool:
     if not isinstance(user, PermissionsMixin) or not user.is_active:
         return False
     return bool(getattr(user, "is_staff", False)) or user.has_perm(OPENS_CONSOLE)
+
+
+def has_right(user: AbstractBaseUser | AnonymousUser, right: str) -> bool:
+    """Whether somebody who is logged in has a permission, such as `training.view_job`."""
+    return isinstance(user, PermissionsMixin) and user.has_perm(right)
 
 
 def role_of(user: AbstractBaseUser | AnonymousUser) -> str:

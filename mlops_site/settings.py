@@ -19,13 +19,22 @@ T = TypeVar("T")
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 
+# What was looked up, with what holds where the environment says nothing: the console shows it.
+SETTINGS_READ: dict[str, str] = {}
+
+
+def _text(name: str, default: str = "") -> str:
+    SETTINGS_READ[name] = default
+    return os.environ.get(name, default)
+
+
 def _int(name: str, default: int) -> int:
-    return int(os.environ.get(name, default))
+    return int(_text(name, str(default)))
 
 
 def _bound(name: str, default: float) -> float:
     """To an engine, 0 and less mean: without a bound."""
-    value = float(os.environ.get(name, default))
+    value = float(_text(name, str(default)))
     if value <= 0:
         raise ImproperlyConfigured(f"{name}={value:g}: choose a number above 0.")
     return value
@@ -33,7 +42,7 @@ def _bound(name: str, default: float) -> float:
 
 def _maximum(name: str, *, default: float, usual: float) -> float:
     """What a job may ask for at most: never less than what it gets without asking."""
-    value = float(os.environ.get(name, max(default, usual)))
+    value = float(_text(name, str(max(default, usual))))
     if value < default:
         usual_name = name.removesuffix("_MAX")
         raise ImproperlyConfigured(
@@ -43,7 +52,7 @@ def _maximum(name: str, *, default: float, usual: float) -> float:
 
 
 def _one_of(name: str, choices: tuple[str, ...], default: str) -> str:
-    value = os.environ.get(name, default)
+    value = _text(name, default)
     if value not in choices:
         raise ImproperlyConfigured(f"{name}={value}: choose {' or '.join(choices)}.")
     return value
@@ -62,7 +71,7 @@ def _rates(name: str) -> dict[str, float]:
 
 
 def _list(name: str, default: str = "") -> list[str]:
-    return [part.strip() for part in os.environ.get(name, default).split(",") if part.strip()]
+    return [part.strip() for part in _text(name, default).split(",") if part.strip()]
 
 
 def _pairs(name: str, default: str) -> dict[str, str]:
@@ -82,55 +91,55 @@ def _checked(read: Callable[[], T]) -> T:
 
 def _database() -> dict[str, Any]:
     return database_settings(
-        os.environ.get("DATABASE_URL", ""),
+        _text("DATABASE_URL", ""),
         default_file=MLOPS_HOME / "db" / "platform.sqlite3",
         name=f"mlops-{INSTALLATION_ID}",
     )
 
 
 # -- the installation ---------------------------------------------------------------------------
-MLOPS_HOME = Path(os.environ.get("MLOPS_HOME", BASE_DIR / "var")).resolve()
-INSTALLATION_ID = os.environ.get("MLOPS_INSTALLATION_ID", "unset")
+MLOPS_HOME = Path(_text("MLOPS_HOME", str(BASE_DIR / "var"))).resolve()
+INSTALLATION_ID = _text("MLOPS_INSTALLATION_ID", "unset")
 PORT = _int("PORT", 8000)
 PLATFORM_VERSION = "5.0.0"
-DEBUG = os.environ.get("MLOPS_DEBUG", "") == "1"
+DEBUG = _text("MLOPS_DEBUG", "") == "1"
 # The web process signs sessions with it, worker and supervisor sign the queue's tasks with another:
 # a task is code that a worker runs with access to the engine, so the web process cannot make one.
-SECRET_KEY = os.environ.get("MLOPS_SECRET_KEY", "not-a-secret-only-for-commands-without-sessions")
+SECRET_KEY = _text("MLOPS_SECRET_KEY", "not-a-secret-only-for-commands-without-sessions")
 ALLOWED_HOSTS = _list("MLOPS_ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 
 # -- Docker (worker and supervisor only) --------------------------------------------------------
-RUNNER_IMAGE = os.environ.get("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
+RUNNER_IMAGE = _text("MLOPS_RUNNER_IMAGE", f"mlops-runner:{INSTALLATION_ID}")
 # The image of each Python version that jobs may ask for; the first is for who asks for none.
 PYTHON_IMAGES = _pairs("MLOPS_PYTHON_IMAGES", f"3.11={RUNNER_IMAGE}")
 PYTHON_VERSIONS = tuple(PYTHON_IMAGES)
-JOBS_NETWORK = os.environ.get("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
-JOBS_SUBNET = os.environ.get("MLOPS_JOBS_SUBNET", "")
-JOBS_GATEWAY = os.environ.get("MLOPS_JOBS_GATEWAY", "")
-OFFLINE_NETWORK = os.environ.get("MLOPS_OFFLINE_NETWORK", f"mlops-{INSTALLATION_ID}-offline")
-SERVERS_NETWORK = os.environ.get("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
-BUILDS_NETWORK = os.environ.get("MLOPS_BUILDS_NETWORK", f"mlops-{INSTALLATION_ID}-builds")
+JOBS_NETWORK = _text("MLOPS_JOBS_NETWORK", f"mlops-{INSTALLATION_ID}-jobs")
+JOBS_SUBNET = _text("MLOPS_JOBS_SUBNET", "")
+JOBS_GATEWAY = _text("MLOPS_JOBS_GATEWAY", "")
+OFFLINE_NETWORK = _text("MLOPS_OFFLINE_NETWORK", f"mlops-{INSTALLATION_ID}-offline")
+SERVERS_NETWORK = _text("MLOPS_SERVERS_NETWORK", f"mlops-{INSTALLATION_ID}-servers")
+BUILDS_NETWORK = _text("MLOPS_BUILDS_NETWORK", f"mlops-{INSTALLATION_ID}-builds")
 # Internal addresses that jobs with `internet` may reach, `10.1.2.0/24:5432`; whom they ask for
 # names (none: whom this host asks); a proxy on their way out.
-JOB_ALLOWED_ADDRESSES = os.environ.get("MLOPS_JOB_ALLOWED_ADDRESSES", "")
+JOB_ALLOWED_ADDRESSES = _text("MLOPS_JOB_ALLOWED_ADDRESSES", "")
 JOB_RESOLVERS = _list("MLOPS_JOB_RESOLVERS")
-JOB_PROXY = os.environ.get("MLOPS_JOB_PROXY", "")
+JOB_PROXY = _text("MLOPS_JOB_PROXY", "")
 # What runs containers of jobs and model servers, by the name that the engine knows it under.
-SANDBOX_RUNTIME = os.environ.get("SANDBOX_RUNTIME") or "runc"
+SANDBOX_RUNTIME = _text("SANDBOX_RUNTIME") or "runc"
 DATA_DIR = MLOPS_HOME / "data"
 JOBS_DIR = MLOPS_HOME / "jobs"
 MODELS_DIR = MLOPS_HOME / "models"
 BATCHES_DIR = MLOPS_HOME / "batches"
-ENVIRONMENTS_DIR = Path(
-    os.environ.get("MLOPS_ENVIRONMENTS_DIR", MLOPS_HOME / "environments" / "store")
-)
+ENVIRONMENTS_DIR = Path(_text("MLOPS_ENVIRONMENTS_DIR", str(MLOPS_HOME / "environments" / "store")))
 
 # -- MLflow and Feast ---------------------------------------------------------------------------
-MLFLOW_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
-MLFLOW_ADMIN_USERNAME = os.environ.get("MLOPS_MLFLOW_USERNAME", "admin")
-MLFLOW_ADMIN_PASSWORD = os.environ.get("MLOPS_MLFLOW_PASSWORD", "")
-MLFLOW_CALL_SECONDS = float(os.environ.get("MLOPS_MLFLOW_CALL_SECONDS", "15"))
-FEAST_REPO_DIR = Path(os.environ.get("MLOPS_FEAST_REPO", MLOPS_HOME / "feast"))
+MLFLOW_TRACKING_URI = _text("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+MLFLOW_ADMIN_USERNAME = _text("MLOPS_MLFLOW_USERNAME", "admin")
+MLFLOW_ADMIN_PASSWORD = _text("MLOPS_MLFLOW_PASSWORD", "")
+MLFLOW_CALL_SECONDS = float(_text("MLOPS_MLFLOW_CALL_SECONDS", "15"))
+FEAST_REPO_DIR = Path(_text("MLOPS_FEAST_REPO", str(MLOPS_HOME / "feast")))
+# One order to fill the online store, all of its feature views together.
+MATERIALIZE_SECONDS = _bound("MLOPS_MATERIALIZE_SECONDS", 900)
 
 # -- limits: default and maximum ----------------------------------------------------------------
 JOB_TIMEOUT_SECONDS = {"minimum": 60, "default": 300, "maximum": 3600}
@@ -178,6 +187,7 @@ KEEP_JOBS_DAYS = _int("MLOPS_KEEP_JOBS_DAYS", 365)
 KEEP_JOBS = _int("MLOPS_KEEP_JOBS", 100_000)
 KEEP_LOGS_DAYS = _int("MLOPS_KEEP_LOGS_DAYS", 90)
 KEEP_LOGS_OF_JOBS = _int("MLOPS_KEEP_LOGS_OF_JOBS", 10_000)
+KEEP_AUDIT_DAYS = _int("MLOPS_KEEP_AUDIT_DAYS", 365)
 KEEP_RUNS_DAYS = _int("MLOPS_KEEP_RUNS_DAYS", 90)
 # Which packages, from where, and how much of them: `sandbox/build_rules.py` reads these.
 BUILD_RULES = rules_from(os.environ)
@@ -185,18 +195,18 @@ ENVIRONMENTS_MAX_MB = _int("MLOPS_ENVIRONMENTS_MAX_MB", 40_000)
 # Built in the background after the start; sets are separated by semicolons, and empty is none.
 PRELOADED_ENVIRONMENTS = [
     [part.strip() for part in group.split(",")]
-    for group in os.environ.get("MLOPS_PRELOAD_ENVIRONMENTS", "scikit-learn").split(";")
+    for group in _text("MLOPS_PRELOAD_ENVIRONMENTS", "scikit-learn").split(";")
     if group.strip()
 ]
 ENVIRONMENT_BUILD_SECONDS = _int("MLOPS_ENVIRONMENT_BUILD_SECONDS", 900)
 SCRIPT_MAX_BYTES = _int("MLOPS_SCRIPT_MAX_BYTES", 1024 * 1024)
-ALLOW_URL_REQUIREMENTS = os.environ.get("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
+ALLOW_URL_REQUIREMENTS = _text("MLOPS_ALLOW_URL_REQUIREMENTS", "") == "1"
 SERVER_MEMORY_MB = int(_bound("MLOPS_SERVER_MEMORY_MB", 1024))
 SERVER_CPUS = _bound("MLOPS_SERVER_CPUS", 1.0)
 SERVER_PIDS = int(_bound("MLOPS_SERVER_PIDS", 128))
 SERVER_START_SECONDS = _int("MLOPS_SERVER_START_SECONDS", 60)
 # "off", or by how much a compact form may differ from its model; nothing: by not a single bit.
-FAST_LANE = os.environ.get("MLOPS_FAST_LANE", "")
+FAST_LANE = _text("MLOPS_FAST_LANE", "")
 MAX_MODEL_SERVERS = _int("MLOPS_MAX_MODEL_SERVERS", 8)
 # All model servers together; one that is unused for so long stops, 0: never.
 SERVERS_MEMORY_MB = _int("MLOPS_SERVERS_MEMORY_MB", MAX_MODEL_SERVERS * SERVER_MEMORY_MB)
@@ -255,8 +265,10 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "mlops_site.middleware.known_source",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "mlops_site.problems.in_words",
 ]
 ROOT_URLCONF = "mlops_site.urls"
 WSGI_APPLICATION = "mlops_site.wsgi.application"
@@ -277,6 +289,7 @@ TEMPLATES = [
 ]
 DATABASES = {"default": _checked(_database)}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTHENTICATION_BACKENDS = ["mlops_site.accounts.Accounts"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
 ]
@@ -294,8 +307,9 @@ QUEUE_WORKERS = _int("MLOPS_QUEUE_WORKERS", 5)
 # Builds and starts of model servers may take a minute; so many of each at once, and a worker is
 # always left for what takes a moment: a job's start and its end.
 LONG_TASKS = max(1, (QUEUE_WORKERS - 1) // 2)
+LONGEST_TASK_SECONDS = max(ENVIRONMENT_BUILD_SECONDS, int(MATERIALIZE_SECONDS))
 # Worker and supervisor only: the web process queues nothing, and gets no address to do it with.
-REDIS_URL = _checked(lambda: redis_address(os.environ.get("REDIS_URL", "")))
+REDIS_URL = _checked(lambda: redis_address(_text("REDIS_URL", "")))
 Q_CLUSTER = {
     # Several installations may share one Redis; in the database it is always the same queue.
     "name": f"mlops-{INSTALLATION_ID}" if REDIS_URL else "mlops",
@@ -305,8 +319,8 @@ Q_CLUSTER = {
     # On the database only; Redis tells at once.
     "poll": 0.2,
     "queue_limit": 2,
-    "timeout": ENVIRONMENT_BUILD_SECONDS + 300,
-    "retry": ENVIRONMENT_BUILD_SECONDS + 900,
+    "timeout": LONGEST_TASK_SECONDS + 300,
+    "retry": LONGEST_TASK_SECONDS + 900,
     "max_attempts": 3,
     "save_limit": 200,
     # A schedule is a row that names any function, and whoever writes rows could have it run; and a
@@ -340,6 +354,8 @@ SPECTACULAR_SETTINGS = {
     "REDOC_DIST": "SIDECAR",
     "PREPROCESSING_HOOKS": ["mlops_site.schema.document_plain_paths"],
     "ENUM_NAME_OVERRIDES": {
+        "EnvironmentStateEnum": "training.models.BuiltEnvironment.State",
+        "MaterializationStateEnum": "registry.models.Materialization.State",
         "JobStatusEnum": "training.states.Status",
         "NetworkEnum": "training.states.Network",
         "ReasonEnum": "training.states.Reason",
@@ -367,5 +383,5 @@ LOGGING = {
         }
     },
     "loggers": {"django-q": {"level": "WARNING", "handlers": ["console"], "propagate": False}},
-    "root": {"handlers": ["console"], "level": os.environ.get("MLOPS_LOG_LEVEL", "INFO")},
+    "root": {"handlers": ["console"], "level": _text("MLOPS_LOG_LEVEL", "INFO")},
 }

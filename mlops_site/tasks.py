@@ -3,11 +3,13 @@
 import logging
 import time
 
-from inference import request_log
+from inference import prediction_tallies, request_log
 from inference.services import batch_watching, watching
 from mlops_site.models import PRELOAD_PUT_OFF, RETENTION, WORKER, Heartbeat
+from registry import audit
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
+from training import tallies as job_tallies
 from training.services import environment_house as house
 from training.services.retention import Retention
 
@@ -37,6 +39,9 @@ def retention() -> None:
     watching.remove_unowned_models()
     request_log.purge_old()
     batch_watching.clear_old()
+    audit.forget_old()
+    job_tallies.forget_old()
+    prediction_tallies.forget_old()
     deadline = time.monotonic() + RETENTION_SECONDS
     try:
         done = Retention(model_registry(), over=lambda: time.monotonic() > deadline).clear()

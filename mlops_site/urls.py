@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 from django.views.generic import RedirectView
 
 from mlops_site import pages, views
+from mlops_site.admission_views import AdmissionView
 
 urlpatterns = [
     path("", pages.home, name="home"),
@@ -14,6 +15,7 @@ urlpatterns = [
     path("favicon.ico", RedirectView.as_view(url=static("mlops_site/favicon.svg"))),
     re_path(r"^mlops/status/?$", views.StatusView.as_view(), name="status"),
     re_path(r"^mlops/ready/?$", views.ReadyView.as_view(), name="ready"),
+    re_path(r"^mlops/admission/?$", AdmissionView.as_view(), name="admission"),
     path("mlops/training/", include("training.api.urls")),
     path("mlops/", include("training.api.environment_urls")),
     path("mlops/", include("registry.api.urls")),

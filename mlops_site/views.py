@@ -11,8 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from mlops_site.admission_views import HoldsSerializer, holds_document
 from mlops_site.health import (
     PROBE_SECONDS,
+    admission_now,
     database_kind,
     database_works,
     known,
@@ -52,6 +54,9 @@ class StatusSerializer(serializers.Serializer):
     sandbox = PartSerializer(
         help_text="What the operator's `manage.py sandbox check` found on this machine."
     )
+    admission = HoldsSerializer(
+        allow_null=True, help_text="Whether what is accepted is started; null: nobody can say."
+    )
     timestamp = serializers.DateTimeField(help_text="When this was looked up, UTC.")
 
 
@@ -66,8 +71,14 @@ class ReadySerializer(serializers.Serializer):
     details = serializers.DictField(
         child=PartSerializer(), help_text="Each part, how long ago it worked, and what is wrong."
     )
+    admission = HoldsSerializer(
+        allow_null=True,
+        help_text="Whether what is accepted is started; a platform that pauses is ready. Null: "
+        "nobody can say.",
+    )
 
 
+ADMITS = {"paused": None, "draining": None}
 STATUS_EXAMPLE = {
     "mlflow_tracking_uri": "http://mlflow-service:5000",
     "mlflow_available": True,
@@ -79,6 +90,7 @@ STATUS_EXAMPLE = {
     "database_available": True,
     "network": {"works": True, "age_seconds": 312.0, "detail": ""},
     "sandbox": {"works": True, "age_seconds": 86400.0, "detail": ""},
+    "admission": ADMITS,
     "timestamp": "2025-10-23T10:20:00Z",
 }
 
@@ -98,6 +110,7 @@ def platform_status() -> dict[str, Any]:
         "database_available": database_works(),
         "network": asdict(known(network_part)),
         "sandbox": asdict(known(sandbox_part)),
+        "admission": holds_document(admission_now()),
         "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
 
@@ -145,6 +158,7 @@ READY: dict[str, Any] = {
     "database": "PostgreSQL",
     "parts": dict.fromkeys(WORKING, True),
     "details": WORKING,
+    "admission": ADMITS,
 }
 NOT_READY = {
     "ready": False,
@@ -158,6 +172,7 @@ NOT_READY = {
             "detail": "Docker was last measured 94 s ago: it does not answer.",
         },
     },
+    "admission": ADMITS,
 }
 
 
@@ -186,5 +201,6 @@ class ReadyView(APIView):
             "database": database_kind(),
             "parts": {name: part.works for name, part in parts.items()},
             "details": {name: asdict(part) for name, part in parts.items()},
+            "admission": holds_document(admission_now()),
         }
         return Response(body, status=200 if ready else 503)

@@ -7,7 +7,7 @@ import re
 from datetime import UTC, datetime
 
 from django.templatetags.static import static
-from django.utils.html import format_html
+from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString
 
 SPRITE = "mlops_site/console/icons.svg"
@@ -26,6 +26,7 @@ UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f"
     r"\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
+CODE = re.compile(r"`([^`\n]+)`")
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 KIB = 1024
 
@@ -41,8 +42,8 @@ def icon(name: str) -> SafeString:
 
 def status(state: str, words: str) -> SafeString:
     """A state as every list shows it."""
-    shape = SHAPES.get(state, state)
-    return format_html('<span class="status is-{}">{}{}</span>', shape, icon(shape), words)
+    look = shape(state)
+    return format_html('<span class="status is-{}">{}{}</span>', look, icon(look), words)
 
 
 def span(seconds: float) -> str:
@@ -79,6 +80,22 @@ def since(moment: datetime, *, now: datetime) -> SafeString:
     return _time(moment, span((now - moment).total_seconds()), kind="since")
 
 
+def exactly(moment: datetime) -> SafeString:
+    """The moment itself, in UTC; the browser shows it in the viewer's zone."""
+    return _time(moment, f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}", kind="moment")
+
+
+def left(moment: datetime, *, now: datetime) -> SafeString:
+    """How long it is until then; `over` for a moment that has passed."""
+    seconds = (moment - now).total_seconds()
+    return _time(moment, span(seconds) if seconds > 0 else "over", kind="left")
+
+
+def shape(state: str) -> str:
+    """The icon of a state, of whatever has one."""
+    return SHAPES.get(state, state)
+
+
 def _time(moment: datetime, words: str, *, kind: str) -> SafeString:
     exact = moment.astimezone(UTC)
     return format_html(
@@ -99,6 +116,20 @@ def visible(text: str) -> str:
     return UNSEEN.sub(lambda found: f"\\u{ord(found.group()):04x}", str(text))
 
 
+def prose(text: str) -> SafeString:
+    """A sentence of anybody's, in which what stands between backticks looks like code."""
+    return SafeString(CODE.sub(r"<code>\1</code>", escape(visible(text))))
+
+
+def marks_shown(markup: str) -> str:
+    """The same for what Django has made of a stranger's text: what is markup stays markup.
+
+    What is put in has nothing in it that HTML knows.
+    """
+    shown = visible(markup)
+    return SafeString(shown) if isinstance(markup, SafeString) else shown
+
+
 def size(megabytes: float) -> str:
     """`512 MB`, `3.1 GB`, `200 GB`."""
     if megabytes < 1024:
@@ -112,3 +143,22 @@ def size_of_bytes(count: int) -> str:
     if count < KIB:
         return f"{count} B"
     return f"{count / KIB:.0f} KB" if count < KIB * KIB else size(count / KIB / KIB)
+
+
+def grouped(count: int) -> str:
+    """`1,204`."""
+    return f"{count:,}"
+
+
+def milliseconds(value: float) -> str:
+    """`0.04 ms`, `0.7 ms`, `24 ms`, `1.9 s`."""
+    if value >= 1000:
+        return f"{value / 1000:.1f} s"
+    if value >= 10:
+        return f"{value:.0f} ms"
+    return f"{value:.1f} ms" if value >= 0.1 else f"{value:.2g} ms"
+
+
+def words(name: str) -> str:
+    """A name of a program as a reader says it: `largest_difference` is `largest difference`."""
+    return name.replace("_", " ")

@@ -4,17 +4,21 @@ A job can store anything in a model's name: no listing is trusted, and all of it
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 import requests
 
-from registry.mlflow_documents import ModelVersion
+from registry.mlflow_documents import Artifact, ModelVersion, artifact_in
 from registry.mlflow_errors import RegistryRefused
+from registry.mlflow_models import ABOUT_BYTES, AboutModel, about_in
 from registry.mlflow_rest import MlflowRest
 
 DOWNLOAD_BLOCK_BYTES = 1024 * 1024
 ARTIFACT_SCHEME = "mlflow-artifacts:"
+# A model that is whole never changes: what was read of one need not be asked again.
+KNOWN_MOST = 500
 MODEL_MAX_FILES, MODEL_MAX_DEPTH, MODEL_MAX_BYTES = 10_000, 32, 8 * 1024**3
 
 
@@ -23,6 +27,20 @@ class ModelFiles:
 
     def __init__(self, rest: MlflowRest) -> None:
         self._rest = rest
+        self._known: dict[str, AboutModel] = {}
+
+    def about(self, version: ModelVersion) -> AboutModel:
+        """What its `MLmodel` says, with the files at its top. Raises RegistryRefused."""
+        known = self._known.get(version.model_id)
+        if known is not None:
+            return known
+        place = self.place(version)
+        files = tuple(self._listed(place))
+        told = about_in(self._start_of(place / "MLmodel"), files=files)
+        if len(self._known) >= KNOWN_MOST:
+            self._known.clear()
+        self._known[version.model_id] = told
+        return told
 
     def requirements(self, version: ModelVersion) -> list[str]:
         """What the model itself says it needs (`requirements.txt`); empty when it says nothing."""
@@ -74,6 +92,20 @@ class ModelFiles:
         if not uri.startswith(ARTIFACT_SCHEME):
             raise RegistryRefused("The model's files are not kept by the MLflow server.")
         return PurePosixPath(uri.removeprefix(ARTIFACT_SCHEME).lstrip("/"))
+
+    def _listed(self, folder: PurePosixPath) -> list[Artifact]:
+        """What lies in a folder, by name alone."""
+        answer = self._rest.call(
+            "GET", "/api/2.0/mlflow-artifacts/artifacts", params={"path": str(folder)}
+        ).json()
+        found = [artifact_in(entry) for entry in answer.get("files", [])]
+        named = [replace(file, path=PurePosixPath(file.path).name) for file in found]
+        return sorted(named, key=lambda file: file.path)
+
+    def _start_of(self, path: PurePosixPath) -> bytes:
+        """So much that one that is too long is seen to be."""
+        with self._read(path) as answer:
+            return next(answer.iter_content(ABOUT_BYTES + 1), b"")
 
     def _below(self, folder: PurePosixPath, *, depth: int = 0) -> Iterator[PurePosixPath]:
         """Raises RegistryRefused for folders in folders in folders."""

@@ -14,10 +14,12 @@ from typing import Any
 from django.conf import settings
 
 from registry.mlflow_artifacts import ModelFiles
+from registry.mlflow_catalog import Catalog, quoted
 from registry.mlflow_documents import (
     LoggedModel,
     ModelVersion,
     RegisteredModel,
+    aliases_in,
     logged_model_in,
     registered_model_in,
     tag_list,
@@ -34,6 +36,7 @@ from registry.mlflow_errors import (
     RegistryUnavailable,
     RunNotFound,
 )
+from registry.mlflow_models import AboutModel
 from registry.mlflow_rest import MlflowRest
 
 __all__ = [
@@ -97,6 +100,7 @@ class ModelRegistry:
             tracking_uri, username=username, password=password, call_seconds=call_seconds
         )
         self._files = ModelFiles(self._rest)
+        self.catalog = Catalog(self._rest)
 
     # -- the whole ---------------------------------------------------------------------------
     def available(self, *, timeout_seconds: float = 1.0) -> bool:
@@ -288,7 +292,7 @@ class ModelRegistry:
     def version_of_logged_model(self, name: str, model: LoggedModel) -> ModelVersion | None:
         """The version that was made from this very model before, if any."""
         source = f"models:/{model.model_id}"
-        versions = self._versions(f"name = '{_quoted(name)}'")
+        versions = self._versions(f"name = '{quoted(name)}'")
         return next((version for version in versions if _same(version.source, source)), None)
 
     # -- reading -----------------------------------------------------------------------------
@@ -331,7 +335,7 @@ class ModelRegistry:
             model = self._rest.get("registered-models/get", {"name": name})["registered_model"]
         except RegistryRefused as error:
             raise ModelNotFound(name) from error
-        return {item["alias"]: str(item["version"]) for item in model.get("aliases", [])}
+        return aliases_in(model)
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         """Raises ModelVersionNotFound, and RegistryRefused for a name that MLflow keeps."""
@@ -343,6 +347,13 @@ class ModelRegistry:
         """An alias that is not there is deleted already."""
         path = "/api/2.0/mlflow/registered-models/alias"
         self._rest.call("DELETE", path, json={"name": name, "alias": alias})
+
+    def about(self, version: ModelVersion) -> AboutModel:
+        """How a version can be opened, what it takes and of which files it is.
+
+        Raises RegistryRefused for one that was not logged with `log_model`.
+        """
+        return self._files.about(version)
 
     def requirements_of(self, version: ModelVersion) -> list[str]:
         """What the model itself says it needs (`requirements.txt`); empty when it says nothing."""
@@ -413,12 +424,12 @@ class ModelRegistry:
         return (version_in(version) for version in found)
 
     def _with_latest(self, model: Mapping[str, Any]) -> RegisteredModel:
-        latest = next(self._versions(f"name = '{_quoted(model['name'])}'"), None)
+        latest = next(self._versions(f"name = '{quoted(model['name'])}'"), None)
         return registered_model_in(model, latest=latest)
 
     def _latest_ready(self, name: str) -> ModelVersion:
         """One call where there is one: predictions without a version wait for it."""
-        for version in self._versions(f"name = '{_quoted(name)}'", page=LATEST_PAGE):
+        for version in self._versions(f"name = '{quoted(name)}'", page=LATEST_PAGE):
             if version.status == "READY":
                 return version
         self.model(name)
@@ -427,8 +438,3 @@ class ModelRegistry:
 
 def _same(source: str, wanted: str) -> bool:
     return source.rstrip("/") == wanted
-
-
-def _quoted(name: str) -> str:
-    """For a filter: MLflow's grammar doubles nothing, so a quote is escaped with a backslash."""
-    return name.replace("\\", "\\\\").replace("'", "\\'")

@@ -32,6 +32,8 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
     paginator = BoundedPaginator
+    # What an empty list says: what comes there, and by what.
+    empty_words = ""
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False

@@ -3,10 +3,9 @@
 import contextlib
 import math
 import signal
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from docker.errors import APIError, DockerException, NotFound
 from docker.utils import kwargs_from_env
 
 from sandbox.container import SandboxSpec
+from sandbox.container_input import ContainerInput
 from sandbox.engine_errors import (
     EngineError,
     EngineUnavailable,
@@ -47,11 +47,19 @@ __all__ = [
 ]
 
 CALL_SECONDS = 60
-# How often a container that does not answer is looked at.
-LOOK_SECONDS = 1.0
-READ_BYTES = 65536
 # By signal 9: the container's first process, or below it the launcher's script (`launcher.py`).
 KILLED = frozenset({128 + signal.SIGKILL, 160 + signal.SIGKILL})
+# How long after an end the kernel's word about memory may still come, on a busy host.
+LATE_WORD_SECONDS = 1
+
+
+@dataclass(frozen=True)
+class MadeContainer:
+    """A container that is what was asked for; `readback` has the hardening fields as the engine
+    reports them, to be shown to operators."""
+
+    id: str
+    readback: dict[str, Any]
 
 
 class Engine:
@@ -83,19 +91,24 @@ class Engine:
     def version(self) -> str:
         return str(self._api.version()["Version"])
 
-    @mapped
     def create(self, spec: SandboxSpec) -> str:
-        """Makes the container, not started, and returns its id.
+        """As `make`, for whoever shows nobody what was read back: the container's id."""
+        return self.make(spec).id
+
+    @mapped
+    def make(self, spec: SandboxSpec) -> MadeContainer:
+        """Makes the container, not started, and reads it back.
 
         Raises SandboxMismatch, and leaves nothing behind, when the engine made something else.
         """
         made = self._api.create_container_from_config(spec.create_arguments(), spec.name)
         container_id = str(made["Id"])
-        differences = spec.differences(self._api.inspect_container(container_id))
+        inspect = self._api.inspect_container(container_id)
+        differences = spec.differences(inspect)
         if differences:
             self.remove(container_id)
             raise SandboxMismatch(differences)
-        return container_id
+        return MadeContainer(container_id, hardening_in(inspect))
 
     @mapped
     def start(self, container_id: str) -> None:
@@ -115,15 +128,16 @@ class Engine:
     def _told_of_no_memory(self, state: ContainerState) -> bool:
         """Whether the engine spoke of memory after it had written down the end without it.
 
-        The word of the kernel and the end reach it by two ways; where the container's first process
-        is what is killed, as under gVisor, the end may be first, and the flag is then never set.
+        The word of the kernel and the end reach it by two ways; the end may be first, and the flag
+        is then never set. Of an end of just now the word is waited for.
         """
-        if state.started_at is None:
+        if state.started_at is None or state.finished_at is None:
             return False
+        latest = max(time.time(), state.finished_at.timestamp() + LATE_WORD_SECONDS)
         # Whole seconds, which is what the SDK's types know, would leave out the one that counts.
         told = self._api.events(  # type: ignore[call-overload]
             since=f"{state.started_at.timestamp():.6f}",
-            until=f"{time.time():.6f}",
+            until=f"{latest:.6f}",
             filters={"container": state.id, "event": "oom"},
             decode=True,
         )
@@ -270,51 +284,25 @@ class Engine:
             raise EngineError(answer.text.strip())
 
     @mapped
-    def hand_in(
-        self, container_id: str, data: bytes, *, answer: bytes, timeout_seconds: float
-    ) -> bytes | None:
-        """Writes to a container's input, once, and closes it; returns what follows `answer`.
-
-        That is the rest of the first line of its output that begins with `answer`; None when the
-        container ends without such a line. Raises EngineUnavailable when neither comes in time.
-        """
+    def attach(self, container_id: str) -> ContainerInput:
+        """The input of a container, whether it was started already or not; to be closed."""
         wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
         wrapped = self._api.attach_socket(container_id, params=wanted)
-        attached: socket.socket = getattr(wrapped, "_sock", wrapped)
-        try:
-            attached.settimeout(LOOK_SECONDS)
-            attached.sendall(data)
-            attached.shutdown(socket.SHUT_WR)
-            return self._answer_of(container_id, attached, answer, seconds=timeout_seconds)
-        except OSError as error:
-            raise EngineUnavailable(str(error)) from error
-        finally:
-            wrapped.close()
-            attached.close()
+        return ContainerInput(wrapped, record_of_ended=lambda: self._record_of_ended(container_id))
 
-    def _answer_of(
-        self, container_id: str, attached: socket.socket, answer: bytes, *, seconds: float
-    ) -> bytes | None:
-        """An engine leaves whoever attaches to a container that has ended just now without a word:
-        then its record tells."""
-        heard, until = b"", time.monotonic() + seconds
-        while True:
-            with contextlib.suppress(TimeoutError):
-                data = attached.recv(READ_BYTES)
-                heard += data
-                found = _line_after(heard, answer)
-                if found is not None or not data:
-                    return found
-                continue
-            state = self.state(container_id)
-            if state is None or not state.running:
-                return None if state is None else _line_after(self.read_logs(state.id), answer)
-            if time.monotonic() > until:
-                raise TimeoutError(f"No answer within {seconds} s.")
+    def _record_of_ended(self, container_id: str) -> bytes | None:
+        """What it printed; None while it runs."""
+        state = self.state(container_id)
+        if state is not None and state.running:
+            return None
+        return b"" if state is None else self.read_logs(state.id)
 
     @mapped
     def checked_readback(self, container_id: str, spec: SandboxSpec) -> dict[str, Any]:
-        """`readback` of a container that is what the spec asks for; raises SandboxMismatch."""
+        """The hardening fields as the engine reports them now, to be shown to operators.
+
+        Raises SandboxMismatch when the container is not what the spec asks for.
+        """
         inspect = self._api.inspect_container(container_id)
         differences = spec.differences(inspect)
         if differences:
@@ -324,19 +312,6 @@ class Engine:
     @mapped
     def image_id(self, tag: str) -> str:
         return str(self._api.inspect_image(tag)["Id"])
-
-    @mapped
-    def readback(self, container_id: str) -> dict[str, Any]:
-        """The hardening fields as the engine reports them, to be shown to operators."""
-        return hardening_in(self._api.inspect_container(container_id))
-
-
-def _line_after(heard: bytes, answer: bytes) -> bytes | None:
-    """None as long as that line is not whole. The stream's own marks, eight bytes before each
-    piece, stand before a line, never in one."""
-    _, found, after = heard.partition(answer)
-    line, newline, _ = after.partition(b"\n")
-    return line if found and newline else None
 
 
 @mapped

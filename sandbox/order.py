@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from sandbox.container_input import ContainerInput
 from sandbox.engine import Engine
 from sandbox.spec import job_environment
 
@@ -44,15 +45,20 @@ class Order:
         return len(data).to_bytes(LENGTH_BYTES, "big") + data
 
 
-def hand_in(
-    engine: Engine, container_id: str, order: Order, *, timeout_seconds: float
-) -> datetime | None:
-    """When the script began; None when the container ended before it had the order.
+def began_in(given: ContainerInput, *, timeout_seconds: float) -> datetime | None:
+    """When the script began whose order was given; None when the container ended before.
 
     Raises EngineUnavailable, EngineError: then nobody knows, but its output tells
     (`output.began_at`).
     """
-    told = engine.hand_in(
-        container_id, order.encoded(), answer=BEGAN_MARK, timeout_seconds=timeout_seconds
-    )
+    told = given.answer(BEGAN_MARK, timeout_seconds=timeout_seconds)
     return None if told is None else datetime.fromtimestamp(float(told), UTC)
+
+
+def hand_in(
+    engine: Engine, container_id: str, order: Order, *, timeout_seconds: float
+) -> datetime | None:
+    """To a container that runs: when the script began, as `began_in` tells and raises."""
+    with engine.attach(container_id) as given:
+        given.give(order.encoded())
+        return began_in(given, timeout_seconds=timeout_seconds)

@@ -11,6 +11,7 @@ pytest.register_assert_rewrite("tests.fixtures.waiting")
 pytest_plugins = [
     "tests.fixtures.engine",
     "tests.fixtures.mlflow",
+    "tests.fixtures.models_registry",
     "tests.fixtures.platform",
     "tests.fixtures.strangers",
 ]

@@ -4,23 +4,22 @@ Nothing here writes a row: a job cannot be changed by hand.
 """
 
 import uuid
-from collections.abc import Callable
 from typing import Any
 
-from django.contrib import admin, messages
-from django.contrib.admin.views.main import ChangeList
+from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
-from rest_framework.exceptions import APIException
 
 from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
 from sandbox.image.lock_file import pins_in
-from training.console import job, views
+from training.console import build_log, events, history, job, run, saved, views
+from training.console import environments as environments_pages
 from training.models import (
     Attempt,
     BuiltEnvironment,
@@ -30,7 +29,6 @@ from training.models import (
     WaitingContainer,
 )
 from training.services import environments
-from training.services.environment_needs import models_in, users_of
 
 # What people call an environment by.
 NAMED_PACKAGES = ("scikit-learn", "pandas", "xgboost", "lightgbm", "torch")
@@ -55,10 +53,25 @@ class JobAdmin(ReadOnlyAdmin):
             path("now/", self.admin_site.admin_view(self.now_view), name="training_job_now"),
             path("ask/", self.admin_site.admin_view(self.ask_view), name="training_job_ask"),
             path("act/", self.admin_site.admin_view(self.act_view), name="training_job_act"),
+            path("newer/", self.admin_site.admin_view(self.newer_view), name="training_job_newer"),
+            path("save/", self.admin_site.admin_view(self.save_view), name="training_job_save"),
+            path(
+                "forget/", self.admin_site.admin_view(self.forget_view), name="training_job_forget"
+            ),
             path(
                 "<uuid:job_id>/now/",
                 self.admin_site.admin_view(self.one_now_view),
                 name="training_job_one_now",
+            ),
+            path(
+                "<uuid:job_id>/history/",
+                self.admin_site.admin_view(self.history_piece_view),
+                name="training_job_history",
+            ),
+            path(
+                "<uuid:job_id>/run/",
+                self.admin_site.admin_view(self.run_piece_view),
+                name="training_job_run",
             ),
         ]
         return [*own, *super().get_urls()]
@@ -87,6 +100,14 @@ class JobAdmin(ReadOnlyAdmin):
         self._check_may_view(request)
         return job.job_now(request, str(job_id))
 
+    def history_piece_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+        self._check_may_view(request)
+        return history.history_piece(request, job_id)
+
+    def run_piece_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
+        self._check_may_view(request)
+        return run.run_piece(request, job_id)
+
     def now_view(self, request: HttpRequest) -> HttpResponse:
         self._check_may_view(request)
         return views.jobs_now(request)
@@ -99,6 +120,18 @@ class JobAdmin(ReadOnlyAdmin):
         self._check_may_view(request)
         return views.act(request)
 
+    def newer_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return views.jobs_newer(request)
+
+    def save_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return saved.save(request)
+
+    def forget_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return saved.forget(request)
+
     def _check_may_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -107,14 +140,28 @@ class JobAdmin(ReadOnlyAdmin):
 @admin.register(JobEvent)
 class JobEventAdmin(ReadOnlyAdmin):
     list_display = ["at", "name", "job", "detail"]
-    list_filter = ["name"]
-    search_fields = ["job__id", "job__script_name", "detail"]
+    empty_words = "Each step of a job is written down here: accepted, taken, ended, and by whom."
+    list_filter = [events.NameFilter]
+    search_fields = ["job__script_name", "detail"]
+    search_help_text = events.SEARCH_HELP
     list_select_related = ["job"]
     # As they were written, which is their order in time too, and that of an index.
     ordering = ["-id"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[JobEvent]:
         return super().get_queryset(request).select_related("job")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[JobEvent], search_term: str
+    ) -> tuple[QuerySet[JobEvent], bool]:
+        """Words are looked for in so many events as one can wait for."""
+        if not search_term:
+            return queryset, False
+        found = events.of_job(queryset, search_term)
+        if found is not None:
+            return found, False
+        recent = queryset.filter(pk__in=events.newest().values("pk"))
+        return super().get_search_results(request, recent, search_term)
 
 
 @admin.register(Attempt)
@@ -124,18 +171,36 @@ class AttemptAdmin(ReadOnlyAdmin):
         "number",
         "engine",
         "lease_owner",
-        "reason",
+        "why",
         "exit_code",
         "finished_at",
     ]
-    search_fields = ["job__id", "container_id"]
+    search_fields = ["container_id"]
+    search_help_text = "The whole id of a job or of a container."
+    # As they began.
+    ordering = ["-id"]
+    empty_words = "Each try to run a job is listed here, with the container that it had."
     list_select_related = ["job"]
     exclude = ["lease_token", "mlflow_username"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Attempt], search_term: str
+    ) -> tuple[QuerySet[Attempt], bool]:
+        """By what has an index."""
+        if not search_term:
+            return queryset, False
+        found = events.of_job(queryset, search_term)
+        return queryset.filter(container_id=search_term) if found is None else found, False
+
+    @admin.display(description="Reason", ordering="reason")
+    def why(self, attempt: Attempt) -> str:
+        return console.words(attempt.reason) if attempt.reason else "–"
 
 
 @admin.register(SandboxProof)
 class SandboxProofAdmin(ReadOnlyAdmin):
     list_display = ["engine", "held", "checked_at", "self_test", "sandbox_checked_at"]
+    empty_words = "The supervisor tries what jobs can reach when it starts, and often after that."
     fields = [
         *("engine", "held", "checked_at", "rules_at", "tried"),
         *("self_test", "sandbox_checked_at", "checked"),
@@ -181,102 +246,70 @@ class SandboxProofAdmin(ReadOnlyAdmin):
         return format_html_join("", "{} {}: {}, wanted {}, got {}<br>", rows) or "–"
 
 
-class EnvironmentsPage(ChangeList):
-    """Who needs each of them is asked for all of them at once."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
-        self.result_list = _with_needs(list(self.result_list))
-
-
-def _with_needs(shown: list[Any]) -> list[Any]:
-    """Each with `users` and `models`, for the columns of that name."""
-    users, models = users_of([one.key for one in shown]), models_in(shown)
-    for one in shown:
-        one.users, one.models = users[one.key], models[one.key]
-    return shown
-
-
 @admin.register(BuiltEnvironment)
 class BuiltEnvironmentAdmin(ReadOnlyAdmin):
-    list_display = [
-        *("key", "shown_state", "packages", "size", "jobs", "used_by", "models_in_it"),
-        *("last_used_at", "built_at", "asked"),
-    ]
-    list_filter = ["state"]
-    search_fields = ["key", "lock"]
-    ordering = ["-created_at"]
-    actions = ["rebuild", "delete_folders"]
-    fieldsets = [
-        (None, {"fields": ["key", "shown_state", "asked", "error", "packages", "size"]}),
-        ("Needed by", {"fields": ["jobs", "models_in_it", "used_by"]}),
-        ("Times (UTC)", {"fields": ["created_at", "built_at", "build_seconds", "last_used_at"]}),
-        ("Lock", {"fields": ["pins"]}),
-        ("Last build", {"fields": ["output"]}),
-    ]
+    """Every page of it is our own; Django's part is who may see it."""
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[BuiltEnvironment]:
-        return super().get_queryset(request).defer("lock", "pylock", "build_log")
+    def get_urls(self) -> list[URLPattern]:
+        """Before Django's own, whose last one takes every path for an environment's."""
+        view, name = self.admin_site.admin_view, "training_builtenvironment"
+        own = [
+            path("now/", view(self.now_view), name=f"{name}_now"),
+            path("ask/", view(self.ask_view), name=f"{name}_ask"),
+            path("act/", view(self.act_view), name=f"{name}_act"),
+            path("<str:key>/now/", view(self.one_now_view), name=f"{name}_one_now"),
+            path("<str:key>/log/", view(self.log_view), name=f"{name}_log"),
+            path("<str:key>/lock/<str:file>", view(self.lock_view), name=f"{name}_lock"),
+        ]
+        return [*own, *super().get_urls()]
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return EnvironmentsPage
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        self._check_may_view(request)
+        return environments_pages.list_page(request, self.admin_site.each_context(request))
 
-    def get_object(self, *args: Any, **kwargs: Any) -> BuiltEnvironment | None:
-        found = super().get_object(*args, **kwargs)
-        return found and _with_needs([found])[0]
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """The page of one: to be read, never to be sent."""
+        self._check_may_view(request)
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
+        context = self.admin_site.each_context(request)
+        return environments_pages.one_page(request, context, unquote(object_id))
 
-    def has_act_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("training.change_builtenvironment")
+    def now_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return environments_pages.list_now(request)
 
-    @admin.action(description="Build again", permissions=["act"])
-    def rebuild(self, request: HttpRequest, chosen: QuerySet[BuiltEnvironment]) -> None:
-        _ask_each(request, chosen, ask=environments.ask_rebuild, told="will be built again")
+    def one_now_view(self, request: HttpRequest, key: str) -> HttpResponse:
+        self._check_may_view(request)
+        return environments_pages.one_now(request, key)
 
-    @admin.action(description="Delete from the disk", permissions=["act"])
-    def delete_folders(self, request: HttpRequest, chosen: QuerySet[BuiltEnvironment]) -> None:
-        _ask_each(request, chosen, ask=environments.ask_delete, told="will be deleted")
+    def log_view(self, request: HttpRequest, key: str) -> HttpResponse:
+        self._check_may_view(request)
+        return build_log.answer(request, key)
 
-    @admin.display(description="State", ordering="state")
-    def shown_state(self, environment: BuiltEnvironment) -> SafeString:
-        return console.status(environment.state, environment.get_state_display())
+    def lock_view(self, request: HttpRequest, key: str, file: str) -> HttpResponse:
+        self._check_may_view(request)
+        return environments_pages.lock_file(key, file)
 
-    @admin.display(description="Size", ordering="size_bytes")
-    def size(self, environment: BuiltEnvironment) -> str:
-        size = f"{environment.size_bytes / 1_000_000:.0f} MB"
-        return size if environment.size_is_known else "–"
+    def ask_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return environments_pages.ask(request, self.admin_site.each_context(request))
 
-    @admin.display(description="Models made in it")
-    def models_in_it(self, environment: Any) -> str:
-        return ", ".join(environment.models) or "none"
+    def act_view(self, request: HttpRequest) -> HttpResponse:
+        self._check_may_view(request)
+        return environments_pages.act(request)
 
-    @admin.display(description="In use by")
-    def used_by(self, environment: Any) -> str:
-        return ", ".join(environment.users) or "nobody"
-
-    @admin.display(description="Packages")
-    def pins(self, environment: BuiltEnvironment) -> SafeString:
-        return format_html("<pre class='mlops-log'>{}</pre>", "\n".join(pins_in(environment.lock)))
-
-    @admin.display(description="Output")
-    def output(self, environment: BuiltEnvironment) -> SafeString:
-        text = environment.build_log or "No build of it was seen."
-        return format_html("<pre class='mlops-log'>{}</pre>", text)
-
-
-def _ask_each(
-    request: HttpRequest,
-    chosen: QuerySet[BuiltEnvironment],
-    *,
-    ask: Callable[[str], BuiltEnvironment],
-    told: str,
-) -> None:
-    for key in chosen.values_list("key", flat=True):
-        try:
-            ask(key)
-        except APIException as refused:
-            messages.warning(request, str(refused.detail))
-        else:
-            messages.success(request, f"{key} {told}.")
+    def _check_may_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
 
 
 @admin.register(WaitingContainer)
@@ -292,6 +325,9 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
         "cpu_seconds",
     ]
     list_filter = ["state"]
+    empty_words = (
+        "Containers that wait for a job are listed here: MLOPS_WAITING_CONTAINERS of them."
+    )
     ordering = ["id"]
     fields = (
         "container",
@@ -331,5 +367,5 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
         return _link(waiting.attempt.job_id) if waiting.attempt else "nobody yet"
 
     @admin.display(description="Made", ordering="created_at")
-    def waits_since(self, waiting: WaitingContainer) -> str:
-        return f"{waiting.created_at:%Y-%m-%d %H:%M:%S} UTC"
+    def waits_since(self, waiting: WaitingContainer) -> SafeString:
+        return console.exactly(waiting.created_at)

@@ -22,7 +22,8 @@ from django.db.models import (
 )
 from django.db.models.functions import Coalesce
 
-from registry.console import size, span
+from registry.console import size, span, visible
+from registry.holds import Held
 from training.models import Job
 from training.services.claim import Queue, Room, Waiting
 from training.states import Phase, Status
@@ -35,6 +36,10 @@ COLUMNS = (
     *("created_at", "started_at", "completed_at", "not_before", "timeout_seconds"),
     *("memory_mb", "cpus", "gpus"),
 )
+HELD_WORDS = {
+    Held.PAUSED: "admission is paused by {by}",
+    Held.DRAINING: "the worker is being drained by {by}",
+}
 SHORT_OF = {
     "engine": "Docker does not answer",
     "disk": "the disk is nearly full",
@@ -73,7 +78,7 @@ class Running:
     def of(self) -> str:
         if self.usual_seconds is None:
             return f"at most {span(self.job.timeout_seconds)}"
-        return f"of ~{span(self.usual_seconds)}"
+        return f"{'over' if self.is_over else 'of'} ~{span(self.usual_seconds)}"
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,17 @@ class Waits:
 
 @dataclass(frozen=True)
 class Board:
-    """`running` and `waiting` are the oldest of their kind, and may be fewer than the counts."""
+    """`running` and `waiting` are the oldest of their kind, and may be fewer than the counts.
+
+    `any_job` is whether there ever was one.
+    """
 
     running_count: int
     waiting_count: int
     running: Sequence[Running]
     waiting: Sequence[Waits]
     oldest_at: datetime | None
+    any_job: bool
 
     @property
     def waiting_more(self) -> int:
@@ -108,13 +117,15 @@ def board_of(queue: Queue, *, now: datetime) -> Board:
     """Two queries more than the queue took."""
     jobs = Job.objects.only(*COLUMNS).order_by("created_at", "id")
     running = list(with_usual(jobs.filter(status=Status.RUNNING))[:RUNNING_SHOWN])
-    waiting = list(jobs.filter(status=Status.QUEUED)[:WAITING_SHOWN])
+    queued = jobs.filter(status=Status.QUEUED)[:WAITING_SHOWN]
+    waiting = list(queued) if queue.ranks else []
     return Board(
         running_count=max(queue.room.running, len(running)),
         waiting_count=max(len(queue.ranks), len(waiting)),
         running=[_running(job, now=now) for job in running],
         waiting=[_waits(job, queue, now=now) for job in waiting],
         oldest_at=queue.oldest,
+        any_job=bool(running or waiting) or Job.objects.exists(),
     )
 
 
@@ -154,6 +165,8 @@ def why_it_waits(job: Job, waiting: Waiting, *, room: Room, now: datetime) -> st
         return f"is tried again in {span((job.not_before - now).total_seconds())}"
     if why == "turn":
         return f"{_ordinal(waiting.position)} in line"
+    if room.admission.first is not None and why == room.admission.first.held:
+        return HELD_WORDS[room.admission.first.held].format(by=visible(room.admission.first.by))
     if why == "memory" and room.short_of:
         return "the host's memory is nearly used up"
     needs: Mapping[str, str] = {

@@ -11,10 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.utils import timezone
 
 from sandbox.engine import Engine, EngineError
 from sandbox.output import Run, printed
@@ -58,7 +60,10 @@ def append_runs(attempt: Attempt, part: str, runs: Sequence[Run]) -> None:
             if not _is_cut(offset, offset + len(data), end=end):
                 _store(attempt, part, offset=offset, data=data)
         if end > end_before:
-            held.update(log_bytes=F("log_bytes") + end - end_before)
+            told: dict[str, Any] = {"log_bytes": F("log_bytes") + end - end_before}
+            if part == LogChunk.Part.RUN and not end_before:
+                told["first_output_at"] = timezone.now()
+            held.update(**told)
             _keep_quota(attempt, part, end=end)
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
@@ -13,7 +14,8 @@ class Job(models.Model):
     """One script that somebody asked to be run, and what became of it.
 
     `revision` grows with every change that a client can see; whoever waits for a change waits for
-    it. `not_before` holds back a job that is tried again.
+    it. `not_before` holds back a job that is tried again. `values_owner` is whose values some of
+    its variables hold, where that is not its owner: those of a job that it runs again.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
@@ -35,6 +37,7 @@ class Job(models.Model):
     # Empty for a job of before there was a choice: it had the default.
     python_version = models.CharField(max_length=10, blank=True, default="")
     owner = models.CharField(max_length=150, blank=True, default="")
+    values_owner = models.CharField(max_length=150, blank=True, default="")
     priority = models.PositiveSmallIntegerField(choices=Priority, default=Priority.NORMAL)
     rerun_of = models.ForeignKey(
         "self", on_delete=models.SET_NULL, null=True, blank=True, related_name="reruns"
@@ -70,7 +73,13 @@ class Job(models.Model):
             ),
             models.Index(fields=["model_name", "-created_at", "-id"], name="job_by_model"),
             models.Index(fields=["owner", "-created_at", "-id"], name="job_by_owner"),
-            models.Index(fields=["environment_key"], name="job_by_environment"),
+            models.Index(
+                fields=["environment_key", "-created_at", "-id"], name="job_by_environment"
+            ),
+            # What registered something lately.
+            models.Index(
+                fields=["-completed_at"], condition=~Q(model_version=""), name="job_with_model"
+            ),
             models.Index(
                 fields=["-priority", "owner", "created_at"],
                 condition=Q(status="queued"),
@@ -137,6 +146,8 @@ class Attempt(models.Model):
     lease_expires_at = models.DateTimeField()
     container_id = models.CharField(max_length=80, blank=True, default="")
     container_started_at = models.DateTimeField(null=True, blank=True)
+    # When the first bytes that its script printed were stored.
+    first_output_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField(null=True, blank=True)
     intent = models.CharField(max_length=20, choices=Intent, blank=True, default="")
     intent_at = models.DateTimeField(null=True, blank=True)
@@ -158,6 +169,8 @@ class Attempt(models.Model):
         # Not by "job": that would read every job there is, since jobs have an order of their own.
         ordering = ["id"]
         indexes = [
+            models.Index(fields=["container_id"], name="attempt_by_container"),
+            models.Index(fields=["id"], condition=Q(finished_at=None), name="attempt_under_way"),
             models.Index(
                 fields=["lease_owner"], condition=Q(finished_at=None), name="attempt_open"
             ),
@@ -177,6 +190,24 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.job_id}"
+
+
+class UsageSeries(models.Model):
+    """What an attempt used over its time, in steps of `step_seconds` since its container's start.
+
+    The highest memory in each, and the CPUs on average; null where nobody looked. Apart from the
+    attempt, which every list reads.
+    """
+
+    attempt = models.OneToOneField(
+        Attempt, on_delete=models.CASCADE, related_name="usage_series", primary_key=True
+    )
+    step_seconds = models.PositiveIntegerField()
+    memory_bytes = models.JSONField(default=list)
+    cpus = models.JSONField(default=list)
+
+    def __str__(self) -> str:
+        return f"usage of {self.attempt_id}"
 
 
 class WaitingContainer(models.Model):
@@ -252,6 +283,7 @@ class JobEvent(models.Model):
 
     class Meta:
         ordering = ["id"]
+        indexes = [models.Index(fields=["name", "-id"], name="job_event_by_name")]
 
     def __str__(self) -> str:
         return f"{self.at:%Y-%m-%d %H:%M:%S}Z {self.name}"
@@ -450,6 +482,14 @@ class BuiltEnvironment(models.Model):
         indexes = [
             models.Index(fields=["-created_at", "-key"], name="environment_newest"),
             models.Index(fields=["asked_at"], condition=~Q(asked=""), name="environment_asked"),
+            # Lists are sorted and sums are made of this alone: a row has two long locks in it.
+            models.Index(
+                fields=[
+                    *("state", "last_used_at", "size_bytes", "python_version"),
+                    *("created_at", "key"),
+                ],
+                name="environment_facts",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -458,3 +498,83 @@ class BuiltEnvironment(models.Model):
     @property
     def size_is_known(self) -> bool:
         return self.size_bytes > 0 or self.state == self.State.GONE
+
+
+class EnvironmentPackage(models.Model):
+    """One package of an environment: a lock as it is searched, and what a list shows of it.
+
+    `version` is `@ …` for a package that was asked for by an address.
+    """
+
+    NAME_CHARACTERS, VERSION_CHARACTERS = 200, 100
+
+    environment = models.ForeignKey(
+        BuiltEnvironment, on_delete=models.CASCADE, related_name="contents"
+    )
+    name = models.CharField(max_length=NAME_CHARACTERS)
+    version = models.CharField(max_length=VERSION_CHARACTERS)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["name", "version", "environment"], name="environment_package"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+class JobTally(models.Model):
+    """How the jobs that were accepted within one short span went, for charts over weeks.
+
+    `waits`, `first_outputs` and `durations` count seconds by steps (`tallies.STEPS`). `open` is 0
+    once all of them have ended: then the row is right for good.
+    """
+
+    begins_at = models.DateTimeField(primary_key=True)
+    completed = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    cancelled = models.PositiveIntegerField(default=0)
+    open = models.PositiveIntegerField(default=0)
+    waits = models.JSONField(default=list)
+    first_outputs = models.JSONField(default=list)
+    durations = models.JSONField(default=list)
+    counted_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["counted_at"], condition=Q(open__gt=0), name="tally_unsettled")
+        ]
+
+    def __str__(self) -> str:
+        return f"jobs accepted from {self.begins_at:%Y-%m-%d %H:%M}Z"
+
+
+class JobTallied(models.Model):
+    """Up to when jobs were counted: one row."""
+
+    THE_ONE = 1
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=THE_ONE, editable=False)
+    through = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"counted through {self.through:%Y-%m-%d %H:%M}Z"
+
+
+class SavedList(models.Model):
+    """A list of jobs that somebody keeps by a name: the filters, as the address has them."""
+
+    person = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="saved_lists"
+    )
+    name = models.CharField(max_length=60)
+    query = models.CharField(max_length=2000)
+
+    class Meta:
+        ordering = ["name"]
+        constraints = [
+            models.UniqueConstraint(fields=["person", "name"], name="saved_list_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name

@@ -79,6 +79,15 @@ def requirement_for(module: str) -> str:
     return parts[0]
 
 
+def known_requirement_for(module: str) -> str:
+    """The requirement that brings `module`, if it is one that many use; empty for a guess.
+
+    Only such a one is worth a button: a package that merely has the module's name may be anybody's.
+    """
+    found = requirement_for(module)
+    return found if found in OFTEN_ASKED_FOR or found in REQUIREMENT_OF_MODULE.values() else ""
+
+
 def near_names(name: str, others: Iterable[str] = ()) -> list[str]:
     """What somebody who wrote `name` as a requirement may have meant; the best guess first.
 

@@ -64,7 +64,7 @@ def limits_now(*, owner: str) -> Limits:
     room = room_left()
     example = Job(**asdict(JobLimits.default(job_bounds())))
     return Limits(
-        job=_job_limits(),
+        job=job_limits(),
         upload=_upload_limits(),
         platform=_platform_limits(owner),
         network=settings.JOB_NETWORK,
@@ -82,7 +82,8 @@ def _at_most(name: str, unit: str, maximum: float | None, used: float | None = N
     return Limit(name, unit, default=None, maximum=maximum, used=used)
 
 
-def _job_limits() -> tuple[Limit, ...]:
+def job_limits() -> tuple[Limit, ...]:
+    """What one job may ask for; two queries."""
     timeout = settings.JOB_TIMEOUT_SECONDS
     return (
         Limit(

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from registry import holds
 from registry.mlflow_client import model_registry
 from sandbox.engine import Engine, EngineError, EngineUnavailable, FoundContainer
 from training.followers import EngineEvents, LogFollower, UsageSampler
@@ -31,6 +32,7 @@ from training.services import (
     observe,
     resolve,
     rows,
+    usage,
     waiting,
 )
 from training.states import Intent
@@ -69,6 +71,7 @@ class JobSupervisor:
         self._pool_looked_at = 0.0
         self._launch_asked: tuple[uuid.UUID | None, float] = (None, 0.0)
         self._usage = UsageSampler(engine)
+        self._curves = usage.UsageCurves()
         labels = {"mlops.installation": settings.INSTALLATION_ID}
         self._events = EngineEvents(engine, labels=labels, wake=self._wake)
 
@@ -133,7 +136,7 @@ class JobSupervisor:
             claim.note_short_of("engine")
             raise
         observe.note_gpus(settings.GPU_DEVICES or capacity.gpus)
-        if waiting.is_short(_free_memory_mb()):
+        if waiting.is_short(_free_memory_mb()) or holds.is_draining(claim.LOCAL_ENGINE):
             waiting.give_up_all(self._engine)
         # What waits for jobs, a job may have.
         free_memory = _free_memory_mb() + waiting.memory_mb()
@@ -218,12 +221,13 @@ class JobSupervisor:
     def _note_usage(self, held: list[Attempt]) -> None:
         self._usage.watch({attempt.pk: attempt.container_id for attempt in held})
         seen = self._usage.take()
+        self._curves.keep_only({attempt.pk for attempt in held})
         for attempt in held:
-            usage = seen.get(attempt.pk)
-            if usage is not None:
-                observe.note_usage(
-                    attempt, memory_bytes=usage.memory_bytes, cpu_seconds=usage.cpu_seconds
-                )
+            used = seen.get(attempt.pk)
+            if used is not None:
+                memory, cpu = used.memory_bytes, used.cpu_seconds
+                observe.note_usage(attempt, memory_bytes=memory, cpu_seconds=cpu)
+                self._curves.note(attempt, memory_bytes=memory, cpu_seconds=cpu)
 
     def _renew(self, held: list[Attempt]) -> None:
         if time.monotonic() - self._renewed_at < RENEW_SECONDS:

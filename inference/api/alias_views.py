@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from inference.api.actor import actor_of
-from inference.question import ALIAS, LATEST, MAX_VERSION_DIGITS
+from inference.question import MAX_VERSION_DIGITS
 from inference.services import aliases
 from registry.api.examples import problem_example
 
@@ -26,6 +26,7 @@ ALIAS_EXAMPLE = {
             "version": "2",
             "previous": "1",
             "how": "set",
+            "reason": "Better on last month's holdout.",
             "actor": "127.0.0.1",
             "at": "2025-10-23T10:20:00Z",
         },
@@ -33,6 +34,7 @@ ALIAS_EXAMPLE = {
             "version": "1",
             "previous": None,
             "how": "set",
+            "reason": "",
             "actor": "127.0.0.1",
             "at": "2025-10-23T10:00:00Z",
         },
@@ -56,8 +58,20 @@ NO_WAY_BACK_EXAMPLE = {
 }
 
 
-class AliasRequestSerializer(serializers.Serializer):
-    """Which version the alias names from now on."""
+class AliasReasonSerializer(serializers.Serializer):
+    """Why an alias is moved."""
+
+    reason = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        default="",
+        max_length=aliases.NOTE_CHARACTERS,
+        help_text="Kept in the history, and shown there.",
+    )
+
+
+class AliasRequestSerializer(AliasReasonSerializer):
+    """Which version the alias names from now on, and why."""
 
     version = serializers.RegexField(
         rf"^[0-9]{{1,{MAX_VERSION_DIGITS}}}$", help_text='A version\'s number, such as "2".'
@@ -75,6 +89,7 @@ class AliasChangeSerializer(serializers.Serializer):
         choices=["set", "deleted", "rolled_back", "seen"],
         help_text="`seen`: it was changed in MLflow itself, and noticed at `at`.",
     )
+    reason = serializers.CharField(help_text="Why, in the words of who did it; may be empty.")
     actor = serializers.CharField(help_text="Who did it; empty where that is not known.")
     at = serializers.DateTimeField(help_text="When, UTC.")
 
@@ -104,6 +119,7 @@ def _document(alias: aliases.Alias) -> dict[str, Any]:
                 "version": change.version or None,
                 "previous": change.previous or None,
                 "how": change.how,
+                "reason": change.note,
                 "actor": change.actor,
                 "at": change.at,
             }
@@ -114,9 +130,9 @@ def _document(alias: aliases.Alias) -> dict[str, Any]:
 
 def _checked(alias: str) -> str:
     """Raises ValidationError for what would be read as a version."""
-    if not ALIAS.fullmatch(alias) or alias.isdecimal() or alias.lower() == LATEST:
-        told = "Letters, digits, - and _; not `latest`, and not only digits."
-        raise serializers.ValidationError({"alias": told})
+    problem = aliases.alias_problem(alias)
+    if problem:
+        raise serializers.ValidationError({"alias": problem})
     return alias
 
 
@@ -166,7 +182,8 @@ class AliasView(APIView):
         summary="Point an alias at a version",
         description=(
             "Predictions with this alias are answered by that version from now on. While the "
-            "alias is in use, the version before goes on answering until the new one is loaded."
+            "alias is in use, the version before goes on answering until the new one is loaded. "
+            "`reason` is kept in the history; nothing is where the alias names it already."
         ),
         tags=["Serving"],
         parameters=[NAME, ALIAS_NAME],
@@ -174,6 +191,11 @@ class AliasView(APIView):
         responses={200: OpenApiResponse(AliasSerializer, description="Request successful")},
         examples=[
             OpenApiExample("Version", value={"version": "2"}, request_only=True),
+            OpenApiExample(
+                "With a reason",
+                value={"version": "2", "reason": "Better on last month's holdout."},
+                request_only=True,
+            ),
             OpenApiExample("Alias", value=ALIAS_EXAMPLE, response_only=True, status_codes=["200"]),
         ],
     )
@@ -181,7 +203,13 @@ class AliasView(APIView):
         asked = AliasRequestSerializer(data=request.data)
         asked.is_valid(raise_exception=True)
         version = str(int(asked.validated_data["version"]))
-        done = aliases.point(model_name, _checked(alias), version, actor=actor_of(request))
+        done = aliases.point(
+            model_name,
+            _checked(alias),
+            version,
+            actor=actor_of(request),
+            note=asked.validated_data["reason"],
+        )
         return Response(_document(done))
 
     @extend_schema(
@@ -198,20 +226,31 @@ class AliasView(APIView):
 
 
 class RollbackView(APIView):
-    problem_codes = ("404", "409", "503")
+    problem_codes = ("400", "404", "409", "503")
 
     @extend_schema(
         operation_id="roll_back_alias",
         summary="Roll an alias back",
-        description="It names the version again that it named before. Needs no body.",
+        description=(
+            "It names the version again that it named before. Needs no body; may have a `reason`, "
+            "which is kept in the history."
+        ),
         tags=["Serving"],
         parameters=[NAME, ALIAS_NAME],
-        request=None,
+        request=AliasReasonSerializer,
         responses={200: OpenApiResponse(AliasSerializer, description="Request successful")},
         examples=[
+            OpenApiExample(
+                "Why", value={"reason": "Too many false alarms since noon."}, request_only=True
+            ),
             OpenApiExample("Alias", value=ALIAS_EXAMPLE, response_only=True, status_codes=["200"]),
             problem_example("No version before", NO_WAY_BACK_EXAMPLE, "409"),
         ],
     )
     def post(self, request: Request, model_name: str, alias: str) -> Response:
-        return Response(_document(aliases.roll_back(model_name, alias, actor=actor_of(request))))
+        asked = AliasReasonSerializer(data=request.data)
+        asked.is_valid(raise_exception=True)
+        done = aliases.roll_back(
+            model_name, alias, actor=actor_of(request), note=asked.validated_data["reason"]
+        )
+        return Response(_document(done))

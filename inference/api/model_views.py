@@ -29,6 +29,7 @@ SCHEMA_EXAMPLE = {
         "model_version": "1",
         "inputs": {"age": [25]},
     },
+    "hint": None,
 }
 
 
@@ -64,7 +65,10 @@ class SchemaView(APIView):
         summary="What a model takes and gives",
         description=(
             "JSON Schema of a request and of its answer, and an example that can be posted to "
-            "`/mlops/inference` as it is. A version that was never loaded is loaded for it."
+            "`/mlops/inference` as it is. A version that was never loaded is loaded for it. "
+            "`hint` says what happened, and how to mend it, where the model was logged with a "
+            "signature that names no types, or without one; the example is then the one that was "
+            "logged with it, or a guess."
         ),
         tags=["Serving"],
         parameters=[NAME, VERSION],

@@ -68,7 +68,8 @@ class ServingSerializer(serializers.Serializer):
         default=0,
         min_value=0,
         max_value=SERVERS_MOST,
-        help_text="So many servers of the newest version run whether or not anybody asks.",
+        help_text="So many servers run of the newest version, and of each that an alias names, "
+        "whether or not anybody asks.",
     )
     max_servers = serializers.IntegerField(
         required=False,

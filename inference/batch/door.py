@@ -31,6 +31,7 @@ from registry.rawhttp.asgi import (
     while_connected,
 )
 from registry.rawhttp.problems import Answer
+from registry.sources import Channel, Source, coming_from
 
 PATH = "/mlops/inference/batch"
 DOWNLOAD = re.compile(rf"{PATH}/(?P<batch_id>[^/]+)/predictions/?")
@@ -101,7 +102,8 @@ def accept(
             raise refusal(400, "invalid", told)
     if file.stat().st_size > settings.BATCH_INPUT_MAX_BYTES:
         raise _too_large()
-    batch = batches.submit(uploads.order_of(sent, file, name), file, owner=owner)
+    with coming_from(Source(Channel.API, owner)):
+        batch = batches.submit(uploads.order_of(sent, file, name), file, owner=owner)
     headers = {"content-type": "application/json", "location": path_of(batch)}
     return 202, headers, orjson.dumps(document_of(batch))
 

@@ -16,7 +16,9 @@ from inference.batch.states import Status
 from inference.models import BatchPrediction
 from inference.services import claims
 from inference.services.claims import ClaimLost
+from registry import holds
 
+ENGINE = "local"
 NOWHERE: dict[str, Any] = {
     "container_id": "",
     "launched_at": None,
@@ -28,11 +30,14 @@ NOWHERE: dict[str, Any] = {
 
 
 def claim_to_start(batch_id: uuid.UUID) -> uuid.UUID | None:
-    """A batch that waits becomes one that runs; None when it is not to be started."""
+    """A batch that waits becomes one that runs; None when it is not to be started.
+
+    None either when somebody paused admission since a worker was asked.
+    """
     moment = timezone.now()
     waiting = BatchPrediction.objects.filter(pk=batch_id, status=Status.QUEUED)
     return claims.take(
-        waiting.filter(cancel_requested_at=None),
+        waiting.filter(~holds.on(ENGINE), cancel_requested_at=None),
         moment,
         status=Status.RUNNING,
         phase="preparing",

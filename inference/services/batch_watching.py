@@ -32,6 +32,8 @@ from inference.failures import StartFailed
 from inference.models import BatchPrediction, ModelServer
 from inference.services import batch_rows, batch_work, batches
 from inference.services.claims import UNCLAIMED, free_of_the_dead, is_free
+from registry import holds
+from registry.holds import Held
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,10 @@ LOOK_SECONDS = 1.0
 DELETED_AT_ONCE = 200
 MB = 1024**2
 SHORT_OF_MEMORY = "waiting for memory"
+HELD_WORDS = {
+    Held.PAUSED: "waiting: admission is paused",
+    Held.DRAINING: "waiting: the worker is being drained",
+}
 
 
 class BatchWatch:
@@ -184,17 +190,17 @@ def _start_what_waits(rows: Sequence[BatchPrediction]) -> None:
     workers they are part of.
     """
     moment = timezone.now()
-    if under_way() + _servers_under_way() >= settings.LONG_TASKS:
+    waiting = [batch for batch in rows if batch.status == Status.QUEUED]
+    if _are_held(waiting) or under_way() + _servers_under_way() >= settings.LONG_TASKS:
         return
     running = [batch for batch in rows if batch.status == Status.RUNNING]
     free = settings.MAX_BATCHES - len(running)
-    waiting = (batch for batch in rows if batch.status == Status.QUEUED)
     due = [batch for batch in waiting if batch.not_before is None or batch.not_before <= moment]
     for batch in due[: max(0, free)]:
         if batch.cancel_requested_at is not None or not _is_due(batch, moment):
             continue
         if not _has_memory(batch, first=not running):
-            _note_short(batch)
+            _note_phase(batch, SHORT_OF_MEMORY)
             return
         BatchPrediction.objects.filter(pk=batch.pk, status=Status.QUEUED).update(
             queued_at=moment, phase=""
@@ -224,10 +230,23 @@ def _has_memory(batch: BatchPrediction, *, first: bool) -> bool:
     return bool(free_mb >= wanted + settings.MEMORY_FREE_MB)
 
 
-def _note_short(batch: BatchPrediction) -> None:
-    if batch.phase != SHORT_OF_MEMORY:
+def _are_held(waiting: Sequence[BatchPrediction]) -> bool:
+    """Whether somebody said that none is started; each that waits says so, and no longer."""
+    if not waiting:
+        return False
+    first = holds.admission(waiting[0].engine).first
+    for batch in waiting:
+        if first is not None:
+            _note_phase(batch, HELD_WORDS[first.held])
+        elif batch.phase in HELD_WORDS.values():
+            _note_phase(batch, "")
+    return first is not None
+
+
+def _note_phase(batch: BatchPrediction, phase: str) -> None:
+    if batch.phase != phase:
         waiting = BatchPrediction.objects.filter(pk=batch.pk, status=Status.QUEUED)
-        waiting.update(phase=SHORT_OF_MEMORY)
+        waiting.update(phase=phase)
 
 
 def _look_at_containers(rows: Sequence[BatchPrediction]) -> None:

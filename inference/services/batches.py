@@ -22,6 +22,8 @@ from inference.batch.states import ENDED, OPEN, Reason, Status, meaning_of
 from inference.containers import lock_of
 from inference.models import BatchPrediction
 from inference.question import LATEST
+from registry import audit
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 from registry.mlflow_client import ModelVersion, model_registry
 
@@ -164,6 +166,7 @@ def submit(order: Order, upload: Path, *, owner: str) -> BatchPrediction:
     try:
         with transaction.atomic():
             batch.save(force_insert=True)
+            _write_down(Act.BATCH_SUBMIT, batch, detail=order.file_name, actor=owner)
             SUPERVISOR_BELL.ring_on_commit()
     except BaseException:
         files.remove_all(batch.pk)
@@ -214,6 +217,20 @@ def cancel(batch_id: str) -> Cancelling:
     Raises BatchNotFound, AlreadyEnded.
     """
     batch = look(batch_id)
+    with transaction.atomic():
+        ended, asked = _end_waiting(batch), _ask_running(batch)
+        # Not once more when it waits again after it was asked to end.
+        if (ended or asked) and batch.cancel_requested_at is None:
+            _write_down(Act.BATCH_CANCEL, batch)
+    if ended:
+        files.remove_input(batch.pk)
+    batch.refresh_from_db()
+    if batch.status in ENDED and batch.status != Status.CANCELLED:
+        raise AlreadyEnded(batch)
+    return Cancelling(batch, final=batch.status == Status.CANCELLED)
+
+
+def _end_waiting(batch: BatchPrediction) -> bool:
     moment = timezone.now()
     waiting = BatchPrediction.objects.filter(pk=batch.pk, status=Status.QUEUED)
     ended = waiting.update(
@@ -225,16 +242,19 @@ def cancel(batch_id: str) -> Cancelling:
         ended_at=moment,
         changed_at=moment,
     )
-    if ended:
-        files.remove_input(batch.pk)
-    else:
-        running = BatchPrediction.objects.filter(pk=batch.pk, status=Status.RUNNING)
-        running.filter(cancel_requested_at=None).update(cancel_requested_at=moment)
-        SUPERVISOR_BELL.ring_on_commit()
-    batch.refresh_from_db()
-    if batch.status in ENDED and batch.status != Status.CANCELLED:
-        raise AlreadyEnded(batch)
-    return Cancelling(batch, final=batch.status == Status.CANCELLED)
+    return bool(ended)
+
+
+def _ask_running(batch: BatchPrediction) -> bool:
+    running = BatchPrediction.objects.filter(pk=batch.pk, status=Status.RUNNING)
+    asked = running.filter(cancel_requested_at=None).update(cancel_requested_at=timezone.now())
+    SUPERVISOR_BELL.ring_on_commit()
+    return bool(asked)
+
+
+def _write_down(act: Act, batch: BatchPrediction, *, detail: str = "", actor: str = "") -> None:
+    name = f"{batch.model_name} version {batch.version}"
+    audit.record(act, Kind.BATCH, batch.pk, name=name, detail=detail, actor=actor)
 
 
 def predictions_of(batch_id: str) -> tuple[BatchPrediction, Path]:

@@ -1,12 +1,14 @@
 """How many servers a model may have and with which limits: defaults, and what users set."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
 from inference.models import ModelPolicy
+from registry import audit
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 
 
@@ -52,8 +54,23 @@ def set_policy(model_name: str, policy: Policy, *, actor: str) -> Policy:
                 "changed_by": actor,
             },
         )
+        audit.record(Act.SERVING_POLICY, Kind.MODEL, model_name, detail=_words(policy), actor=actor)
         SUPERVISOR_BELL.ring_on_commit()
     return policy
+
+
+def pin(model_name: str, *, pinned: bool, actor: str) -> Policy:
+    """Whether running servers of the model stay, however long nobody asks them; all else stays."""
+    return set_policy(model_name, replace(policy_of(model_name), pinned=pinned), actor=actor)
+
+
+def _words(policy: Policy) -> str:
+    """As the record of who changed it tells it."""
+    pinned = ", pinned" if policy.pinned else ""
+    return (
+        f"{policy.min_servers} to {policy.max_servers} servers{pinned}, idle after "
+        f"{policy.idle_seconds} s, {policy.memory_mb} MB and {policy.cpus:g} CPUs each"
+    )
 
 
 def _policy(row: ModelPolicy | None) -> Policy:

@@ -19,6 +19,8 @@ from inference.models import ModelServer
 from inference.services.policy import policy_of
 from inference.services.rows import LIVE, NOWHERE, ServerView, Status, now, view
 from inference.states import Reason, meaning
+from registry import audit
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 
 log = logging.getLogger(__name__)
@@ -88,11 +90,38 @@ def ensure_server(model_name: str, version: str, *, source: str = "") -> ServerV
     return view(server)
 
 
+def start(model_name: str, version: str, *, source: str = "") -> ServerView:
+    """By hand: as `ensure_server`, and it does not wait until the pause after an end is over."""
+    found = ensure_server(model_name, version, source=source)
+    audit.record(Act.SERVER_START, Kind.SERVER, found.id, name=f"{model_name} version {version}")
+    if found.status in (Status.STOPPED, Status.FAILED):
+        server = ModelServer.objects.get(pk=found.id)
+        _put_to_start(server)
+        server.refresh_from_db()
+        return view(server)
+    return found
+
+
+def stop_version(model_name: str, version: str) -> int:
+    """Asks every server of a version to stop; how many there were to stop."""
+    held = ModelServer.objects.filter(model_name=model_name, version=version)
+    return sum(stop(server) for server in held.values_list("pk", flat=True))
+
+
 def ready_servers(model_name: str, version: str) -> list[ServerView]:
     rows = ModelServer.objects.filter(
         model_name=model_name, version=version, status=Status.READY
     ).order_by("replica")
     return [view(server) for server in rows]
+
+
+def starting_server(model_name: str, version: str) -> ServerView | None:
+    """One that is on its way to be ready."""
+    rows = ModelServer.objects.filter(
+        model_name=model_name, version=version, status=Status.STARTING
+    )
+    server = rows.order_by("replica").first()
+    return view(server) if server else None
 
 
 def ask_for_more(model_name: str, version: str) -> bool:
@@ -221,6 +250,10 @@ def stop(server_id: int, *, reason: Reason = Reason.STOPPED_BY_HAND) -> bool:
             **now(),
         )
         if changed:
+            if reason == Reason.STOPPED_BY_HAND:
+                server = ModelServer.objects.get(pk=server_id)
+                name = f"{server.model_name} version {server.version}"
+                audit.record(Act.SERVER_STOP, Kind.SERVER, server_id, name=name)
             SUPERVISOR_BELL.ring_on_commit()
     return bool(changed)
 

@@ -22,6 +22,7 @@ from inference.failures import StartFailed, as_start_failures, ours, unreachable
 from inference.models import ModelServer
 from inference.services import pool, rows
 from inference.services.claims import ClaimLost
+from inference.services.kept import kept_versions
 from inference.services.policy import Policy, policies, policy_of
 from inference.services.rows import NOWHERE, Status, now, write
 from inference.states import CRASHES_MOST, Reason, backoff_seconds
@@ -245,10 +246,12 @@ def _make_room(server_id: int, *, memory_mb: int) -> None:
 
 
 def _may_go(servers: Iterable[ModelServer]) -> Iterable[ModelServer]:
-    known: dict[str, Policy] = policies()
+    known = policies()
+    kept = kept_versions(known)
     for server in servers:
         policy = known.get(server.model_name)
-        if policy is None or not (policy.pinned or policy.min_servers):
+        is_kept = server.version in kept.get(server.model_name, ())
+        if policy is None or not (policy.pinned or is_kept):
             yield server
 
 

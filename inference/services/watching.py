@@ -14,6 +14,7 @@ from inference.failures import StartFailed
 from inference.models import ModelServer
 from inference.services import batch_watching, pool, starting
 from inference.services.claims import CLAIM_RENEW_SECONDS, free_of_the_dead, is_free
+from inference.services.kept import kept_versions
 from inference.services.policy import Policy, default_policy, policies
 from inference.services.rows import LIVE, NOWHERE, Status, now
 from inference.states import CRASHES_MOST, Reason
@@ -83,6 +84,7 @@ def start_what_was_live() -> None:
 def balance() -> None:
     """Servers as the policies want them: enough of each, none idle for too long, none outdated."""
     known = policies()
+    kept = kept_versions(known)
     ready = ModelServer.objects.filter(status=Status.READY).order_by(
         "model_name", "version", "replica"
     )
@@ -90,10 +92,11 @@ def balance() -> None:
         policy = known.get(name) or default_policy()
         servers = list(group)
         if not _replace(name, version, servers, policy):
-            _stop_idle(servers, policy)
-    for name, policy in known.items():
-        if policy.min_servers:
-            _keep_enough(name, policy)
+            is_kept = version in kept.get(name, ())
+            _stop_idle(servers[policy.min_servers :] if is_kept else servers, policy)
+    for name, versions in kept.items():
+        for version in sorted(versions):
+            _keep_enough(name, version, known[name])
     _try_again()
 
 
@@ -195,12 +198,11 @@ def _is_begun(name: str, version: str) -> bool:
     return starts or any(not pool.may_retry(row) for row in failed)
 
 
-def _stop_idle(servers: list[ModelServer], policy: Policy) -> None:
-    """Scale to zero, or to the least that the policy wants."""
+def _stop_idle(spare: list[ModelServer], policy: Policy) -> None:
+    """Those that the policy does not keep, once nobody asked them for a while."""
     if not policy.idle_seconds or policy.pinned:
         return
     since = timezone.now() - timedelta(seconds=policy.idle_seconds)
-    spare = servers[policy.min_servers :]
     for row in spare:
         if row.last_used_at is None or row.last_used_at < since:
             pool.stop(row.pk, reason=Reason.IDLE)
@@ -214,19 +216,14 @@ def _try_again() -> None:
         pool.ensure_server(row.model_name, row.version)
 
 
-def _keep_enough(name: str, policy: Policy) -> None:
-    """As many servers of the newest version that is known here as the policy wants at least."""
-    versions = ModelServer.objects.filter(model_name=name).values_list("version", flat=True)
-    numbers = [int(version) for version in versions if version.isdecimal()]
-    if not numbers:
-        return
-    newest = str(max(numbers))
-    held = ModelServer.objects.filter(model_name=name, version=newest)
+def _keep_enough(name: str, version: str, policy: Policy) -> None:
+    """As many servers of the version as the policy wants at least."""
+    held = ModelServer.objects.filter(model_name=name, version=version)
     live = held.filter(status__in=LIVE).count()
     if live == 0:
-        pool.ensure_server(name, newest)
-    elif live < policy.min_servers and not _is_begun(name, newest):
-        pool.add_server(name, newest)
+        pool.ensure_server(name, version)
+    elif live < policy.min_servers and not _is_begun(name, version):
+        pool.add_server(name, version)
 
 
 # -- files --------------------------------------------------------------------------------------

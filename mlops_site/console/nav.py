@@ -35,45 +35,24 @@ PLACES: dict[str, tuple[Place, ...]] = {
     "Operate": (
         Place("Home", "home", "admin:index", key="h"),
         Place("Jobs", "jobs", "admin:training_job_changelist", "training.view_job", "j"),
-        Place(
-            "Waiting containers",
-            "queue",
-            "admin:training_waitingcontainer_changelist",
-            "training.view_waitingcontainer",
-        ),
+        Place("New job", "plus", "admin:job_new", "training.add_job", "n"),
+        Place("Queue and workers", "queue", "admin:queue", "training.view_job", "q"),
         Place(
             "Sandbox proofs",
             "shield",
             "admin:training_sandboxproof_changelist",
             "training.view_sandboxproof",
         ),
-        Place(
-            "Heartbeats",
-            "server",
-            "admin:mlops_site_heartbeat_changelist",
-            "mlops_site.view_heartbeat",
-        ),
     ),
     "Models": (
-        Place(
-            "Model servers",
-            "model",
-            "admin:inference_modelserver_changelist",
-            "inference.view_modelserver",
-            "m",
-        ),
+        Place("Models", "model", "admin:models", "inference.view_modelserver", "m"),
         Place(
             "Batch predictions",
             "table",
             "admin:inference_batchprediction_changelist",
             "inference.view_batchprediction",
         ),
-        Place(
-            "Serving policies",
-            "settings",
-            "admin:inference_modelpolicy_changelist",
-            "inference.view_modelpolicy",
-        ),
+        Place("Features", "feature", "admin:features", "registry.view_featurecatalog", "f"),
         Place(
             "Environments",
             "env",
@@ -82,21 +61,11 @@ PLACES: dict[str, tuple[Place, ...]] = {
             "e",
         ),
     ),
-    "History": (
-        Place(
-            "Job events", "audit", "admin:training_jobevent_changelist", "training.view_jobevent"
-        ),
-        Place("Attempts", "rerun", "admin:training_attempt_changelist", "training.view_attempt"),
-        Place(
-            "Alias changes",
-            "audit",
-            "admin:inference_aliaschange_changelist",
-            "inference.view_aliaschange",
-        ),
-    ),
     "Administration": (
         Place("Users", "people", "admin:auth_user_changelist", "auth.view_user"),
         Place("Groups", "key", "admin:auth_group_changelist", "auth.view_group"),
+        Place("Audit", "audit", "admin:audit", "registry.view_auditentry", "a"),
+        Place("Settings", "settings", "admin:settings", "mlops_site.view_settings"),
         Place("API docs", "docs", "docs"),
     ),
 }

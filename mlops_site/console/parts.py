@@ -4,17 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from django.conf import settings
-from django.db.models import Count
+from django.db.models import Count, Value
 from django.urls import reverse
+from django.utils import timezone
 
 from inference.models import ModelServer
 from mlops_site.health import Part, Rows, database_kind, parts_by
-from registry.console import size
+from registry.console import size, visible
 from registry.features import feature_store_status
+from registry.holds import Held
 from training.models import WaitingContainer
 
+# No status of a server.
+POOL = "waiting_pool"
 WELL, ATTENTION, UNWELL = "completed", "warn", "failed"
 STATE_WORDS = {WELL: "Well", ATTENTION: "Attention", UNWELL: "Does not work"}
+HELD = {Held.PAUSED: "paused by {by}", Held.DRAINING: "worker drained by {by}"}
+WHAT_HOLDS = {
+    Held.PAUSED: "What is sent is accepted and waits; what runs goes on.",
+    Held.DRAINING: "Nothing new is begun; what runs goes on to its end.",
+}
 ITS_LOG = "It is started again by itself; its log is in MLOPS_HOME/logs."
 MLFLOW_LOG = f"If make run started it: {ITS_LOG[0].lower()}{ITS_LOG[1:]}"
 
@@ -45,12 +54,13 @@ class Line:
 
 
 def lines_of(rows: Rows) -> list[Line]:
-    """What is unwell comes first. Two queries, MLflow's answer, a look at the feature store."""
-    parts = parts_by(rows)
+    """What is unwell comes first. One query, MLflow's answer, a look at the feature store."""
+    parts, containers = parts_by(rows), _containers()
     lines = [
         _line("Database", parts["database"], told=database_kind()),
         _line("Worker", parts["worker"], told="takes tasks", step=Step(ITS_LOG)),
         _line("Supervisor", parts["supervisor"], told="observes", step=Step(ITS_LOG)),
+        _admission(rows),
         _line("Queue", parts["queue"], told="reached", step=Step("It is tried again by itself.")),
         _engine(parts["engine"], rows),
         _disk(rows),
@@ -63,8 +73,8 @@ def lines_of(rows: Rows) -> list[Line]:
         _sandbox(parts["sandbox"]),
         _line("MLflow", parts["mlflow"], told="answers", step=Step(MLFLOW_LOG)),
         _features(),
-        _servers(),
-        _waiting_containers(),
+        _servers(containers.servers),
+        _waiting_containers(containers.waiting),
     ]
     order = [UNWELL, ATTENTION, WELL]
     return sorted(lines, key=lambda line: order.index(line.state))
@@ -84,6 +94,18 @@ def _line(name: str, part: Part, *, told: str, step: Step | None = None) -> Line
     state = ATTENTION if part.works else UNWELL
     words = "needs attention" if part.works else "does not work"
     return Line(name, state, words, part.age_seconds, part.detail, step or Step())
+
+
+def _admission(rows: Rows) -> Line:
+    """Somebody wanted it so: no reason for alarm, and for everybody to know."""
+    first = rows.admission.first
+    if first is None:
+        return Line("Admission", WELL, "open")
+    age = (timezone.now() - first.since).total_seconds()
+    told = HELD[first.held].format(by=visible(first.by))
+    why = f" “{visible(first.why)}”" if first.why else ""
+    step = _page("", "Queue and workers", "admin:queue")
+    return Line("Admission", ATTENTION, told, age, f"{WHAT_HOLDS[first.held]}{why}", step)
 
 
 def _engine(part: Part, rows: Rows) -> Line:
@@ -126,25 +148,41 @@ def _features() -> Line:
     if store.available:
         return Line("Feast", WELL, _counted(store.feature_views, "feature view"))
     detail = "The feature store cannot be read: predictions that ask for features are refused."
-    return Line("Feast", ATTENTION, "cannot be read", detail=detail)
+    step = _page("", "Open features", "admin:features")
+    return Line("Feast", ATTENTION, "cannot be read", detail=detail, step=step)
 
 
-def _servers() -> Line:
-    counted = ModelServer.objects.order_by().values_list("status").annotate(Count("pk"))
-    counts: Mapping[str, int] = dict(counted)
+@dataclass(frozen=True)
+class _Containers:
+    """Model servers by their status, and waiting containers that are ready."""
+
+    servers: Mapping[str, int]
+    waiting: int
+
+
+def _containers() -> _Containers:
+    """Both in one query."""
+    servers = ModelServer.objects.order_by().values_list("status").annotate(Count("pk"))
+    ready = WaitingContainer.objects.filter(state=WaitingContainer.State.READY).order_by()
+    pool = ready.annotate(kind=Value(POOL)).values_list("kind").annotate(Count("pk"))
+    counts: dict[str, int] = dict(servers.union(pool, all=True))
+    waiting = counts.pop(POOL, 0)
+    return _Containers(counts, waiting)
+
+
+def _servers(counts: Mapping[str, int]) -> Line:
     failed = counts.get(ModelServer.Status.FAILED, 0)
     shown = [f"{count} {status}" for status, count in sorted(counts.items()) if count]
     told = ", ".join(shown) or "none yet"
     if not failed:
         return Line("Model servers", WELL, told)
-    address = reverse("admin:inference_modelserver_changelist") + "?status__exact=failed"
+    address = reverse("admin:models") + "?state=failed"
     detail = f"{_counted(failed, 'model server')} could not start or ended; each says why."
     return Line("Model servers", ATTENTION, told, detail=detail, step=Step("", "See them", address))
 
 
-def _waiting_containers() -> Line:
+def _waiting_containers(ready: int) -> Line:
     wanted = settings.WAITING_CONTAINERS
-    ready = WaitingContainer.objects.filter(state=WaitingContainer.State.READY).count()
     told = f"{ready} of {wanted} ready" if wanted else "switched off"
     return Line("Waiting pool", WELL, told)
 

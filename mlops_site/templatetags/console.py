@@ -13,7 +13,16 @@ register.simple_tag(console.icon)
 register.simple_tag(console.status)
 register.filter("span", console.span)
 register.filter("age", console.age)
+register.filter("moment", console.exactly)
 register.filter("visible", console.visible)
+register.filter("prose", console.prose)
+register.filter("marks_shown", console.marks_shown)
+register.filter("grouped", console.grouped)
+register.filter("milliseconds", console.milliseconds)
+register.filter("words", console.words)
+register.filter("size", console.size)
+register.filter("size_of_bytes", console.size_of_bytes)
+register.filter("shape", console.shape)
 
 
 @register.filter
@@ -24,3 +33,8 @@ def ago(moment: datetime) -> SafeString:
 @register.filter
 def since(moment: datetime) -> SafeString:
     return console.since(moment, now=timezone.now())
+
+
+@register.filter
+def left(moment: datetime) -> SafeString:
+    return console.left(moment, now=timezone.now())

@@ -7,11 +7,6 @@ Exit codes: the script's own; 124 when its time was over; 160 + n when signal n 
 this process itself was asked to end; 226 when the script printed more than it may; 227 when no
 order came, so that no script ran. Not 128 + n: 137 has to mean that the container was killed.
 
-The container starts before all is ready that its script needs: the rest of the script's variables,
-its passwords among them, come over standard input as one order, and who sent it closes the input,
-so that an order that was cut off is seen as such. With it the deadline begins, and a line
-`!began <seconds since 1970>` leaves.
-
 Output and errors of the script come through one pipe, and leave as frames, which
 `sandbox/output.py` reads: a line `@<offset> <base64>` each. In them any byte survives the engine's
 record, which holds text and splits long lines; a flood of short lines costs no more than one of
@@ -20,12 +15,12 @@ comes behind it in samples, whole as long as it is little, and the tail when the
 end and when it has ended; a frame without bytes says that nothing more comes, and is missing when
 the engine lost something.
 
-Every module that is imported here is a millisecond of each job's start.
+The script is started before this is imported (`script_start.py`): every module that is imported
+there is a part of a millisecond of each job's start.
 """
 
 import binascii
 import contextlib
-import ctypes
 import fcntl
 import math
 import os
@@ -36,19 +31,18 @@ import termios
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
-DEADLINE_EXIT_CODE = 124
-SIGNAL_EXIT_BASE = 160
-ASKED_TO_END_EXIT_CODE = 225
-LOG_QUOTA_EXIT_CODE = 226
-NO_ORDER_EXIT_CODE = 227
-ASKING = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
-LENGTH_BYTES = 4
-ORDER_MAX_BYTES = 16 * 1024 * 1024
-# How the relay wakes the thread that waits for signals.
-PRINTED_TOO_MUCH = signal.SIGUSR1
-WATCHED = ASKING | {signal.SIGCHLD, PRINTED_TOO_MUCH}
+from script_start import (
+    ASKED_TO_END_EXIT_CODE,
+    DEADLINE_EXIT_CODE,
+    LOG_QUOTA_EXIT_CODE,
+    PRINTED_TOO_MUCH,
+    SIGNAL_EXIT_BASE,
+    WATCHED,
+    Started,
+    is_from_outside,
+)
 
 # As base64 it stays below the 16 KiB at which the engine splits a line.
 FRAME_BYTES = 12_000
@@ -68,7 +62,6 @@ SAMPLES_SHARE = 4
 # What of them need not wait for its time, and what a sample may take of what is left.
 BURST_SHARE = 4
 SAMPLE_SHARE = 4
-PR_SET_DUMPABLE = 4
 
 
 class Excerpt:
@@ -162,16 +155,14 @@ class Relay:
     It may wait for the engine as long as it has to: then nothing is read, and the script waits too.
     """
 
-    def __init__(
-        self, excerpt: Excerpt, *, pipe: tuple[int, int], sink: int, hard_bytes: int
-    ) -> None:
+    def __init__(self, excerpt: Excerpt, *, source: int, sink: int, hard_bytes: int) -> None:
         self._excerpt = excerpt
         self._sink = sink
         os.set_blocking(sink, True)
         self._hard_bytes = hard_bytes
         self._over, self._over_of_script = os.pipe()
         self._tail_wanted = False
-        self._source, self.script_end = pipe
+        self._source = source
         os.set_blocking(self._source, False)
         with contextlib.suppress(PermissionError):
             fcntl.fcntl(self._source, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -183,8 +174,6 @@ class Relay:
         return self._excerpt.printed > self._hard_bytes
 
     def start(self) -> None:
-        """Once the script has its end of the pipe: nobody else may hold it."""
-        os.close(self.script_end)
         self._thread.start()
 
     def finish(self, *, timeout_seconds: float) -> None:
@@ -343,59 +332,6 @@ class Script:
                 code = SIGNAL_EXIT_BASE - ended if ended < 0 else ended
 
 
-class Order:
-    """The rest of the variables that a script has, which come when its container runs already."""
-
-    def __init__(self, variables: Mapping[str, str]) -> None:
-        self.variables = variables
-
-    @classmethod
-    def read(cls, source: int) -> "Order | None":
-        """Four bytes with its length, then `NAME=value` between null bytes, as `sandbox/order.py`
-        writes it; None when the input ends before the order does."""
-        size = int.from_bytes(_read(source, LENGTH_BYTES), "big")
-        if not 0 < size <= ORDER_MAX_BYTES:
-            return None
-        data = _read(source, size)
-        if len(data) < size:
-            return None
-        pairs = (os.fsdecode(field).partition("=") for field in data.split(b"\0") if field)
-        return cls({name: value for name, _, value in pairs})
-
-
-def _read(source: int, size: int) -> bytes:
-    """So many bytes; fewer when the input ends before."""
-    found = b""
-    while len(found) < size:
-        data = os.read(source, size - len(found))
-        if not data:
-            break
-        found += data
-    return found
-
-
-def start_python(
-    path: str, *, output: int, variables: Mapping[str, str], kept_open: Iterable[int] = ()
-) -> int:
-    """A Python that runs this file, as every script runs; its process id."""
-    for handle in kept_open:
-        os.set_inheritable(handle, True)
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-u", path],
-        variables,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, output, 1),
-            (os.POSIX_SPAWN_DUP2, output, 2),
-        ],
-        setsid=True,
-        # What is blocked or ignored here would stay so in the script.
-        setsigmask=[],
-        setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
-    )
-
-
 def _frames(offset: int, data: bytes) -> bytes:
     starts = range(0, len(data), FRAME_BYTES)
     return b"".join(
@@ -404,48 +340,15 @@ def _frames(offset: int, data: bytes) -> bytes:
     )
 
 
-def is_from_outside(news: signal.struct_siginfo) -> bool:
-    """The script may not end its own launcher: a sender outside the container has no id in it."""
-    return os.getpid() != 1 or news.si_pid == 0
-
-
-def keep_out() -> None:
-    """From here on nothing of this process can be opened by the script, which has the same user.
-
-    Else it could write to the engine, past the relay, by way of /proc/1/fd.
-    """
-    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-
-
-def main() -> int:
-    *given, path = sys.argv[1:]
-    options = dict(zip(given[::2], given[1::2], strict=True))
-    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
-    keep_out()
-    order = Order.read(sys.stdin.fileno())
-    if order is None:
-        return NO_ORDER_EXIT_CODE
-    say_began(sys.stdout.fileno())
-    seconds = float(options["--deadline-seconds"])
+def watch(started: Started) -> int:
+    """Looks after a script that runs until it has ended; the exit code."""
+    given = started.given
+    seconds = float(given["--deadline-seconds"])
     relay = Relay(
-        Excerpt(log_bytes=int(options["--log-bytes"]), seconds=seconds),
-        pipe=os.pipe(),
+        Excerpt(log_bytes=int(given["--log-bytes"]), seconds=seconds),
+        source=started.output,
         sink=sys.stdout.fileno(),
-        hard_bytes=int(options["--log-hard-bytes"]),
+        hard_bytes=int(given["--log-hard-bytes"]),
     )
-    variables = {**os.environ, **order.variables}
-    script = Script(
-        start_python(path, output=relay.script_end, variables=variables),
-        relay=relay,
-        seconds=seconds,
-        grace_seconds=float(options["--grace-seconds"]),
-    )
-    return script.wait()
-
-
-def say_began(sink: int) -> None:
-    os.write(sink, b"!began %.6f\n" % time.time())
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    grace = float(given["--grace-seconds"])
+    return Script(started.pid, relay=relay, seconds=seconds, grace_seconds=grace).wait()

@@ -86,6 +86,15 @@ def pins_in(requirements: str) -> list[str]:
     return [line.removesuffix("\\").strip() for line in lines if line and line[0] not in "-#"]
 
 
+def name_and_version(pin: str) -> tuple[str, str]:
+    """Of one pin; the version of a package that was asked for by an address is `@ address`."""
+    name, _, version = pin.partition("==")
+    if version:
+        return name.strip(), version.strip()
+    name, _, address = pin.partition(" @ ")
+    return name.strip(), f"@ {address}" if address else ""
+
+
 def has_hashes(requirements: str) -> bool:
     """Whether every pin of a requirements file has one: those of long ago have none."""
     return 0 < len(pins_in(requirements)) <= requirements.count("--hash=sha256:")

@@ -21,7 +21,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+COLLECTED = gc.get_threshold()
 if __name__ == "__main__":
+    # Until the model is open: what is imported is no garbage, and looking through it takes time.
+    gc.set_threshold(100_000, 50, 1_000)
     sys.path[:] = [*sys.path[1:], "/platform", sys.path[0]]
 
 import orjson  # noqa: E402 (found through the line above, as all that follow)
@@ -46,6 +49,13 @@ TOKEN_VARIABLE = "MLOPS_SERVER_TOKEN"  # noqa: S105
 # "off", or the largest difference from the original that the operator allows; none: not a bit.
 LANE_VARIABLE = "MLOPS_FAST_LANE"
 Report = Callable[[str], None]
+
+
+def tame_collector() -> None:
+    """What is there stays: it is no longer looked through."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTED)
 
 
 class Original:
@@ -82,8 +92,7 @@ class Original:
         # Here, where a failure ends the server: what describes a model may be the model's own code.
         orjson.dumps(description, option=orjson.OPT_NON_STR_KEYS, default=str)
         self._desk, self._description = Desk(found.model, found.batching), description
-        gc.collect()
-        gc.freeze()
+        tame_collector()
 
     def open(self) -> None:
         """As `load`, once; what was raised is told to whoever asks."""
@@ -140,6 +149,7 @@ class ModelServer:
     def _fast_queue(self, desk: CompactDesk) -> Queue:
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compact")
         gc.freeze()
+        gc.set_threshold(*COLLECTED)
         return self._queue(desk, thread, otherwise=self._ask_original)
 
     def _queue(

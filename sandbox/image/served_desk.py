@@ -4,6 +4,7 @@ One bad request never fails its neighbours: a call of several that goes wrong is
 each alone. What the model's code raises, whatever it is, becomes one refusal in one sentence.
 """
 
+import random
 import re
 import sys
 import traceback
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from served_model import Prepared, ServedModel
 
 MESSAGE_CHARACTERS = 300
-# The first call of several, and then every so many-th, is made one by one too, and compared.
+# The first call of several, and then every so many-th, is made one by one too, and compared; but
+# for the first one only some of it, since all would hold up everybody else for as many calls.
 CHECK_EVERY = 512
+CHECKED = 4
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,16 @@ class Desk:
     def _compared(
         self, requests: "Sequence[Prepared]", together: Sequence[Result]
     ) -> list[Result | BaseException]:
-        """Each alone, which is what is answered; a difference ends the sharing of calls."""
-        alone = [self._alone(request) for request in requests]
-        for one, other in zip(alone, together, strict=True):
-            if isinstance(one, Result) and not same(one, other):
+        """Each alone too; a difference ends the sharing of calls, this one included."""
+        places = range(len(requests))
+        is_first = self._calls_together == 1
+        for place in places if is_first else random.sample(places, min(CHECKED, len(places))):
+            one = self._alone(requests[place])
+            if isinstance(one, Result) and not same(one, together[place]):
                 reason = "Rows answered together differed from the same rows answered alone."
                 self.batching = Batching(on=False, reason=reason, most_rows=0)
-        return alone
+                return [self._alone(request) for request in requests]
+        return list(together)
 
     def _alone(self, request: "Prepared") -> Result | BaseException:
         result, error = attempt(lambda: self.model.answer(request))

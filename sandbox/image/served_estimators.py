@@ -7,13 +7,16 @@ Runs inside the model container. Each turns a typed table into the form that its
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import pandas as pd
 from served_answers import plain
 from served_inputs import Column, Expected, Table
+from served_pandas import pandas
 from served_signature import Signature
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LABEL_THRESHOLD = 0.5
 XGBOOST_KEEPS_CATEGORIES = (3, 1)
@@ -306,7 +309,8 @@ class PyFunc:
 # -- tables -------------------------------------------------------------------------------------
 
 
-def frame_of(table: Table) -> pd.DataFrame:
+def frame_of(table: Table) -> "pd.DataFrame":
+    pd = pandas()
     names = table.names or tuple(range(len(table.columns)))
     frame = pd.DataFrame(dict(enumerate(table.columns)))
     frame.columns = pd.Index(names)
@@ -319,8 +323,9 @@ def matrix_of(table: Table) -> Any:
     return np.column_stack(table.columns).astype(np.float64, copy=False)
 
 
-def _categorical(frame: pd.DataFrame) -> pd.DataFrame:
+def _categorical(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Text as categories: the boosters map them to their own by value."""
+    pd = pandas()
     text = [index for index, kind in enumerate(frame.dtypes) if pd.api.types.is_string_dtype(kind)]
     if not text:
         return frame

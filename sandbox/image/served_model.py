@@ -7,6 +7,7 @@ scikit-learn, XGBoost, LightGBM and CatBoost models are opened without MLflow, w
 
 import importlib
 import inspect
+import os
 import pickle  # noqa: S403
 import re
 import sys
@@ -19,13 +20,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from served_answers import Result, attempt, plain, row_count
 from served_catboost import CatBoosted, open_catboost
 from served_estimators import Estimator, PyFunc, SklearnLike, open_booster
 from served_inputs import InputsRefused, check_probabilities, read_matrix, read_table, told_together
+from served_pandas import pandas, put_pandas_off
 from served_paths import read_description
-from served_signature import Signature, read_signature
+from served_signature import ANY, NONE, Signature, read_signature
 from served_versions import MadeElsewhere, differences
 
 Report = Callable[[str], None]
@@ -69,6 +70,8 @@ class ServedModel:
         self.has_probabilities = has_probabilities
         # How the versions that it was made with differ from those here; told when it fails.
         self.elsewhere = ""
+        # How its author declared what it takes.
+        self.declared = NONE
 
     def description(self) -> dict[str, Any]:
         """What a caller needs to know of the model."""
@@ -81,6 +84,7 @@ class ServedModel:
             "classes": self.estimator.classes,
             "columns": None if columns is None else [vars(column) for column in columns],
             "n_features": len(columns) if columns is not None else expected.n_features,
+            "signature": self.declared,
         }
 
     def predict(self, inputs: Any, *, probabilities: bool) -> Prediction:
@@ -167,7 +171,7 @@ def joined(forms: Sequence[Any], *, by_column: bool) -> Any:
     if isinstance(forms[0], np.ndarray):
         whole = np.concatenate(forms)
         return np.asfortranarray(whole) if by_column else whole
-    return pd.concat(forms, ignore_index=True)
+    return pandas().concat(forms, ignore_index=True)
 
 
 def _key(form: Any, probabilities: bool) -> Any:
@@ -200,6 +204,7 @@ def load(folder: Path, report: Report) -> ServedModel:
     if model is None:
         raise ValueError("The model is None.")
     model.elsewhere = elsewhere
+    model.declared = read_signature(description).declared
     return model
 
 
@@ -210,19 +215,32 @@ def _loaded(folder: Path, description: Mapping[str, Any], report: Report) -> Ser
     for flavour in NATIVE:
         if flavour in flavours:
             return _native(flavour, folder, flavours[flavour], signature, report)
+    _choose_backend(flavours)
     report("importing mlflow")
     pyfunc = importlib.import_module("mlflow.pyfunc")
     report("loading the model")
     name = str(flavours.get("python_function", {}).get("loader_module", "pyfunc"))
     model = _loaded_by(pyfunc, folder)
+    if signature.declared == ANY:
+        # MLflow would give the model the first column alone.
+        model.metadata.signature = None
     estimator = PyFunc(model, name=name.removeprefix("mlflow."), signature=signature)
     return ServedModel(estimator, flavour="pyfunc", has_probabilities=False)
+
+
+def _choose_backend(flavours: Mapping[str, Any]) -> None:
+    """Keras reads at its import what it computes with; MLflow notes it and leaves it to chance."""
+    backend = (flavours.get("keras") or {}).get("keras_backend")
+    if backend:
+        os.environ.setdefault("KERAS_BACKEND", str(backend))
 
 
 def _native(
     flavour: str, folder: Path, about: Mapping[str, Any], signature: Signature, report: Report
 ) -> ServedModel:
     report(f"importing {flavour}")
+    if flavour == "sklearn":
+        put_pandas_off()
     importlib.import_module(flavour)
     report("loading the model")
     opened = {
@@ -242,6 +260,9 @@ def _native(
         booster = open_booster(flavour, model, signature)
         return ServedModel(booster, flavour=flavour, has_probabilities=booster.classes is not None)
     like = SklearnLike(model, flavour=flavour, signature=signature)
+    if not like.takes_matrix:
+        # Now, and not in the first request.
+        pandas()
     chances = hasattr(model, "predict_proba") and not like.many_outputs
     return ServedModel(like, flavour=flavour, has_probabilities=chances)
 

@@ -17,6 +17,7 @@ from served_probe import (
     batching_of,
     categories_in,
     example_in,
+    logged_example,
     small_example,
     warm_up,
 )
@@ -37,19 +38,34 @@ def opened(folder: Path, report: Report) -> Opened:
     model = load(folder, report)
     report("warming up")
     description = read_description(folder)
+    logged = example_in(folder, description)
     rows = Rows(
         model.estimator.expected,
-        example=example_in(folder, description),
+        example=logged,
         known=categories_in(parts_of(getattr(model.estimator, "model", None))),
     )
     _, refused = attempt(lambda: warm_up(model, rows))
-    example = {"inputs": small_example(rows)} if refused is None and rows.possible else None
+    example = _example(model, small_example(rows) if refused is None else None, logged)
     most = MORE_ROWS if _is_trees(model) else TRIAL_ROWS
     batching, error = attempt(lambda: batching_of(model, rows, most_rows=most))
     if batching is None:
         reason = f"It could not be tried: {type(error or refused).__name__}."
         batching = Batching(on=False, reason=reason, most_rows=0)
     return Opened(model, batching, example)
+
+
+def _example(model: ServedModel, made: Any, logged: Any) -> dict[str, Any] | None:
+    """What the model answers, as a user may send it: rows of our making, or those that were logged
+    with it. None where it takes neither."""
+    if made is not None:
+        return {"inputs": made}
+    inputs = logged_example(logged)
+    return {"inputs": inputs} if inputs is not None and _takes(model, inputs) else None
+
+
+def _takes(model: ServedModel, inputs: Any) -> bool:
+    _, refused = attempt(lambda: model.predict(inputs, probabilities=False))
+    return refused is None
 
 
 def _is_trees(model: ServedModel) -> bool:

@@ -187,6 +187,17 @@ def small_example(rows: Rows) -> Any:
     return orjson.loads(orjson.dumps(rows.inputs(EXAMPLE_ROWS))) if rows.possible else None
 
 
+def logged_example(example: Any) -> Any:
+    """The first rows of the example that was logged, as a user may send them; None without any."""
+    columns = {name: values[:EXAMPLE_ROWS] for name, values in _columns_in(example).items()}
+    if columns:
+        return columns
+    rows = example.get("data", example.get("inputs")) if isinstance(example, dict) else example
+    if isinstance(rows, list) and rows and all(isinstance(row, list) for row in rows):
+        return rows[:EXAMPLE_ROWS]
+    return None
+
+
 def warm_up(model: "ServedModel", rows: Rows) -> "Prepared | None":
     """One call, so that the first user does not pay for what is made at first use."""
     if not rows.possible:

@@ -1,9 +1,10 @@
 """The one queue of a model: what arrived while the last call ran goes into the next call together.
 
-No timer: a request that finds nobody at work is answered at once. A call that is known to be short
-runs in the event loop's own thread, since a way to another thread and back would cost more; any
-other runs in the model's thread, and the loop goes on listening. A model that does not come back
-ends the process: a thread cannot be ended.
+No window is waited through: a request that finds nobody at work is answered at once, but for a
+fraction of the last call in which those whom that answered may come again (`Return`). A call that
+is known to be short runs in the event loop's own thread, since a way to another thread and back
+would cost more; any other runs in the model's thread, and the loop goes on listening. A model that
+does not come back ends the process: a thread cannot be ended.
 """
 
 import asyncio
@@ -32,6 +33,10 @@ INLINE_SECONDS = 0.002
 INLINE_BYTES = 64 * 1024
 # A call after which the next ones are believed to be no shorter, forgotten by so much each time.
 FORGETS = 0.9
+# Of the last call's time, and at most, those whom it answered are waited for.
+RETURN_SHARE, RETURN_SECONDS = 0.25, 0.01
+# So many calls wait for nobody after one whose clients did not come again.
+CALLS_WITHOUT = 16
 RETRY_AFTER_SECONDS = "1"
 
 
@@ -44,6 +49,41 @@ class Desk(Protocol):
     def answer(
         self, bodies: Sequence[bytes], queued: Sequence[float]
     ) -> Sequence[Reply | None]: ...
+
+
+class Return:
+    """Whether those who were just answered are worth waiting for.
+
+    Who asks again and again has the next request ready at once. Were nobody waited for, those who
+    are answered together and those who waited meanwhile would take turns, and each call, which
+    often takes as long for all as for half of them, would be for half. A client that is alone is
+    never waited for, nor are any whose kind did not come.
+    """
+
+    def __init__(self) -> None:
+        self._likely = 0
+        self._answered = 0
+        self._until = 0.0
+        self._calls_without = 0
+
+    def answered(self, count: int, *, waiting: int, spent: float, now: float) -> None:
+        """A call has ended, after `spent` seconds, and so many wait already."""
+        self._answered, self._likely = count, 0
+        if self._calls_without:
+            self._calls_without -= 1
+        elif spent > INLINE_SECONDS:
+            self._likely = count + waiting
+            self._until = now + min(spent * RETURN_SHARE, RETURN_SECONDS)
+
+    def wait_until(self, waiting: int, *, now: float) -> float | None:
+        """The moment up to which more are worth waiting for; None where they are not."""
+        return self._until if waiting < self._likely and now < self._until else None
+
+    def over(self, waiting: int) -> None:
+        """The moment has come, and only so many wait."""
+        if self._likely - waiting > self._answered / 2:
+            self._calls_without = CALLS_WITHOUT
+        self._likely = 0
 
 
 class Queue:
@@ -66,6 +106,9 @@ class Queue:
         self._flushing = False
         # Unknown is slow: the first call goes to the thread.
         self._expected = INLINE_SECONDS * 2
+        self._spent = 0.0
+        self._return = Return()
+        self._timer: asyncio.TimerHandle | None = None
         self._call_seconds = call_seconds
         self._watch = _Watch(call_seconds, self._tell_hung)
 
@@ -76,15 +119,32 @@ class Queue:
             exchange.answer(refusal(503, "busy", detail))
             return
         self._waiting.append(exchange)
-        if not self._busy and not self._flushing:
-            # Not now: what came in the same moment goes along.
+        if not self._busy:
+            self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """Not now: what comes in the same moment goes along."""
+        if self._flushing:
+            return
+        until = self._return.wait_until(len(self._waiting), now=self._loop.time())
+        if until is None:
             self._flushing = True
             self._loop.call_soon(self._flush)
+        elif self._timer is None:
+            self._timer = self._loop.call_at(until, self._waited)
+
+    def _waited(self) -> None:
+        self._timer = None
+        self._return.over(len(self._waiting))
+        self._flush_soon()
 
     def _flush(self) -> None:
         self._flushing = False
         if self._busy:
             return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         turn = self._next_turn()
         if not turn:
             return
@@ -123,7 +183,7 @@ class Queue:
             queued = [(now - exchange.arrived) * 1000 for exchange in turn]
             bodies = [exchange.body for exchange in turn]
             replies, error = attempt(lambda: self._desk.answer(bodies, queued))
-        spent = time.perf_counter() - began
+        self._spent = spent = time.perf_counter() - began
         self._expected = max(spent, self._expected * FORGETS)
         if replies is not None and len(replies) == len(turn):
             return replies
@@ -138,9 +198,10 @@ class Queue:
                 self._otherwise(exchange)
             else:
                 exchange.answer(reply)
-        if self._waiting and not self._flushing:
-            self._flushing = True
-            self._loop.call_soon(self._flush)
+        waiting, now = len(self._waiting), self._loop.time()
+        self._return.answered(len(turn), waiting=waiting, spent=self._spent, now=now)
+        if self._waiting:
+            self._flush_soon()
 
     def _tell_hung(self) -> None:
         """In the watch's thread; past the loop, where that itself runs the call."""

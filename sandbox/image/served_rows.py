@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from served_columns import FLAG, NUMBER, TEXT, UNUSED
 from served_inputs import Expected
+from served_pandas import pandas
 from served_shapes import Table
 from served_steps import Domain, Origin, Origins
 
@@ -33,7 +33,7 @@ EXTREMES = (
     3e38,
     -3e38,
 )
-MOMENT = pd.Timestamp("2024-01-15T12:00:00")
+MOMENT = "2024-01-15T12:00:00"
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Samples:
 def _typed(cells: Any, source: Source, whole: bool) -> Any:
     """As a request's cells become a column of that type."""
     if source.declared == "datetime":
-        return pd.Series([MOMENT] * len(cells))
+        pd = pandas()
+        return pd.Series([pd.Timestamp(MOMENT)] * len(cells))
     if source.takes == TEXT or cells.dtype == object:
         return cells if source.takes == TEXT or source.declared == "string" else _unboxed(cells)
     if source.takes == FLAG or source.declared == "boolean":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from served_pandas import pandas
 
 PIPELINE = "sklearn.pipeline.Pipeline"
 DATA = "sklearn.preprocessing._data"
@@ -197,7 +197,7 @@ def _moved(origin: Origin | None, scale: float, shift: float) -> Origin | None:
 def _imputer(steps: Steps, part: Any, origins: Origins) -> tuple[list[Any], Origins]:
     values = list(part.statistics_)
     sign = part.missing_values
-    missing_is_missing = sign is None or sign is pd.NA or sign != sign
+    missing_is_missing = sign is None or sign is pandas().NA or sign != sign
     if any(isinstance(value, str) for value in values):
         if part.add_indicator or not missing_is_missing:
             raise NoStep("Its SimpleImputer of text does more than fill in.")
@@ -321,7 +321,7 @@ def _asking(
     """Asks for rows that differ in one column."""
 
     def ask(values: Sequence[Any]) -> Any:
-        data = {}
+        pd, data = pandas(), {}
         for place, first in plain.items():
             cells = list(values) if place == column else [first[0]] * len(values)
             data[place] = pd.Series(cells, dtype=object).infer_objects()

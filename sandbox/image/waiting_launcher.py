@@ -23,15 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from launcher import (
+from launcher import Excerpt, Relay, Script
+from script_start import (
     ASKED_TO_END_EXIT_CODE,
     ASKING,
     NO_ORDER_EXIT_CODE,
     WATCHED,
-    Excerpt,
     Order,
-    Relay,
-    Script,
     is_from_outside,
     keep_out,
     say_began,
@@ -172,7 +170,7 @@ def _start_waiting(control: socket.socket, *, output: int) -> int:
     path = f"{WAITING_PATH}:{os.environ['PYTHONPATH']}"
     variables = {**os.environ, "PYTHONPATH": path, FD_VARIABLE: str(control.fileno())}
     return start_python(
-        PLACEHOLDER, output=output, variables=variables, kept_open=[control.fileno()]
+        PLACEHOLDER, output=output, variables=variables, kept_open=(control.fileno(),)
     )
 
 
@@ -188,7 +186,7 @@ def _wait_for_order(hearing: Hearing) -> int | None:
 def _run(task: Task, hearing: Hearing, *, pipe: tuple[int, int], waiting: int) -> int:
     relay = Relay(
         Excerpt(log_bytes=task.log_bytes, seconds=task.seconds),
-        pipe=pipe,
+        source=pipe[0],
         sink=hearing.sink,
         hard_bytes=task.log_hard_bytes,
     )
@@ -197,12 +195,14 @@ def _run(task: Task, hearing: Hearing, *, pipe: tuple[int, int], waiting: int) -
     printed = bool(select.select([pipe[0]], [], [], 0)[0])
     if printed or why_fresh(hearing.imported, task=task, made_with=made_with):
         _end(waiting, output=pipe[0])
-        pid = start_python(task.path, output=relay.script_end, variables=variables)
+        pid = start_python(task.path, output=pipe[1], variables=variables)
     else:
         told = {"path": task.path, "variables": variables}
         hearing.control.sendall(json.dumps(told).encode() + b"\n")
         pid = waiting
     hearing.control.close()
+    # Nobody but the script may hold this end: its end is the end of the output.
+    os.close(pipe[1])
     return Script(pid, relay=relay, seconds=task.seconds, grace_seconds=task.grace_seconds).wait()
 
 

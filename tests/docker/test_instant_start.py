@@ -236,7 +236,9 @@ def test_the_deadline_counts_from_the_order(engine: Engine, pool: Pool):
 def test_an_order_that_is_cut_off_runs_nothing(engine: Engine, pool: Pool):
     waiting = pool.take()
     cut = (1000).to_bytes(4, "big") + b"HOME=/scratch"
-    assert engine.hand_in(waiting.id, cut, answer=b"!began ", timeout_seconds=20) is None
+    with engine.attach(waiting.id) as given:
+        given.give(cut)
+        assert given.answer(b"!began ", timeout_seconds=20) is None
     assert waiting.ended() == (227, "")
     assert began_at([engine.read_logs(waiting.id)]) is None
 
@@ -244,8 +246,9 @@ def test_an_order_that_is_cut_off_runs_nothing(engine: Engine, pool: Pool):
 def test_there_is_no_second_order(engine: Engine, pool: Pool):
     waiting = pool.take()
     waiting.hand_in("import threading\nprint('up', flush=True)\nthreading.Event().wait()\n")
-    with contextlib.suppress(EngineError, EngineUnavailable):
-        assert engine.hand_in(waiting.id, b"x" * 100, answer=b"!began ", timeout_seconds=1) is None
+    with contextlib.suppress(EngineError, EngineUnavailable), engine.attach(waiting.id) as given:
+        given.give(b"x" * 100)
+        assert given.answer(b"!began ", timeout_seconds=1) is None
     assert engine.state(waiting.id).running
     assert engine.read_logs(waiting.id).count(b"!began ") == 1
 

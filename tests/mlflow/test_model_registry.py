@@ -25,6 +25,7 @@ from registry.mlflow_client import (
     RegistryUnavailable,
     RunNotFound,
 )
+from registry.signatures import Declared
 from tests.fixtures.mlflow import MlflowServer
 
 # The job's own MLflow is older; the format is what it would choose there.
@@ -128,6 +129,65 @@ def test_an_alias_names_a_version_until_it_is_moved_or_taken_away(registry, job)
         registry.set_alias("aliased", "champion", "9")
 
 
+def test_pages_of_models_have_newest_versions_and_aliases_in_one_answer(registry, job):
+    (model,) = ready_models(registry, job.attempt)
+    for name in ("paged a", "paged b", "paged ü 100%"):
+        for _ in range(2):
+            registry.register_logged_model(name, model, tags={})
+    registry.set_alias("paged a", "champion", "1")
+    first = registry.catalog.models(text="PAGED", limit=2)
+    assert [one.name for one in first.models] == ["paged a", "paged b"]
+    assert first.models[0].latest_versions[0].version == "2"
+    assert first.models[0].aliases == {"champion": "1"}
+    last = registry.catalog.models(text="PAGED", after=first.after, limit=2)
+    assert [one.name for one in last.models] == ["paged ü 100%"] and last.after == ""
+    assert registry.catalog.model("paged a").aliases == {"champion": "1"}
+    assert registry.catalog.models(text="it's \\ \" nothing", limit=2).models == ()
+    with pytest.raises(RegistryRefused):
+        registry.catalog.models(after="nonsense", limit=2)
+    with pytest.raises(ModelNotFound):
+        registry.catalog.model("nope")
+
+
+def test_pages_of_versions_go_from_the_newest_to_older_ones(registry, job):
+    (model,) = ready_models(registry, job.attempt)
+    for _ in range(3):
+        registry.register_logged_model("many", model, tags={})
+    page = registry.catalog.versions("many", limit=2)
+    assert ([one.version for one in page.versions], page.is_last) == (["3", "2"], False)
+    page = registry.catalog.versions("many", below=2, limit=2)
+    assert ([one.version for one in page.versions], page.is_last) == (["1"], True)
+
+
+def test_a_run_tells_its_metrics_and_tags(registry, job):
+    (run_id,) = registry.runs_of_attempt(job.attempt)
+    run = registry.catalog.run(run_id)
+    assert (run.run_id, run.status) == (run_id, "FINISHED")
+    assert run.tags["job_attempt"] == job.attempt and run.experiment_id == job.experiment_id
+    with pytest.raises(RunNotFound):
+        registry.catalog.run("0" * 32)
+
+
+def test_a_run_tells_its_curves_and_artifacts(registry, job):
+    (run_id,) = registry.runs_of_attempt(job.attempt)
+    assert registry.catalog.curve(run_id, "nothing", points=10) == []
+    metrics = [
+        {"key": "loss", "value": 1 / (step + 1), "timestamp": 1000 + step, "step": step}
+        for step in range(2000)
+    ]
+    for at in range(0, 2000, 1000):
+        body = {"run_id": run_id, "metrics": metrics[at : at + 1000]}
+        registry._rest.post("runs/log-batch", body)
+    assert "loss" in registry.catalog.run(run_id).curves
+    curve = registry.catalog.curve(run_id, "loss", points=100)
+    assert 50 <= len(curve) <= 110
+    assert [point.step for point in curve] == sorted(point.step for point in curve)
+    assert (curve[0].step, curve[0].value, curve[-1].step) == (0, 1.0, 1999)
+    assert registry.catalog.artifacts(run_id) == []
+    with pytest.raises(RunNotFound):
+        registry.catalog.artifacts("0" * 32)
+
+
 def test_a_version_that_an_interrupted_try_made_is_found_again(registry, job):
     (model,) = ready_models(registry, job.attempt)
     assert registry.version_of_logged_model("interrupted", model) is None
@@ -196,6 +256,18 @@ def test_a_downloaded_model_is_the_model_that_was_logged(registry, job, tmp_path
     loaded = pickle.loads((tmp_path / "model" / "model.pkl").read_bytes())
     assert loaded.predict([[0.0], [1.0]]).tolist() == [0, 1]
     assert any(line.startswith("scikit-learn==") for line in registry.requirements_of(version))
+
+
+def test_a_version_tells_how_it_is_opened_what_it_takes_and_its_files(registry, job, monkeypatch):
+    (model,) = ready_models(registry, job.attempt)
+    version = registry.register_logged_model("told", model, tags={})
+    about = registry.about(version)
+    assert about.flavours == ("sklearn", "python_function")
+    assert about.declared == Declared.NONE and about.mlflow_version
+    assert {"MLmodel", "model.pkl", "requirements.txt"} <= {file.path for file in about.files}
+    assert all(file.size_bytes for file in about.files if not file.is_folder)
+    monkeypatch.setattr(registry._rest, "call", lambda *_, **__: pytest.fail("asked again"))
+    assert registry.about(version) == about
 
 
 def test_a_listing_that_leads_out_of_the_folder_is_refused(registry, job, tmp_path, monkeypatch):

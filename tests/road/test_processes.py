@@ -331,7 +331,7 @@ def test_a_supervisor_outlives_its_engine(by_hand, tmp_path: Path):
 def cluster_by_hand(by_hand, home: Path) -> tuple["ByHand", int]:
     """A worker that has beaten, and the main process of its cluster."""
     worker = by_hand("work")
-    wait_for(lambda: latest(home, WORKER_BEATEN), seconds=30, what=f"a beat; {worker.said()}")
+    wait_for(lambda: latest(home, WORKER_BEATEN), seconds=120, what=f"a beat; {worker.said()}")
     main = next(each.pid for each in processes() if each.parent == worker.process.pid)
     return worker, main
 

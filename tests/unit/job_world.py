@@ -6,6 +6,7 @@ by moving what is in the rows, never by waiting.
 
 import base64
 import contextlib
+import functools
 import json
 import tempfile
 import uuid
@@ -28,6 +29,7 @@ from sandbox.engine import (
     EngineError,
     EngineUnavailable,
     FoundContainer,
+    MadeContainer,
     Usage,
 )
 from sandbox.environments import BuildStopped, Environment, EnvironmentFailed
@@ -83,6 +85,33 @@ class Faults:
             yield
 
 
+class FaultyInput:
+    """The input of one container, which reads it as soon as it runs."""
+
+    def __init__(self, engine: "FaultyEngine", faults: Faults, container_id: str) -> None:
+        self._engine = engine
+        self._faults = faults
+        self._id = container_id
+
+    def __enter__(self) -> "FaultyInput":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def give(self, data: bytes) -> None:
+        with self._faults.around("give"):
+            if self._id not in self._engine.containers:
+                raise EngineUnavailable("nobody reads any more")
+            self._engine.given[self._id] = data
+            self._engine.read_input(self._id)
+
+    def answer(self, mark: bytes, *, timeout_seconds: float) -> bytes | None:
+        with self._faults.around("answer"):
+            self._engine.usage(self._id)
+            return str(datetime.now(UTC).timestamp()).encode()
+
+
 class FaultyEngine:
     """Containers by id, and how often a script was begun for each attempt in one of its own."""
 
@@ -93,6 +122,8 @@ class FaultyEngine:
         self.starts: Counter[str] = Counter()
         # By the container, what it was told to run, and how often.
         self.orders: dict[str, list[str]] = {}
+        # What was written to an input and not read yet.
+        self.given: dict[str, bytes] = {}
         self.image = "image"
         self.asked_to_end: list[str] = []
         self.printed: dict[str, bytes] = {}
@@ -101,7 +132,7 @@ class FaultyEngine:
         self._answer()
         return Capacity(memory_mb=64_000, cpus=64)
 
-    def create(self, spec: Any) -> str:
+    def make(self, spec: Any) -> MadeContainer:
         with self._faults.around("create"):
             self._answer()
             container = ContainerState(
@@ -118,11 +149,10 @@ class FaultyEngine:
                 ip_address=None,
             )
             self.containers[container.id] = container
-            return container.id
+            return MadeContainer(container.id, {})
 
-    def readback(self, container_id: str) -> dict[str, Any]:
-        self._answer()
-        return {}
+    def create(self, spec: Any) -> str:
+        return self.make(spec).id
 
     def image_id(self, tag: str) -> str:
         self._answer()
@@ -137,18 +167,25 @@ class FaultyEngine:
             self._there(container_id)
             return {}
 
-    def hand_in(
-        self, container_id: str, data: bytes, *, answer: bytes, timeout_seconds: float
-    ) -> bytes:
-        with self._faults.around("hand_in"):
-            self._there(container_id)
-            told = dict(pair.split("=", 1) for pair in data[4:].decode().split("\0"))
-            job_attempt = json.loads(told["MLFLOW_RUN_CONTEXT"])["job_attempt"]
-            self.orders.setdefault(container_id, []).append(job_attempt)
-            attempt = self.containers[container_id].labels.get("mlops.attempt")
-            if attempt is not None:
-                self.starts[attempt] += 1
-            return str(datetime.now(UTC).timestamp()).encode()
+    def attach(self, container_id: str) -> "FaultyInput":
+        with self._faults.around("attach"):
+            self._answer()
+            if container_id not in self.containers:
+                raise EngineError("no such container")
+            return FaultyInput(self, self._faults, container_id)
+
+    def read_input(self, container_id: str) -> None:
+        """As a launcher that runs does, when there is an order."""
+        data = self.given.get(container_id)
+        if data is None or not self.containers[container_id].running:
+            return
+        del self.given[container_id]
+        told = dict(pair.split("=", 1) for pair in data[4:].decode().split("\0"))
+        job_attempt = json.loads(told["MLFLOW_RUN_CONTEXT"])["job_attempt"]
+        self.orders.setdefault(container_id, []).append(job_attempt)
+        attempt = self.containers[container_id].labels.get("mlops.attempt")
+        if attempt is not None:
+            self.starts[attempt] += 1
 
     def usage(self, container_id: str) -> Usage:
         self._there(container_id)
@@ -171,6 +208,7 @@ class FaultyEngine:
                 raise EngineError("no such container")
             now = datetime.now(UTC)
             self._change(container_id, status="running", running=True, started_at=now)
+            self.read_input(container_id)
 
     def state(self, container_id: str) -> ContainerState | None:
         with self._faults.around("state"):
@@ -392,7 +430,7 @@ class Beside:
     """Stands where a thread asks MLflow: that is done first here, before the engine is asked."""
 
     def __init__(self, **_: Any) -> None:
-        self._future: Future[Any] = Future()
+        return
 
     def __enter__(self) -> "Beside":
         return self
@@ -400,26 +438,33 @@ class Beside:
     def __exit__(self, *_: Any) -> None:
         return
 
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        future: Future[Any] = Future()
         try:
-            self._future.set_result(call(*arguments))
+            future.set_result(call(*arguments))
         except Exception as error:  # noqa: BLE001 - as a pool of threads does
-            self._future.set_exception(error)
-        return self._future
+            future.set_exception(error)
+        return future
 
 
 class BesideAtLast(Beside):
     """The thread comes to it when its answer is waited for, and not before."""
 
-    def submit(self, call: Callable[..., Any], *arguments: Any) -> Any:
-        self._call = lambda: call(*arguments)
-        return self
+    def submit(self, call: Callable[..., Any], *arguments: Any) -> "Late":
+        return Late(call, arguments)
+
+
+class Late:
+    """Done once, when it is asked for."""
+
+    def __init__(self, call: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._result = functools.cache(lambda: call(*arguments))
 
     def done(self) -> bool:
         return False
 
     def result(self) -> Any:
-        return self._call()
+        return self._result()
 
 
 class World:

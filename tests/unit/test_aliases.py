@@ -71,6 +71,33 @@ def test_one_call_rolls_back_and_another_one_forward(registry: Registry, client:
     assert registry.named == {"champion": "2"}
 
 
+def test_why_an_alias_was_moved_is_kept_in_its_history(
+    registry: Registry, client: APIClient
+) -> None:
+    put(client, "1")
+    client.put(PATH, {"version": "2", "reason": " Better on the holdout. "}, format="json")
+    rolled = client.post(f"{PATH}/rollback", {"reason": "False alarms."}, format="json").json()
+    reasons = [change["reason"] for change in rolled["history"]]
+    assert reasons == ["False alarms.", "Better on the holdout.", ""]
+    notes = AliasChange.objects.values_list("note", flat=True)
+    assert list(notes) == reasons, "the console shows the same"
+
+
+@pytest.mark.parametrize("reason", ["x" * 201, None, ["why"], "a\x00b"])
+def test_a_reason_that_cannot_be_kept_moves_nothing(
+    registry: Registry, client: APIClient, reason: object
+) -> None:
+    put(client, "1")
+    put(client, "2")
+    asked = {"version": "1", "reason": reason}
+    for answer in (
+        client.put(PATH, asked, format="json"),
+        client.post(f"{PATH}/rollback", {"reason": reason}, format="json"),
+    ):
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (400, "reason")
+    assert registry.named == {"champion": "2"}
+
+
 def test_without_a_version_before_there_is_no_way_back(
     registry: Registry, client: APIClient
 ) -> None:

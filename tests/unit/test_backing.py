@@ -18,7 +18,7 @@ from deploy.backing import Backing, read_backing, wait_for_backing
 from deploy.home import Home
 from deploy.report import Stop
 from deploy.servers import free_port
-from deploy.testing import UNIT_TESTS, on_postgresql
+from deploy.testing import ONCE, UNIT_TESTS, on_postgresql
 from mlops_site import queues
 from mlops_site.backing import (
     POSTGRESQL,
@@ -244,8 +244,9 @@ def test_an_error_in_a_query_of_ours_is_not_called_an_outage(client, monkeypatch
 @pytest.mark.parametrize(
     ("given", "again"),
     [
-        ([], [UNIT_TESTS]),
-        (["-q", "-k", "name"], ["-q", "-k", "name", UNIT_TESTS]),
+        ([], [UNIT_TESTS, *ONCE]),
+        (["-q", "-k", "name"], ["-q", "-k", "name", UNIT_TESTS, *ONCE]),
+        ([UNIT_TESTS, "-q"], [UNIT_TESTS, "-q", *ONCE]),
         (["tests/unit/test_turn.py", "-q"], ["tests/unit/test_turn.py", "-q"]),
         (["tests/unit/test_turn.py", "tests/road"], ["tests/unit/test_turn.py"]),
         (["tests/road"], None),

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.db import OperationalError, connection
 from django.test import Client
-from django.urls import reverse
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from inference.models import ModelServer
@@ -21,12 +21,12 @@ from registry.mlflow_client import RegistryUnavailable
 from sandbox.environments import Environment, EnvironmentFailed, EnvironmentInUse, Stored
 from sandbox.store_folders import StoreFolders
 from training.models import Attempt, BuiltEnvironment, Job
-from training.services import environment_house, environments
+from training.services import build_output, environment_house, environments
+from training.services.build_output import STORE_SECONDS, BuildOutput
 
 PATH = "/mlops/environments"
 LOCK = "six==1.17.0 \\\n    --hash=sha256:aa\n"
 MB = 1_000_000
-CONSOLE = "admin:training_builtenvironment_changelist"
 
 
 @dataclass
@@ -359,6 +359,74 @@ def test_an_environment_is_built_again_and_its_log_is_kept(api: Client, store: F
     assert (document["state"], document["build_log"]) == ("ready", "Compiling\n")
 
 
+class Seconds:
+    """A clock of its own, that a test winds on."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_a_build_prints_is_there_while_it_goes_on(db: None):
+    a_row("a", state="building")
+    clock = Seconds()
+    output = BuildOutput("a", clock=clock)
+
+    def kept() -> str:
+        return BuiltEnvironment.objects.get(pk="a").build_log
+
+    output.write(b"Resolving\n")
+    assert kept() == "", "not each line is a write"
+    clock.now += STORE_SECONDS
+    output.write("Lö".encode()[:2])
+    assert kept() == "Resolving\nL", "half a character waits"
+    clock.now += STORE_SECONDS
+    output.write("Lö".encode()[2:] + b"\x00")
+    assert kept() == "Resolving\nL\u00f6\ufffd"
+    assert output.text == "Resolving\nLö\x00"
+
+
+def test_of_a_build_that_prints_very_much_the_beginning_is_followed(
+    db: None,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(build_output, "BUILD_LOG_CHARACTERS", 5)
+    monkeypatch.setattr(build_output, "STORE_SECONDS", 0.0)
+    a_row("a", state="building")
+    output = BuildOutput("a")
+    output.write(b"1234")
+    output.write(b"5678")
+    with CaptureQueriesContext(connection) as queries:
+        output.write(b"9")
+    assert not queries.captured_queries, "nothing that would be shown is new"
+    assert BuiltEnvironment.objects.get(pk="a").build_log == "12345"
+    assert build_output.kept(output.text) == "56789"
+
+
+def test_a_row_that_cannot_be_written_costs_no_build(db: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(build_output, "STORE_SECONDS", 0.0)
+    a_row("a", state="building")
+    output = BuildOutput("a")
+
+    def locked(**values: str) -> int:
+        raise OperationalError("database is locked")
+
+    with monkeypatch.context() as away:
+        away.setattr(output._rows, "update", locked)
+        output.write(b"one\n")
+    output.write(b"two\n")
+    assert BuiltEnvironment.objects.get(pk="a").build_log == "one\ntwo\n"
+
+
+def test_a_build_that_had_to_wait_leaves_the_log_of_the_one_before(api: Client, store: FakeStore):
+    a_row("a", build_log="before\n")
+    store.failure = EnvironmentInUse("a")
+    api.post(f"{PATH}/a/rebuild")
+    environments.change("a")
+    assert BuiltEnvironment.objects.get(pk="a").build_log == "before\n"
+
+
 @pytest.mark.parametrize(
     ("failure", "state", "asked"),
     [
@@ -428,6 +496,27 @@ def test_a_list_is_filtered_by_state_and_says_what_it_does_not_know(api: Client)
     refused = api.get(f"{PATH}?stat=gone&cursor=x&limit=0")
     assert refused.status_code == 400
     assert {error["field"] for error in refused.json()["errors"]} == {"stat", "cursor", "limit"}
+
+
+def test_a_list_is_searched_by_packages_versions_and_the_beginning_of_a_key(api: Client):
+    for key, pins in {
+        "ab1": "xgboost==2.1.2 six==1",
+        "ab2": "xgboost==1.7 six==1",
+        "c3": "",
+    }.items():
+        lock = "\n".join(pins.split())
+        made = {"pylock": "", "python_version": "3.11", "at": timezone.now()}
+        environments.make_row(key, lock=lock, **made)
+
+    def found(query: str) -> list[str]:
+        return [row["key"] for row in api.get(f"{PATH}?{query}").json()["environments"]]
+
+    assert found("text=xgboost") == ["ab2", "ab1"]
+    assert found("text=XGBoost==2.1%20six") == ["ab1"]
+    assert found("text=xgb,%20c3") == []
+    assert found("text=c3") == ["c3"]
+    assert found("text=ab&python_version=3.11") == ["ab2", "ab1"]
+    assert found("python_version=3.12") == []
 
 
 def test_one_environment_tells_its_packages_and_both_forms_of_its_lock(api: Client):
@@ -501,43 +590,3 @@ def test_a_set_that_cannot_be_built_ahead_is_nobodys_failure(store: FakeStore, s
     store.failure = EnvironmentFailed(reason="x", detail="d", hint="h")
     environment_house.preload()
     assert not BuiltEnvironment.objects.exists()
-
-
-# -- the admin console -----------------------------------------------------------------------------
-def console(*permissions: str) -> Client:
-    user = User.objects.create_user("olga", password="x", is_staff=True)
-    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
-    client = Client()
-    client.force_login(user)
-    return client
-
-
-def act(client: Client, action: str, *keys: str) -> str:
-    chosen = {"action": action, "_selected_action": list(keys)}
-    answer = client.post(reverse(CONSOLE), chosen, follow=True)
-    return " ".join(str(message) for message in answer.context["messages"])
-
-
-def test_an_operator_sees_packages_and_build_and_asks_through_the_same_services(db: Any):
-    operator = console("view_builtenvironment", "change_builtenvironment")
-    a_row("free", build_log="Compiling <everything>")
-    a_row("needed", needed_by=["model churn version 3"])
-    a_job("free", version="4")
-    listed = operator.get(reverse(CONSOLE)).content
-    assert b"model churn version 3" in listed
-    assert b"model churn version 4" in listed
-    Job.objects.all().delete()
-    page = operator.get(reverse("admin:training_builtenvironment_change", args=["free"]))
-    assert b"six==1.17.0" in page.content
-    assert b"Compiling &lt;everything&gt;" in page.content
-    said = act(operator, "delete_folders", "free", "needed")
-    assert "free will be deleted." in said
-    assert "needed by model churn version 3" in said
-    assert BuiltEnvironment.objects.get(pk="free").asked == "delete"
-    assert "needed will be built again." in act(operator, "rebuild", "needed")
-
-
-def test_whoever_may_only_look_may_not_act(db: Any):
-    a_row("free")
-    act(console("view_builtenvironment"), "delete_folders", "free")
-    assert BuiltEnvironment.objects.get(pk="free").asked == ""

@@ -110,6 +110,26 @@ def test_a_form_and_its_proof_are_kept_once(
     assert model_files.outcome_file("churn", "models:/m-1", "1") is None
 
 
+def test_what_came_of_a_trial_is_told_by_the_rows_of_every_server_of_the_files(
+    model: Path, server_of: Callable[[Answers], ModelServer]
+) -> None:
+    proof = {"gain": 9.5, "rows": 5}
+    lane = {"state": "kept", "reason": "Agreed.", "proof": {**proof, "other": "x"}}
+    server = server_of({"/ready": ready(**lane), "/compact": (200, b"form")})
+    said = {"columns": None, "lane": {"state": "trying"}}
+    ModelServer.objects.update(description=said)
+    same = ModelServer.objects.get()
+    same.pk, same.replica = None, 2
+    same.save()
+    same.pk, same.replica, same.source = None, 3, "models:/m-2"
+    same.save()
+    compact_forms.keep(server.pk)
+    told = {row.replica: row.description for row in ModelServer.objects.all()}
+    kept_lane = {"state": "kept", "reason": "Agreed.", "proof": proof}
+    assert told[1] == told[2] == {"columns": None, "lane": kept_lane}
+    assert told[3] == said, "another version's files"
+
+
 def test_a_refusal_is_kept_without_a_form(
     model: Path, server_of: Callable[[Answers], ModelServer]
 ) -> None:

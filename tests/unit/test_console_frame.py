@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ LISTS = (
     *("training/job", "training/jobevent", "training/attempt", "training/sandboxproof"),
     *("training/builtenvironment", "training/waitingcontainer", "inference/modelserver"),
     *("inference/aliaschange", "inference/modelpolicy", "inference/batchprediction"),
-    "mlops_site/heartbeat",
+    *("mlops_site/heartbeat", "features"),
 )
 OURS_ONLY = re.compile(r"""(?:src|href|action)=["'](?!/|\?|#|http://127\.0\.0\.1:5000)""")
 
@@ -148,7 +149,18 @@ def test_an_error_of_ours_is_told_without_anything_that_may_have_failed(
     answer = client.get("/admin/")
     page = answer.content.decode()
     assert answer.status_code == 500
-    assert "broken" not in page and "<h1>Internal Server Error</h1>" in page
+    assert "broken" not in page and "<h1>Internal server error</h1>" in page
+
+
+def test_what_a_page_does_not_find_is_said_in_its_words(db: Any):
+    page = page_of(somebody("viewer"), f"/admin/training/job/{uuid.uuid4()}/change/")
+    assert "There is no such job." in page and "Find jobs" in page
+
+
+def test_the_address_of_a_button_that_is_opened_by_hand_has_a_page_too(db: Any):
+    answer = somebody("operator").get("/admin/training/job/ask/", HTTP_ACCEPT="text/html")
+    assert answer.status_code == 405 and answer.headers["Allow"] == "POST"
+    assert "reached by a button of the console" in answer.content.decode()
 
 
 def test_a_path_that_only_begins_like_the_console_is_not_it(browser: Client):

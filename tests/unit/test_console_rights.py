@@ -15,12 +15,15 @@ from training.models import Job
 
 EVERYBODY = set(GROUPS)
 ADMINISTRATORS = {"administrator"}
+OPERATORS = {"operator", "administrator"}
 PAGES = {
     "admin:index": EVERYBODY,
     "admin:home_now": EVERYBODY,
     "admin:home_day": EVERYBODY,
     "admin:training_job_changelist": EVERYBODY,
     "admin:training_job_now": EVERYBODY,
+    "admin:job_new": EVERYBODY - {"viewer"},
+    "admin:job_compare": EVERYBODY,
     "admin:training_jobevent_changelist": EVERYBODY,
     "admin:training_attempt_changelist": EVERYBODY,
     "admin:training_sandboxproof_changelist": EVERYBODY,
@@ -31,6 +34,13 @@ PAGES = {
     "admin:inference_modelpolicy_changelist": EVERYBODY,
     "admin:inference_batchprediction_changelist": EVERYBODY,
     "admin:mlops_site_heartbeat_changelist": EVERYBODY,
+    "admin:features": EVERYBODY,
+    "admin:features_now": EVERYBODY,
+    "admin:queue": EVERYBODY,
+    "admin:queue_now": EVERYBODY,
+    "admin:settings": OPERATORS,
+    "admin:audit": OPERATORS,
+    "admin:audit_csv": OPERATORS,
     "admin:auth_user_changelist": ADMINISTRATORS,
     "admin:auth_user_add": ADMINISTRATORS,
     "admin:auth_group_changelist": ADMINISTRATORS,
@@ -99,13 +109,24 @@ def test_each_group_may_what_the_one_before_it_may_and_more():
 
 
 def test_the_groups_can_be_taken_back_and_made_again():
-    migration = import_module("mlops_site.migrations.0003_groups")
-    apps = MigrationLoader(connection).project_state(("mlops_site", "0003_groups")).apps
+    names = [
+        *("0003_groups", "0004_feature_rights", "0005_who_tries_models"),
+        "0007_rights_of_operators",
+    ]
+    groups, features, models, operators = (
+        import_module(f"mlops_site.migrations.{name}") for name in names
+    )
+    apps = MigrationLoader(connection).project_state(("mlops_site", names[-1])).apps
     somebody("viewer")
     before = set(Group.objects.values_list("name", "permissions"))
-    migration.remove_groups(apps, None)
+    operators.take_back(apps, None)
+    models.take(apps, None)
+    groups.remove_groups(apps, None)
     assert not Group.objects.exists() and User.objects.count() == 1
-    migration.make_groups(apps, None)
+    groups.make_groups(apps, None)
+    features.give(apps, None)
+    models.give(apps, None)
+    operators.give(apps, None)
     assert set(Group.objects.values_list("name", "permissions")) == before
 
 

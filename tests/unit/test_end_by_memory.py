@@ -1,5 +1,7 @@
 """What the engine's word about memory is worth when it comes after the end."""
 
+import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -50,6 +52,16 @@ def test_a_word_that_came_after_the_end_counts(exit_code: int):
     (asked,) = api.asked
     assert asked["filters"] == {"container": "c1", "event": "oom"}
     assert float(asked["since"]) == 1769853600.5
+
+
+def test_a_word_may_come_for_a_second_after_the_end():
+    long_ago = Api(exit_code=137, told=[])
+    just_now = Api(exit_code=137, told=[])
+    now = datetime.now(UTC)
+    just_now.document["State"]["FinishedAt"] = now.isoformat()
+    assert not oom_killed(long_ago) and not oom_killed(just_now)
+    assert float(long_ago.asked[0]["until"]) <= time.time()
+    assert float(just_now.asked[0]["until"]) == pytest.approx(now.timestamp() + 1, abs=1e-3)
 
 
 def test_who_was_killed_otherwise_did_not_run_out_of_memory():

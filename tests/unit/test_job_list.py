@@ -27,6 +27,7 @@ FILTERS = {
     "experiment": JobFilter(experiment="churn"),
     "model": JobFilter(model="churn"),
     "owner": JobFilter(owner="ada"),
+    "environment": JobFilter(environment="a1b2"),
     "a tag": JobFilter(terms=("tag:team=growth",)),
     "words": JobFilter(terms=("word:churn", "word:train")),
     "a range": JobFilter(created_after=MOMENT, created_before=MOMENT),
@@ -100,8 +101,9 @@ def test_a_job_that_comes_meanwhile_does_not_shift_the_next_page(api: Client):
 def test_each_filter_finds_its_jobs_and_no_others(api: Client, room):
     a_job(script_name="failed.py", experiment_name="ex", tags=(("team", "risk"), ("v", "1")))
     ended(claimed(), Reason.TIMEOUT)
-    a_job(script_name="running.py", model_name="mo")
+    job = a_job(script_name="running.py", model_name="mo")
     claimed()
+    Job.objects.filter(pk=job.pk).update(environment_key="a1b2")
     a_job(script_name="waiting.py", owner="bob", tags=(("team", "risk"), ("v", "2")))
     for query, wanted in {
         "status=failed": ["failed.py"],
@@ -121,6 +123,8 @@ def test_each_filter_finds_its_jobs_and_no_others(api: Client, room):
         "text=nobody": [],
         "text=risk&owner=bob&status=queued": ["waiting.py"],
         "owner=bob&status=failed": [],
+        "environment=a1b2": ["running.py"],
+        "environment=a1b": [],
     }.items():
         assert names(api, query) == wanted, query
 

@@ -138,7 +138,7 @@ def test_a_completed_job_leads_to_its_run_and_its_model_version(operator: Client
     job = a_job()
     ended(claimed(), Reason.SUCCEEDED, run_id="6e0c9d1b", model_version="7")
     page = page_of(operator, job)
-    assert "/#/runs/6e0c9d1b" in page and "/#/models/churn_predictor/versions/7" in page
+    assert "/#/runs/6e0c9d1b" in page and "/admin/models/churn_predictor/versions/7/" in page
     assert "churn_predictor v7" in words(page) and 'class="note' not in page
 
 
@@ -279,7 +279,7 @@ def test_a_job_that_is_alive_is_asked_for_again_and_an_ended_one_never(operator:
         assert 'hx-trigger="refresh"' in page and 'data-refresh="2"' in page
     end(Attempt.objects.get(job=job), EndReason.of(Reason.SUCCEEDED))
     for page in (page_of(operator, job), now_of(operator, job)):
-        assert "hx-get" not in page and "data-refresh" not in page
+        assert "data-refresh" not in page and 'hx-trigger="refresh"' not in page
 
 
 def test_a_refresh_replaces_the_pieces_of_the_page_by_their_ids(operator: Client, room: Any):
@@ -322,14 +322,15 @@ def test_the_script_has_a_number_for_each_line(operator: Client):
     job = a_job(script="import mlflow\r\n\r\nprint('<b>')\n")
     page = page_of(operator, job)
     assert '<pre class="numbers" aria-hidden="true">1\n2\n3</pre>' in page
-    assert "<pre>import mlflow\n\nprint(&#x27;&lt;b&gt;&#x27;)\n</pre>" in page
+    assert "<pre data-python>\nimport mlflow\n\nprint(&#x27;&lt;b&gt;&#x27;)\n</pre>" in page
 
 
 def test_what_only_looks_like_the_end_of_a_line_gets_no_number(operator: Client):
     job = a_job()
     Job.objects.update(script="a = '\u2028'\x0c\nb = 1")
     page = page_of(operator, job)
-    assert 'aria-hidden="true">1\n2</pre><pre>a = &#x27;\\u2028&#x27;\\u000c\nb = 1</pre>' in page
+    assert 'aria-hidden="true">1\n2</pre><pre data-python>\na = ' in page
+    assert "a = &#x27;\\u2028&#x27;\\u000c\nb = 1</pre>" in page
 
 
 def test_variables_are_named_and_never_shown(operator: Client):
@@ -440,3 +441,16 @@ def test_a_page_asks_as_often_for_a_long_story_as_for_a_short_one(
         attempt.log_chunks.create(part="run", offset=0, size=1, data=b"x")
     assert cost() == few
     assert max(few) <= 15
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "completed", "failed", "cancelled"])
+def test_the_tab_tells_the_state_by_an_icon_of_its_own(operator: Client, status: str):
+    job = a_job()
+    ended = {"completed_at": timezone.now()} if status not in ("queued", "running") else {}
+    why = {"reason": "script_error", "error": "It failed."} if status == "failed" else {}
+    Job.objects.filter(pk=job.pk).update(status=status, **why, **ended)
+    page = page_of(operator, job)
+    assert f'data-tab-state="{status}"' in page
+    assert f"favicon-{status}.svg" in page
+    assert (STATIC.parent / f"favicon-{status}.svg").exists()
+    assert ("data-notify" in page) == (status in ("queued", "running"))

@@ -14,8 +14,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from tests.fixtures.people import somebody
+from tests.fixtures.plans import plan_of
 from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training import listing
+from training.console import tags
 from training.models import Job
 from training.services.cancel import cancel
 from training.services.finish import end
@@ -149,6 +151,64 @@ def test_each_filter_is_a_link_and_finds_its_jobs(operator: Client, room: Any):
         assert scripts(page_of(operator, query)) == found, query
 
 
+def tag_choices(page: str) -> list[str]:
+    choice = page.partition('aria-label="Tag of the newest jobs"')[2].partition("</select>")[0]
+    return [html.unescape(tag) for tag in re.findall(r'<option value="([^"]+)"', choice)]
+
+
+def test_a_tag_is_chosen_from_those_that_the_newest_jobs_have(operator: Client):
+    for team, kind in (("growth", "nightly"), ("growth", "sweep"), ("risk & co", "nightly")):
+        a_job(script_name=f"{team}.py", tags=(("team", team), ("kind", kind)))
+    page = page_of(operator)
+    assert tag_choices(page) == [
+        *("kind=nightly", "kind=sweep"),
+        *("team=growth", "team=risk & co"),
+    ], "by name, the most frequent value first"
+    assert '<optgroup label="team">' in page and "team = growth" in words(page)
+    found = page_of(operator, "tag=team%3Drisk+%26+co")
+    assert scripts(found) == ["risk &amp; co.py"]
+    assert "team=risk & co" not in tag_choices(found), "it is on already"
+    assert "tag=kind%3Dnightly" in operator.get(f"{LIST}?tag=&tag=kind%3Dnightly").url
+
+
+def test_a_tag_with_a_value_of_its_own_in_every_job_is_no_choice():
+    of_jobs = [{"commit": f"{number:07x}", "team": "growth"} for number in range(40)]
+    assert [one.name for one in tags.names_in(of_jobs)] == ["team"]
+    assert tags.names_in(of_jobs)[0].values[0].jobs == 40
+
+
+def test_what_is_too_long_to_be_read_is_no_choice():
+    of_jobs = [{"long": "x" * 200}, {"plain": "a"}]
+    assert [one.name for one in tags.names_in(of_jobs)] == ["plain"]
+
+
+def test_many_names_are_cut_to_the_frequent_ones():
+    of_jobs = [{f"n{number:02}": "x" for number in range(at, 30)} for at in range(30)]
+    names = [one.name for one in tags.names_in(of_jobs)]
+    assert names == [f"n{number:02}" for number in range(30 - tags.NAMES_SHOWN, 30)]
+
+
+def test_the_choice_of_tags_reads_a_bounded_number_of_the_newest_jobs(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+):
+    a_job(tags=(("age", "old"),))
+    for _ in range(2):
+        a_job(tags=(("age", "new"),))
+    monkeypatch.setattr(tags, "JOBS_READ", 2)
+    with CaptureQueriesContext(connection) as queries:
+        assert tag_choices(page_of(operator)) == ["age=new"]
+    (query,) = [q["sql"] for q in queries.captured_queries if q["sql"].endswith("LIMIT 2")]
+    plan = plan_of(query)
+    assert plan.uses("job_newest") and not plan.sorts
+
+
+def test_what_a_stranger_called_a_tag_is_text(operator: Client):
+    a_job(tags=(("<b>\u202e", "<i>"),))
+    page = page_of(operator)
+    assert "<b>" not in page.partition("<optgroup")[2].partition("</optgroup>")[0]
+    assert tag_choices(page) == ["<b>\u202e=<i>"]
+
+
 def test_a_date_is_counted_from_now(operator: Client):
     job = a_job()
     Job.objects.filter(pk=job.pk).update(created_at=timezone.now() - timedelta(hours=2))
@@ -253,7 +313,7 @@ def test_the_list_asks_as_often_for_many_jobs_as_for_few(operator: Client, room:
 
 def test_rows_that_are_alive_are_refreshed_and_no_others(operator: Client, room: Any):
     done = failed()
-    assert "data-refresh" not in page_of(operator)
+    assert 'data-refresh="3"' not in page_of(operator)
     alive = a_job()
     page = page_of(operator)
     address = html.unescape(re.search(r'hx-get="([^"]*)"[^>]*data-refresh="3"', page).group(1))

@@ -1,6 +1,5 @@
 """The launcher keeps the deadline, relays the output and reports how the script ended."""
 
-import importlib.util
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ def launch(tmp_path):
     """Starts the launcher on a script, in a folder of the test, and gives it its order."""
     runner = tmp_path / "run_launcher.py"
     runner.write_text(
-        "import os, sys, importlib.util\n"
+        "import os, runpy, sys\n"
         "original = os.posix_spawn\n"
         "def spawn(*args, **options):\n"
         "    pid = original(*args, **options)\n"
@@ -32,10 +31,8 @@ def launch(tmp_path):
         "        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
         "    return pid\n"
         "os.posix_spawn = spawn\n"
-        f"spec = importlib.util.spec_from_file_location('launcher', {str(LAUNCHER)!r})\n"
-        "launcher = importlib.util.module_from_spec(spec)\n"
-        "spec.loader.exec_module(launcher)\n"
-        "sys.exit(launcher.main())\n"
+        f"sys.path.append({str(LAUNCHER.parent)!r})\n"
+        f"runpy.run_path({str(LAUNCHER.with_name('run_job.py'))!r}, run_name='__main__')\n"
     )
 
     def start(
@@ -191,8 +188,8 @@ def test_its_exit_codes_are_those_that_the_verdict_reads():
 
 
 def test_it_needs_nothing_but_the_standard_library():
-    spec = importlib.util.spec_from_file_location("launcher", LAUNCHER)
-    command = [sys.executable, "-I", "-S", "-c", f"exec(open({spec.origin!r}).read(), {{}})"]
+    given = f"import sys; sys.path.append({str(LAUNCHER.parent)!r}); import launcher"
+    command = [sys.executable, "-I", "-S", "-c", given]
     assert subprocess.run(command, capture_output=True).returncode == 0
 
 

@@ -54,6 +54,19 @@ def raw(job: Job, **options: Any) -> bytes:
     return b"".join(piece.data for piece in logs.pieces_of(job, **options))
 
 
+def test_the_moment_of_the_first_output_of_the_script_is_kept(job: Job, attempt: Attempt):
+    logs.append(attempt, BUILD, offset=0, data=b"resolving\n")
+    attempt.refresh_from_db()
+    assert attempt.first_output_at is None, "what the build prints is not the script's"
+    logs.append(attempt, RUN, offset=0, data=b"one\n")
+    attempt.refresh_from_db()
+    first = attempt.first_output_at
+    assert first is not None
+    logs.append(attempt, RUN, offset=4, data=b"two\n")
+    attempt.refresh_from_db()
+    assert attempt.first_output_at == first
+
+
 def test_what_two_writers_hand_in_is_stored_once(job: Job, attempt: Attempt):
     logs.append(attempt, RUN, offset=0, data=b"0123456789")
     logs.append(attempt, RUN, offset=5, data=b"56789abc")

@@ -1,6 +1,7 @@
 """The model server: real models, loaded as a container would, asked over real HTTP."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import yaml
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import make_classification
 from sklearn.ensemble import RandomForestClassifier
@@ -260,6 +262,25 @@ def test_a_model_of_ones_own_goes_through_pyfunc(tmp_path: Path) -> None:
     served = load(tmp_path / "model", lambda phase: None)
     assert served.predict({"a": [1, 2], "b": [3, 4]}, probabilities=False).predictions == [4, 6]
     assert refusal(served, [[1]], probabilities=True).code == "no_probabilities"
+
+
+def test_keras_gets_the_backend_that_a_model_was_made_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tells(mlflow.pyfunc.PythonModel):
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return [os.environ["KERAS_BACKEND"]] * len(model_input)
+
+    mlflow.pyfunc.save_model(tmp_path / "model", python_model=Tells())
+    file = tmp_path / "model" / "MLmodel"
+    about = yaml.safe_load(file.read_text())
+    about["flavors"]["keras"] = {"keras_backend": "torch"}
+    file.write_text(yaml.safe_dump(about))
+    # Set and unset, so that it is gone again afterwards.
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    monkeypatch.delenv("KERAS_BACKEND")
+    served = load(tmp_path / "model", lambda phase: None)
+    assert served.predict([[1]], probabilities=False).predictions == ["torch"]
 
 
 def test_what_json_cannot_say_becomes_null() -> None:

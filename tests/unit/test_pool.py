@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from inference import containers
 from inference.failures import StartFailed
-from inference.models import ModelServer
+from inference.models import AliasChange, ModelServer
 from inference.services import pool, rows, starting, watching
 from inference.services.policy import Policy, default_policy, set_policy
 from inference.states import CRASHES_MOST, MEANINGS, Reason, backoff_seconds
@@ -90,6 +90,31 @@ def test_the_newest_version_has_as_many_servers_as_the_policy_wants_at_least() -
     watching.balance()
     assert ModelServer.objects.get(version="10").status == "starting"
     assert ModelServer.objects.get(version="9").status == "stopped"
+
+
+def test_a_version_that_an_alias_names_is_kept_like_the_newest_and_any_other_is_not() -> None:
+    long_ago = timezone.now() - timedelta(hours=2)
+    for version in ("1", "2", "3"):
+        a_server(version=version, last_used_at=long_ago)
+    a_server(version="4", status="stopped")
+    for alias, version in (("champion", "1"), ("champion", "2"), ("old", "3"), ("old", "")):
+        AliasChange.objects.create(
+            model_name="churn", alias=alias, version=version, how="set", at=timezone.now()
+        )
+    policy(min_servers=1, idle_seconds=60)
+    watching.balance()
+    found = ModelServer.objects.order_by("version").values_list("version", "status")
+    assert dict(found) == {"1": "stopping", "2": "ready", "3": "stopping", "4": "starting"}
+
+
+def test_a_version_with_an_alias_is_started_where_it_never_ran() -> None:
+    a_server(version="2")
+    AliasChange.objects.create(
+        model_name="churn", alias="champion", version="1", how="set", at=timezone.now()
+    )
+    policy(min_servers=1)
+    watching.balance()
+    assert ModelServer.objects.get(version="1").status == "starting"
 
 
 def test_a_server_with_other_limits_goes_only_after_its_successor_was_ready_for_a_while() -> None:

@@ -27,11 +27,12 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 sys.path.append(str(Path(__file__).parents[2] / "sandbox" / "image"))
 
+import served_desk  # noqa: E402
 import served_queue  # noqa: E402
 from served_desk import Batching, Desk  # noqa: E402
 from served_http import Reply  # noqa: E402
 from served_open import Opened, opened  # noqa: E402
-from served_queue import Queue  # noqa: E402
+from served_queue import Queue, Return  # noqa: E402
 
 FEATURES, LABELS = make_classification(n_samples=200, n_features=6, random_state=3)
 NAMED = pd.DataFrame(FEATURES, columns=list("abcdef"))
@@ -176,6 +177,23 @@ def test_a_trial_that_saw_nothing_is_put_right_by_the_first_call_that_differs(
     assert not desk.batching.on
 
 
+def test_a_model_that_begins_to_differ_later_is_found_out_and_the_answer_put_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_pyfunc(AgainstTheMean(), tmp_path / "model")
+    model = opened(tmp_path / "model", lambda phase: None).model
+    desk = Desk(model, Batching(on=True, reason="", most_rows=100))
+    same = [body({"age": [20, 30], "plan": ["a", "b"]}) for _ in range(6)]
+    desk.answer(same, [0.0] * 6)
+    assert desk.batching.on, "each alone has the mean of all"
+    desk._calls_together = served_desk.CHECK_EVERY
+    monkeypatch.setattr(served_desk.random, "sample", lambda places, count: [*places][-count:])
+    bodies = [*same, body({"age": [80], "plan": ["a"]})]
+    replies = desk.answer(bodies, [0.0] * 7)
+    assert [said(reply)["predictions"] for reply in replies] == [*[[False, True]] * 6, [False]]
+    assert not desk.batching.on
+
+
 def test_one_bad_row_fails_its_own_request_and_no_neighbour(tmp_path: Path) -> None:
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(FEATURES, LABELS)
     save_sklearn(model, tmp_path / "model")
@@ -212,7 +230,7 @@ class Slow:
         self.calls: list[list[bytes]] = []
         self.entered = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self.release: Any = None
+        self.release = asyncio.Event()
 
     def answer(self, bodies: Sequence[bytes], queued: Sequence[float]) -> list[Reply]:
         self.calls.append(list(bodies))
@@ -229,6 +247,15 @@ def queue_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Queue]]:
     threads.shutdown()
 
 
+async def at_work(queue_of: Callable[..., Queue]) -> tuple[Slow, Queue, Asked]:
+    """A queue whose desk has been entered with a first request, and has not answered."""
+    desk, first = Slow(), Asked(b"1")
+    queue = queue_of(desk)
+    queue.put(first)
+    await desk.entered.wait()
+    return desk, queue, first
+
+
 async def settled(*asked: Asked) -> None:
     async with asyncio.timeout(30):
         while not all(one.replies for one in asked):
@@ -239,12 +266,8 @@ def test_what_arrives_during_a_call_goes_into_the_next_one_together(
     queue_of: Callable[..., Queue],
 ) -> None:
     async def scene() -> None:
-        desk = Slow()
-        desk.release = asyncio.Event()
-        queue = queue_of(desk)
-        first, second, third = Asked(b"1"), Asked(b"2"), Asked(b"3")
-        queue.put(first)
-        await desk.entered.wait()
+        desk, queue, first = await at_work(queue_of)
+        second, third = Asked(b"2"), Asked(b"3")
         queue.put(second)
         queue.put(third)
         desk.release.set()
@@ -255,18 +278,99 @@ def test_what_arrives_during_a_call_goes_into_the_next_one_together(
     asyncio.run(scene())
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Makes every call worth waiting after, for so many seconds."""
+
+    def wait(seconds: float) -> None:
+        monkeypatch.setattr(served_queue, "INLINE_SECONDS", 0.0)
+        monkeypatch.setattr(served_queue, "RETURN_SHARE", float("inf"))
+        monkeypatch.setattr(served_queue, "RETURN_SECONDS", seconds)
+
+    return wait
+
+
+def test_who_was_answered_and_asks_again_at_once_shares_the_next_call(
+    queue_of: Callable[..., Queue], patient: Callable[[float], None]
+) -> None:
+    """Else they and those who waited meanwhile would take turns, in calls for half of them."""
+    patient(30)
+
+    async def scene() -> None:
+        desk, queue, first = await at_work(queue_of)
+        second, again = Asked(b"2"), Asked(b"1 again")
+        queue.put(second)
+        desk.release.set()
+        await settled(first)
+        queue.put(again)
+        await settled(second, again)
+        assert desk.calls == [[b"1"], [b"2", b"1 again"]]
+
+    asyncio.run(scene())
+
+
+def test_who_waits_is_answered_soon_though_nobody_comes_again(
+    queue_of: Callable[..., Queue], patient: Callable[[float], None]
+) -> None:
+    patient(0.02)
+
+    async def scene() -> None:
+        desk, queue, first = await at_work(queue_of)
+        second = Asked(b"2")
+        queue.put(second)
+        desk.release.set()
+        await settled(first, second)
+        assert desk.calls == [[b"1"], [b"2"]]
+
+    asyncio.run(scene())
+
+
+def returning(*, answered: int, waiting: int, spent: float = 0.008) -> Return:
+    """Who is waited for after a call that ended at 10 s."""
+    made = Return()
+    made.answered(answered, waiting=waiting, spent=spent, now=10.0)
+    return made
+
+
+def test_those_who_were_answered_are_waited_for_a_quarter_of_their_call() -> None:
+    made = returning(answered=4, waiting=3)
+    assert made.wait_until(3, now=10.0) == pytest.approx(10.002)
+    assert made.wait_until(6, now=10.001) == pytest.approx(10.002)
+    assert made.wait_until(7, now=10.001) is None, "all are there"
+    assert made.wait_until(3, now=10.003) is None, "it took too long"
+    assert returning(answered=4, waiting=3, spent=4.0).wait_until(3, now=10.0) == 10.01
+
+
+def test_a_client_that_is_alone_never_waits() -> None:
+    assert returning(answered=1, waiting=0).wait_until(1, now=10.0) is None
+
+
+def test_nobody_is_waited_for_after_a_call_that_cost_next_to_nothing() -> None:
+    assert returning(answered=4, waiting=3, spent=0.001).wait_until(3, now=10.0) is None
+
+
+def test_clients_who_do_not_come_again_are_not_waited_for_a_while() -> None:
+    made = returning(answered=4, waiting=3)
+    made.over(4)
+    for _ in range(served_queue.CALLS_WITHOUT):
+        assert made.wait_until(1, now=10.0) is None
+        made.answered(4, waiting=3, spent=0.008, now=10.0)
+    assert made.wait_until(3, now=10.0) is None
+    made.answered(4, waiting=3, spent=0.008, now=10.0)
+    assert made.wait_until(3, now=10.0) is not None
+    made.over(6)
+    made.answered(4, waiting=3, spent=0.008, now=10.0)
+    assert made.wait_until(3, now=10.0) is not None, "most of them came"
+
+
 def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
     queue_of: Callable[..., Queue], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(served_queue, "MAX_WAITING", 2)
 
     async def scene() -> None:
-        desk = Slow()
-        desk.release = asyncio.Event()
-        queue = queue_of(desk)
-        waiting = [Asked() for _ in range(3)]
-        queue.put(waiting[0])
-        await desk.entered.wait()
+        desk, queue, first = await at_work(queue_of)
+        waiting = [first, Asked(), Asked()]
         queue.put(waiting[1])
         queue.put(waiting[2])
         refused = Asked()
@@ -281,12 +385,8 @@ def test_a_full_queue_refuses_at_once_and_says_when_to_come_again(
 
 def test_whoever_went_away_is_not_asked_for(queue_of: Callable[..., Queue]) -> None:
     async def scene() -> None:
-        desk = Slow()
-        desk.release = asyncio.Event()
-        queue = queue_of(desk)
-        first, gone, last = Asked(b"1"), Asked(b"2"), Asked(b"3")
-        queue.put(first)
-        await desk.entered.wait()
+        desk, queue, first = await at_work(queue_of)
+        gone, last = Asked(b"2"), Asked(b"3")
         queue.put(gone)
         queue.put(last)
         gone.gone = True

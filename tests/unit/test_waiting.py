@@ -17,7 +17,7 @@ from training.states import Network, Status
 
 pytestmark = pytest.mark.django_db
 State = WaitingContainer.State
-STEPS = ["change_limits", "readback", "hand_in"]
+STEPS = ["change_limits", "readback", "give"]
 MORE_MEMORY = 4096
 
 
@@ -164,7 +164,7 @@ def test_a_worker_that_dies_in_the_hand_over_loses_nothing(world: World, call: s
     world.leases_run_out()
     world.reconcile()
     first.refresh_from_db()
-    if call == "hand_in" and after:
+    if call == "give" and after:
         # The order was there: the script runs, and the supervisor has it now.
         assert first.finished_at is None
         assert first.container_id == waited[0]
@@ -193,7 +193,7 @@ def test_a_worker_that_slept_through_its_lease_hands_nothing_over(world: World, 
 
 def test_an_engine_that_goes_with_the_order_costs_an_attempt(world: World):
     job = world.submit()
-    world.launch(Fault("hand_in", error=EngineUnavailable("away")))
+    world.launch(Fault("give", error=EngineUnavailable("away")))
     assert world.attempt_of(job).reason == "engine_unavailable"
     world.all_becomes_well()
     assert max(begun(world).values()) == 1

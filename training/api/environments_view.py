@@ -17,16 +17,18 @@ from registry.list_queries import (
     limit_of,
     member_of,
     time_and_key_of,
+    whole_name,
 )
 from registry.rawhttp.cursors import cursor_of
 from sandbox.image.lock_file import pins_in
 from training.api.examples import LOCK_EXAMPLE, PYLOCK_EXAMPLE
+from training.environment_listing import EnvironmentFilter, newest, terms_in
 from training.models import BuiltEnvironment
 from training.services import environments
 from training.services.environment_needs import models_in, users_of
 
 PATH = "/mlops/environments"
-PARAMETERS = ("state", "limit", "cursor")
+PARAMETERS = ("state", "python_version", "text", "limit", "cursor")
 MB = 1_000_000
 KEY = OpenApiParameter(
     "key", str, OpenApiParameter.PATH, description="The environment, as the list names it."
@@ -163,6 +165,15 @@ class EnvironmentListView(APIView):
             OpenApiParameter(
                 "state", str, description="Only these.", enum=BuiltEnvironment.State.values
             ),
+            OpenApiParameter("python_version", str, description="Only these, such as `3.11`."),
+            OpenApiParameter(
+                "text",
+                str,
+                description=(
+                    "Only those that have these packages, with a version or without, or whose key "
+                    "begins so: `xgboost==2.1 pandas`. Beginnings are enough."
+                ),
+            ),
             OpenApiParameter(
                 "limit",
                 int,
@@ -184,10 +195,15 @@ class EnvironmentListView(APIView):
         reader = QueryReader(request.query_params, PARAMETERS)
         reader.refuse_unknown()
         state = reader.one("state", member_of(BuiltEnvironment.State))
+        python = reader.one("python_version", whole_name)
+        terms = reader.one("text", _terms)
         limit = reader.one("limit", limit_of) or LIMIT_DEFAULT
         after = reader.one("cursor", time_and_key_of)
         reader.raise_if_any()
-        found = environments.page(state=state or "", limit=limit + 1, after=after)
+        wanted = EnvironmentFilter(
+            states=(state,) if state else (), python_version=python or "", terms=terms or ()
+        )
+        found = newest(wanted, limit=limit + 1, after=after)
         shown = found[:limit]
         path = None
         if len(found) > limit:
@@ -263,6 +279,11 @@ class RebuildView(APIView):
     )
     def post(self, request: Request, key: str) -> Response:
         return Response(_rows([environments.ask_rebuild(key)])[0], status=202)
+
+
+def _terms(value: str) -> tuple[str, ...]:
+    """Raises WrongValue."""
+    return terms_in(whole_name(value))
 
 
 def _rows(shown: Sequence[BuiltEnvironment]) -> list[dict[str, Any]]:

@@ -75,11 +75,12 @@ class JobListView(APIView):
             _query("experiment", "The experiment's whole name."),
             _query("model", "The model's whole name."),
             _query("owner", "Who sent the job."),
+            _query("environment", "The key of the environment that the job runs in."),
             _query("tag", "`NAME=VALUE`, as in `tag=team=growth`; may be repeated.", many=True),
             _query(
                 "text",
                 "Whole words of script name, experiment, model, owner and tag values; or a job's "
-                "id.",
+                "id, whole or its first eight characters and more.",
             ),
             _query("created_after", "ISO 8601; UTC without a zone. This moment counts."),
             _query("created_before", "ISO 8601; UTC without a zone. This moment does not count."),

@@ -1,5 +1,6 @@
 """Reads the query of a list of jobs into a `JobFilter`; names every parameter that is wrong."""
 
+import re
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,8 +24,10 @@ from training.services.submit import tag_term, word_term, words_of
 from training.states import Phase, Reason, Status
 
 TERMS_MAX = 10
+# As lists show it, or more of it.
+START_OF_ID = re.compile(r"[0-9a-f]{8}[0-9a-f-]{0,27}")
 PARAMETERS = (
-    *("status", "phase", "reason", "experiment", "model", "tag", "owner", "text"),
+    *("status", "phase", "reason", "experiment", "model", "tag", "owner", "environment", "text"),
     *("created_after", "created_before", "limit", "cursor"),
 )
 
@@ -45,12 +48,14 @@ def read_query(parameters: QueryDict) -> JobQuery:
     job_id = _uuid_in(parameters.get("text", ""))
     wanted = JobFilter(
         job_id=job_id,
+        id_start=_start_of_id_in(parameters.get("text", "")),
         status=reader.one("status", member_of(Status)) or "",
         phase=reader.one("phase", member_of(Phase)) or "",
         reason=reader.one("reason", member_of(Reason)) or "",
         experiment=reader.one("experiment", whole_name) or "",
         model=reader.one("model", whole_name) or "",
         owner=reader.one("owner", whole_name) or "",
+        environment=reader.one("environment", whole_name) or "",
         terms=_terms(reader, with_words=job_id is None),
         created_after=reader.one("created_after", _moment),
         created_before=reader.one("created_before", _moment),
@@ -121,3 +126,10 @@ def _uuid_in(text: str) -> uuid.UUID | None:
         return uuid.UUID(text.strip())
     except ValueError:
         return None
+
+
+def _start_of_id_in(text: str) -> str:
+    """Its digits without dashes; empty for anything else, and for a whole id."""
+    sent = text.strip().lower()
+    digits = sent.replace("-", "")
+    return digits if START_OF_ID.fullmatch(sent) and len(digits) < 32 else ""

@@ -15,6 +15,8 @@ from training.services.claim import Waiting
 from training.states import Network, Phase, Priority, Reason, Status
 
 WAITING_FOR = (
+    "paused",
+    "draining",
     "engine",
     "disk",
     "memory",
@@ -255,7 +257,8 @@ class JobRowSerializer(JobAcceptedSerializer):
         choices=WAITING_FOR,
         allow_null=True,
         help_text=(
-            "Why a queued job is not taken: the engine is away, disk, memory or MLflow is short, "
+            "Why a queued job is not taken: somebody paused admission or drains the engine, the "
+            "engine is away, disk, memory or MLflow is short, "
             "the firewall does not hold what jobs may reach (`network`), no CPUs, GPUs or "
             "slots are free, all builders are busy, others have their turn, or it is tried again "
             "later. Null: it is being taken."

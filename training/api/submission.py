@@ -88,6 +88,14 @@ def parse_upload(body: bytes, content_type: str, *, limits: UploadLimits) -> Sub
     )
 
 
+def submission_of(fields: Mapping[str, Any], *, limits: UploadLimits) -> Submission:
+    """From the fields of an upload, as JSON has them, to a `Submission`.
+
+    Raises UploadRejected with all that is wrong.
+    """
+    return _checked(fields, known=JSON_FIELDS, limits=limits)
+
+
 def parse_edits(
     body: bytes,
     content_type: str,
@@ -124,7 +132,7 @@ def parse_edits(
 
 
 def _checked(
-    fields: dict[str, Any],
+    fields: Mapping[str, Any],
     *,
     known: frozenset[str],
     limits: UploadLimits,

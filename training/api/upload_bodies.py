@@ -79,7 +79,7 @@ def form_fields(body: bytes, content_type: str) -> dict[str, Any]:
             fields[name] = _form_pairs(values.getlist(name))
     if "requirements" in values:
         fields["requirements"] = _form_list(values.getlist("requirements"))
-    fields |= {name: _form_number(fields[name]) for name in NUMBERS if name in fields}
+    fields |= {name: form_number(fields[name]) for name in NUMBERS if name in fields}
     script = files.get("script")
     if isinstance(script, UploadedFile):
         fields["script"] = script.read()
@@ -171,7 +171,7 @@ def _refuse_misplaced(values: QueryDict, files: MultiValueDict) -> None:
         raise UploadRejected(f"Not taken as a file: {names}.", errors=errors, hint=FORM_HINT)
 
 
-def _form_number(text: Any) -> Any:
+def form_number(text: Any) -> Any:
     """What is no number stays as it is: the check says what is wrong with it."""
     if WHOLE_NUMBER.fullmatch(str(text)):
         return int(text)

@@ -12,7 +12,10 @@ from typing import Any
 from django.db.models import F, Max, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.templatetags.static import static
 from django.utils import timezone
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from registry.console import visible
 from sandbox.image.lock_file import pins_in
@@ -20,12 +23,15 @@ from training.board import state_words, with_usual
 from training.console import bulk
 from training.console.checks import checks_of
 from training.console.controls import controls_of
+from training.console.failed_line import failed_line
 from training.console.phases import timeline_of
 from training.console.rows import rows_of
+from training.console.script import script_of
 from training.console.usage import meters_of
 from training.day import reason_words
 from training.facts import JobFacts, facts_of
 from training.models import Attempt, Job, LogChunk
+from training.rights import may_send
 from training.states import ENDINGS, TERMINAL, Fault, Reason, Status
 
 REFRESH_SECONDS = 2
@@ -47,12 +53,13 @@ def job_page(request: HttpRequest, context: dict[str, Any], job_id: str) -> Http
     """`context` is the frame's. Raises Http404 where there is no such job."""
     job = _found(with_usual(Job.objects.all()), job_id)
     parts = _parts(job)
+    now = _now(request, job)
     told = {
-        **_now(request, job),
+        **now,
         **_whole(job),
         "parts": [[part.at, part.words] for part in parts],
         "log_bytes": parts[-1].end if parts else 0,
-        **_script(job),
+        "script": script_of(job, failing=now["failing"]),
         "served_at": timezone.now(),
     }
     return render(request, "console/job.html", {**context, **told})
@@ -80,8 +87,10 @@ def _now(request: HttpRequest, job: Any) -> dict[str, Any]:
     facts = facts_of([job], waiting={})[job.pk]
     row = rows_of([job], now=now)[0]
     usual = None if job.usual is None else job.usual.total_seconds()
+    last = facts.attempts[-1] if facts.attempts else None
     return {
         "title": f"{state_words(job)} · {visible(job.script_name)}",
+        "tab_icon": static(f"mlops_site/favicon-{job.status}.svg"),
         "job": job,
         "row": row,
         "words": state_words(job),
@@ -89,11 +98,13 @@ def _now(request: HttpRequest, job: Any) -> dict[str, Any]:
         "is_alive": job.status not in TERMINAL,
         "refresh_seconds": REFRESH_SECONDS,
         "usual_seconds": usual,
+        "may_send": may_send(request.user),
         "controls": controls_of(job, person=request.user, now=now),
         "timeline": timeline_of(job, facts.moments, usual_seconds=usual, now=now),
         "meters": meters_of(job, facts, now=now),
         "attempts": facts.attempts,
-        "last": facts.attempts[-1] if facts.attempts else None,
+        "last": last,
+        "failing": failed_line(job, facts.attempts),
         "reruns": facts.reruns,
         "fault": _fault(job, facts),
         "tags": sorted(job.tags.items()),
@@ -104,10 +115,11 @@ def _whole(job: Job) -> dict[str, Any]:
     """What is long, or is only known once a container was made."""
     last = Attempt.objects.filter(job=job).order_by("-number").values("number", "readback").first()
     checks = checks_of(last["readback"]) if last else []
+    pins = pins_in(job.environment_lock)
     return {
         "environment_shown": True,
-        "requirements": job.requirements,
-        "pins": pins_in(job.environment_lock),
+        "requirements": _resolved(job.requirements, pins),
+        "pins": pins,
         "variables": sorted(job.environment),
         "checks": checks,
         "checked_attempt": last["number"] if last else None,
@@ -145,9 +157,15 @@ def _parts(job: Job) -> Sequence[Part]:
     return parts
 
 
-def _script(job: Job) -> dict[str, Any]:
-    """As text, and its line numbers as another one: two nodes of the page, however long it is."""
-    text = visible(job.script.replace("\r\n", "\n"))
-    lines = text.count("\n") + (not text.endswith("\n"))
-    numbers = "\n".join(map(str, range(1, lines + 1)))
-    return {"script": text, "lines": lines, "numbers": numbers}
+def _resolved(requirements: Sequence[str], pins: Sequence[str]) -> list[tuple[str, str]]:
+    """Each as it was asked for, with the version that it became; empty while nobody knows."""
+    split = (pin.partition("==") for pin in pins)
+    versions = {str(canonicalize_name(name)): version for name, _, version in split}
+    return [(asked, versions.get(_name(asked), "")) for asked in requirements]
+
+
+def _name(requirement: str) -> str:
+    try:
+        return str(canonicalize_name(Requirement(requirement).name))
+    except InvalidRequirement:
+        return ""

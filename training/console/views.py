@@ -2,7 +2,8 @@
 
 import uuid
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
@@ -13,12 +14,14 @@ from django.utils import timezone
 from django.views.decorators.http import require_POST
 
 from registry.console import visible
-from training.api.queries import cursor_of
-from training.console import bulk, filters
+from registry.list_queries import WrongValue
+from training.api.queries import cursor_of, place_of
+from training.console import bulk, filters, saved, tags
 from training.console.rows import Row, rows_of
-from training.listing import Page, page_of_jobs
+from training.listing import Page, Place, page_of_jobs
 from training.models import Job
 
+NEWER_MOST = 50
 LIST, PAGE = "admin:training_job_changelist", "admin:training_job_change"
 
 
@@ -43,9 +46,7 @@ def jobs_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
     asked = filters.read(request.GET, now=now)
     if asked.parameters != request.GET:
         return HttpResponseRedirect(_address(asked.parameters.urlencode()))
-    page = Page([], None)
-    if asked.query is not None:
-        page = page_of_jobs(asked.query.wanted, limit=asked.query.limit, after=asked.query.after)
+    page = _page_of(asked)
     rows = rows_of(page.jobs, now=now)
     told = {
         "title": "Jobs",
@@ -56,13 +57,41 @@ def jobs_page(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
         "is_first": not asked.value("cursor"),
         "chips": filters.chips_of(asked),
         "tabs": filters.tabs_of(asked, me=request.user.get_username()),
+        "saved": saved.kept_by(request.user, asked),
+        "seen": _seen(page, now=now),
         "choices": _choices(asked),
         "suggestions": _suggestions(page.jobs),
         "other_tags": asked.parameters.getlist("tag"),
+        "tag_names": tags.names_to_choose(without=asked.parameters.getlist("tag")),
         "actions": bulk.actions_for(request.user),
         "served_at": now,
     }
     return render(request, "console/jobs.html", {**context, **told})
+
+
+def jobs_newer(request: HttpRequest) -> HttpResponse:
+    """How many jobs of this list came since it was shown; asks for itself again.
+
+    Nothing is added to the list while one looks. Raises Http404 for a place that is none.
+    """
+    parameters = request.GET.copy()
+    try:
+        seen = place_of((parameters.pop("seen", None) or [""])[-1])
+    except WrongValue:
+        raise Http404("There is no such place.") from None
+    asked = filters.read(parameters, now=timezone.now())
+    newer = 0
+    if asked.query is not None:
+        wanted = replace(asked.query.wanted, created_after=seen.created_at)
+        jobs = page_of_jobs(wanted, limit=NEWER_MOST + 1).jobs
+        newer = sum((job.created_at, job.pk) > (seen.created_at, seen.job_id) for job in jobs)
+    told = {
+        "newer": min(newer, NEWER_MOST),
+        "is_cut": newer > NEWER_MOST,
+        "asked": asked,
+        "seen": cursor_of(seen),
+    }
+    return render(request, "console/jobs_newer.html", told)
 
 
 def jobs_now(request: HttpRequest) -> HttpResponse:
@@ -123,6 +152,18 @@ def _back(request: HttpRequest) -> Back:
     return Back(sent.get("back", ""), bulk.id_of(sent.get("page", "")))
 
 
+def _page_of(asked: filters.Asked) -> Page:
+    if asked.query is None:
+        return Page([], None)
+    return page_of_jobs(asked.query.wanted, limit=asked.query.limit, after=asked.query.after)
+
+
+def _seen(page: Page, *, now: datetime) -> str:
+    """The place of the newest job that is shown, or of now where there is none."""
+    newest = max(((job.created_at, job.pk) for job in page.jobs), default=(now, uuid.UUID(int=0)))
+    return cursor_of(Place(*newest))
+
+
 def _alive(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row.is_alive]
 
@@ -156,12 +197,12 @@ def _choices(asked: filters.Asked) -> list[dict[str, Any]]:
 def _suggestions(jobs: Sequence[Job]) -> dict[str, list[str]]:
     """Names to fill in, from what is shown: looking for all that there are would read every job."""
     return {
-        "experiment": _names(job.experiment_name for job in jobs),
-        "model": _names(job.model_name for job in jobs),
-        "owner": _names(job.owner for job in jobs),
+        "experiment": plain_names(job.experiment_name for job in jobs),
+        "model": plain_names(job.model_name for job in jobs),
+        "owner": plain_names(job.owner for job in jobs),
     }
 
 
-def _names(values: Iterable[str]) -> list[str]:
+def plain_names(values: Iterable[str]) -> list[str]:
     """Without those that a browser would not show as they are."""
     return sorted({value for value in values if value and visible(value) == value})

@@ -9,6 +9,8 @@ from django.db import transaction
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
+from registry import audit
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 from training.models import Job
 from training.services import rows
@@ -64,6 +66,7 @@ def _end_at_once(job: Job, *, actor: str) -> Cancelling:
     rows.tell_end(job, reason)
     job.save()
     rows.record(job, "cancelled", reason.sentence, actor=actor, reason=reason.reason)
+    _write_down(job, "It waited.", actor=actor)
     return Cancelling(job, reason.sentence)
 
 
@@ -72,7 +75,13 @@ def _ask(job: Job, *, actor: str) -> None:
     job.revision += 1
     job.save(update_fields=["cancel_requested_at", "revision"])
     rows.record(job, "cancel_requested", actor=actor)
+    _write_down(job, f"It was {job.phase}.", actor=actor)
     SUPERVISOR_BELL.ring_on_commit()
+
+
+def _write_down(job: Job, detail: str, *, actor: str) -> None:
+    name = job.script_name
+    audit.record(Act.JOB_CANCEL, Kind.JOB, job.pk, name=name, detail=detail, actor=actor)
 
 
 def _what_will_happen(job: Job) -> str:

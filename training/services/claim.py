@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.conf import settings
 from django.db import transaction
@@ -12,6 +13,9 @@ from django.db.models import Count, Min, Q, QuerySet, Sum, Value
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from registry import holds
+from registry.feature_store.services import rows_with_worker
+from registry.holds import OPEN, Admission
 from sandbox import holders
 from training.models import Attempt, EngineCapacity, Job, QueueTurn, Resolution
 from training.services import gpus, rows
@@ -31,7 +35,10 @@ Rank = tuple[int, datetime]
 
 @dataclass(frozen=True)
 class Room:
-    """What is left for jobs on an engine; `short_of` names what stops every new one."""
+    """What is left for jobs on an engine; `short_of` names what stops every new one.
+
+    Somebody's word (`admission`) stops them too, however much is left.
+    """
 
     memory_mb: int
     cpus: float
@@ -39,14 +46,17 @@ class Room:
     running: int = 0
     short_of: str = ""
     gpus: int = 0
+    admission: Admission = OPEN
 
     def fits(self, job: Job) -> bool:
         """One job alone always fits, but for GPUs: on a small host it would wait for ever."""
         return not self.why_not(job)
 
     def why_not(self, job: Job) -> str:
-        """What the job waits for: what the platform is short of, `memory`, `cpus`, `gpus` or
-        `slots`."""
+        """What the job waits for: `paused` or `draining`, what the platform is short of, `memory`,
+        `cpus`, `gpus` or `slots`."""
+        if self.admission.first is not None:
+            return self.admission.first.held
         if self.short_of:
             return self.short_of
         if job.gpus > self.gpus:
@@ -72,14 +82,26 @@ class Waiting:
 
 def room_left(engine: str = LOCAL_ENGINE) -> Room:
     """What the engine has, less what its open attempts were promised."""
-    return room_of(EngineCapacity.objects.filter(engine=engine).first(), engine=engine)
+    return room_of(measured_now(engine), engine=engine)
+
+
+def measured_now(engine: str = LOCAL_ENGINE) -> EngineCapacity | None:
+    """What its supervisor measured last, with what somebody said of its admission, and how many
+    GPUs are free; one query."""
+    found = gpus.with_free_devices(EngineCapacity.objects.filter(engine=engine), engine)
+    measured: EngineCapacity | None = holds.with_admission(found, engine).first()
+    return measured
 
 
 def room_of(measured: EngineCapacity | None, *, engine: str = LOCAL_ENGINE) -> Room:
-    """The same, of a measurement that was read already; an old one says nothing about now."""
+    """The room by what `measured_now` found; an old measurement says nothing about now."""
+    if measured is None:
+        admission = holds.admission(engine)
+        return Room(memory_mb=0, cpus=0, jobs=0, short_of="engine", admission=admission)
+    admission = holds.admission_of(measured)
     oldest = timezone.now() - timedelta(seconds=MEASUREMENT_FRESH_SECONDS)
-    if measured is None or measured.measured_at < oldest:
-        return Room(memory_mb=0, cpus=0, jobs=0, short_of="engine")
+    if measured.measured_at < oldest:
+        return Room(memory_mb=0, cpus=0, jobs=0, short_of="engine", admission=admission)
     open_jobs = Job.objects.filter(attempts__finished_at=None, attempts__engine=engine)
     used = open_jobs.aggregate(memory=Sum("memory_mb"), cpus=Sum("cpus"), jobs=Count("pk"))
     jobs = settings.MAX_CONCURRENT_JOBS or measured.memory_mb
@@ -89,7 +111,8 @@ def room_of(measured: EngineCapacity | None, *, engine: str = LOCAL_ENGINE) -> R
         jobs=jobs - used["jobs"],
         running=used["jobs"],
         short_of=measured.short_of,
-        gpus=gpus.free_devices(engine),
+        gpus=gpus.free_beside(measured),
+        admission=admission,
     )
 
 
@@ -189,13 +212,17 @@ def position_in_queue(job: Job) -> int:
     return waiting.filter(ahead).count()
 
 
-def waiting_of(jobs: Sequence[Job]) -> dict[uuid.UUID, Waiting]:
-    """Where those of the jobs that are queued stand, and why they are not taken."""
+def waiting_of(jobs: Sequence[Job], *, room: Room | None = None) -> dict[uuid.UUID, Waiting]:
+    """Where those of the jobs that are queued stand, and why they are not taken.
+
+    `room` is what is left, where that is known already.
+    """
     queued = [job for job in jobs if job.status == Status.QUEUED]
     if not queued:
         return {}
     ahead = _jobs_ahead(queued)
-    room, busy, now = room_left(), builders_busy(), timezone.now()
+    room = room or room_left()
+    busy, now = builders_busy(), timezone.now()
     return {
         job.pk: Waiting(
             position=ahead[job.pk] + 1,
@@ -273,10 +300,15 @@ def _whose_turn(first_waiting: dict[str, float]) -> str:
 
 
 def builders_busy() -> bool:
-    """What has ended must not wait for an installer: builds have their share of the workers."""
+    """What has ended must not wait for an installer: builds have their share of the workers.
+
+    One of them is taken while features are materialised, unless it is the only one.
+    """
     building = Job.objects.filter(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT)
     since = timezone.now() - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)
     resolving = Resolution.objects.filter(status=Resolution.Status.RESOLVING, queued_at__gte=since)
     one = {"one": Value(1)}
-    both = building.order_by().values(**one).union(resolving.values(**one), all=True)
-    return both.count() >= settings.LONG_TASKS
+    others = rows_with_worker() if settings.LONG_TASKS > 1 else ()
+    long: list[QuerySet[Any]] = [resolving, *others]
+    held = building.order_by().values(**one).union(*(each.values(**one) for each in long), all=True)
+    return held.count() >= settings.LONG_TASKS

@@ -38,9 +38,11 @@ def also_kept_for(served: Served) -> None:
 def users_of(keys: Iterable[str]) -> ByKey:
     """Who has each of these now: jobs that run, and what other rooms say."""
     found: dict[str, list[str]] = {key: [] for key in keys}
-    running = Attempt.objects.filter(finished_at=None, job__environment_key__in=found)
-    for key, job_id in running.order_by("pk").values_list("job__environment_key", "job_id"):
-        found[key].append(f"job {job_id}")
+    # Not by key: most jobs there were may have had one of these.
+    running = Attempt.objects.filter(finished_at=None).order_by("pk")
+    for key, job_id in running.values_list("job__environment_key", "job_id"):
+        if key in found:
+            found[key].append(f"job {job_id}")
     for needers in _others:
         for key, users in needers().items():
             if key in found:
@@ -64,10 +66,13 @@ def models_in(environments: Iterable[BuiltEnvironment]) -> ByKey:
 def _registered_lately(keys: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Models that are newer than the last look at them."""
     since = timezone.now() - LOOK_EVERY
-    jobs = Job.objects.filter(environment_key__in=list(keys), completed_at__gte=since)
+    wanted = set(keys)
+    # Not by key: most jobs there are may have one of these.
+    jobs = Job.objects.filter(completed_at__gte=since).exclude(model_version="")
     columns = ("environment_key", "model_name", "model_version")
-    for key, name, version in jobs.exclude(model_version="").order_by().values_list(*columns):
-        yield key, _words_for(name, version)
+    for key, name, version in jobs.order_by().values_list(*columns):
+        if key in wanted:
+            yield key, _words_for(name, version)
 
 
 def note_models(registry: ModelRegistry) -> None:

@@ -12,11 +12,14 @@ from http import HTTPStatus
 from itertools import chain
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from django_q.tasks import async_task
 from rest_framework.exceptions import APIException, NotFound
 
+from registry import audit, holds
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from sandbox.engine import EngineError, EngineUnavailable
@@ -26,11 +29,12 @@ from sandbox.environments import (
     EnvironmentInUse,
     EnvironmentStore,
 )
-from sandbox.image.lock_file import pins_in
+from sandbox.image.lock_file import name_and_version, pins_in
 from training import engine_room
-from training.models import BuiltEnvironment, Job
+from training.models import BuiltEnvironment, EnvironmentPackage, Job
 from training.python_versions import version_of
-from training.services.claim import builders_busy
+from training.services.build_output import BuildOutput, kept
+from training.services.claim import LOCAL_ENGINE, builders_busy
 from training.services.environment_needs import in_use, models_in, note_models
 from training.states import Phase, Status
 
@@ -39,7 +43,6 @@ log = logging.getLogger(__name__)
 GRANT_TASK = "training.tasks.change_environment"
 # Between two tries to grant one wish: a task was lost, or a container had the environment.
 GRANT_AGAIN = timedelta(seconds=30)
-BUILD_LOG_CHARACTERS = 200_000
 NEEDERS_NAMED = 5
 MB = 1_000_000
 NOT_ITS_BASE = (
@@ -48,6 +51,7 @@ NOT_ITS_BASE = (
 )
 State = BuiltEnvironment.State
 Asked = BuiltEnvironment.Asked
+ACTS = {Asked.REBUILD: Act.ENVIRONMENT_REBUILD, Asked.DELETE: Act.ENVIRONMENT_DELETE}
 
 
 class EnvironmentNotFound(NotFound):
@@ -91,19 +95,6 @@ def environment_of(key: str) -> BuiltEnvironment:
     return found
 
 
-def page(
-    *, state: str = "", limit: int, after: tuple[datetime, str] | None = None
-) -> list[BuiltEnvironment]:
-    """Newest first, without the long columns; those that follow `after`."""
-    rows = BuiltEnvironment.objects.defer("lock", "pylock", "build_log")
-    if state:
-        rows = rows.filter(state=state)
-    if after is not None:
-        created_at, key = after
-        rows = rows.filter(Q(created_at__lt=created_at) | Q(created_at=created_at, key__lt=key))
-    return list(rows.order_by("-created_at", "-key")[:limit])
-
-
 def ask_rebuild(key: str) -> BuiltEnvironment:
     """It is built again from its lock. Raises EnvironmentNotFound, EnvironmentNeeded, …Unknown."""
     environment = environment_of(key)
@@ -128,11 +119,13 @@ def ask_delete(key: str) -> BuiltEnvironment:
 
 
 def _ask(environment: BuiltEnvironment, asked: Asked) -> BuiltEnvironment:
-    BuiltEnvironment.objects.filter(pk=environment.pk).update(
-        asked=asked, asked_at=timezone.now(), queued_at=None
-    )
+    with transaction.atomic():
+        BuiltEnvironment.objects.filter(pk=environment.pk).update(
+            asked=asked, asked_at=timezone.now(), queued_at=None
+        )
+        audit.record(ACTS[asked], Kind.ENVIRONMENT, environment.pk)
+        SUPERVISOR_BELL.ring_on_commit()
     environment.refresh_from_db()
-    SUPERVISOR_BELL.ring_on_commit()
     return environment
 
 
@@ -143,7 +136,7 @@ def dispatch() -> None:
     Again after a while, since a task may be lost; a build is given the time that a build may take.
     """
     wishes = BuiltEnvironment.objects.exclude(asked="")
-    if not wishes.exists():
+    if not wishes.exists() or holds.is_draining(LOCAL_ENGINE):
         return
     now = timezone.now()
     late = now - GRANT_AGAIN
@@ -163,9 +156,9 @@ def ask_again() -> None:
 
 
 def is_idle() -> bool:
-    """No job waits, and none has its environment built."""
+    """No job waits, none has its environment built, and nobody drains the engine."""
     waiting = Q(status=Status.QUEUED) | Q(status=Status.RUNNING, phase=Phase.BUILDING_ENVIRONMENT)
-    return not Job.objects.filter(waiting).exists()
+    return not Job.objects.filter(waiting).exists() and not holds.is_draining(LOCAL_ENGINE)
 
 
 # -- for the worker --------------------------------------------------------------------------------
@@ -193,7 +186,7 @@ def note_built(environment: Environment, *, build_log: str, seconds: float) -> N
         size_bytes=environment.size_bytes,
         python_version=version_of(environment.image),
         built_at=now,
-        build_log=build_log[-BUILD_LOG_CHARACTERS:],
+        build_log=kept(build_log),
         build_seconds=round(seconds, 1),
         error="",
     )
@@ -243,26 +236,29 @@ def _rebuild(environment: BuiltEnvironment) -> None:
     if in_use(environment.key):
         # Somebody began since it was asked for: the wish waits.
         return
-    rows.update(state=State.BUILDING, error="")
-    output, started = bytearray(), time.monotonic()
+    rows.update(state=State.BUILDING, error="", build_log="")
+    output, started = BuildOutput(environment.key), time.monotonic()
     try:
-        built = _built_again(environment, output=output.extend)
+        built = _built_again(environment, output=output.write)
     except EnvironmentInUse:
-        rows.update(state=State.READY)
+        rows.update(state=State.READY, build_log=environment.build_log)
         return
     except EnvironmentFailed as error:
-        _granted(environment, state=State.FAILED, error=f"{error.detail} {error.hint}")
+        _build_failed(environment, output, error=f"{error.detail} {error.hint}")
     except (EngineError, EngineUnavailable):
         log.exception("environment.engine_failed", extra={"environment": environment.key})
-        _granted(environment, state=State.FAILED, error="The container engine failed.")
+        _build_failed(environment, output, error="The container engine failed.")
     else:
         if built is None:
-            _granted(environment, state=State.GONE, error=NOT_ITS_BASE)
+            told = environment.build_log
+            _granted(environment, state=State.GONE, error=NOT_ITS_BASE, build_log=told)
             return
-        seconds = time.monotonic() - started
-        note_built(built, build_log=output.decode(errors="replace"), seconds=seconds)
+        note_built(built, build_log=output.text, seconds=time.monotonic() - started)
         _granted(environment)
-    rows.update(build_log=output.decode(errors="replace")[-BUILD_LOG_CHARACTERS:])
+
+
+def _build_failed(environment: BuiltEnvironment, output: BuildOutput, *, error: str) -> None:
+    _granted(environment, state=State.FAILED, error=error, build_log=kept(output.text))
 
 
 def _built_again(
@@ -295,8 +291,24 @@ def _make_row_of(environment: Environment, *, at: datetime) -> None:
 
 def make_row(key: str, *, lock: str, pylock: str, python_version: str, at: datetime) -> None:
     """Unless there is one."""
-    made = {"lock": lock, "pylock": pylock, "packages": len(pins_in(lock))}
+    pins = pins_in(lock)
+    made = {"lock": lock, "pylock": pylock, "packages": len(pins)}
     made["python_version"] = python_version
-    BuiltEnvironment.objects.get_or_create(
-        pk=key, defaults={**made, "created_at": at, "built_at": at}
-    )
+    with transaction.atomic():
+        row, is_new = BuiltEnvironment.objects.get_or_create(
+            pk=key, defaults={**made, "created_at": at, "built_at": at}
+        )
+        if is_new:
+            EnvironmentPackage.objects.bulk_create(packages_of(row, pins))
+
+
+def packages_of(environment: BuiltEnvironment, pins: Sequence[str]) -> list[EnvironmentPackage]:
+    """As rows that are not written yet; what is longer than a name may be is cut."""
+    return [
+        EnvironmentPackage(
+            environment=environment,
+            name=name[: EnvironmentPackage.NAME_CHARACTERS],
+            version=version[: EnvironmentPackage.VERSION_CHARACTERS],
+        )
+        for name, version in map(name_and_version, pins)
+    ]

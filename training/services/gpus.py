@@ -1,12 +1,15 @@
 """Which attempt has which GPU: rows, so that no two can have the same one."""
 
 from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Count, Model, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 
 from training.models import Attempt, Gpu
 
+Row = TypeVar("Row", bound=Model)
 FREE = Q(attempt=None) | Q(attempt__finished_at__isnull=False)
 
 
@@ -24,6 +27,18 @@ def note_devices(engine: str, devices: Sequence[str]) -> None:
 def free_devices(engine: str) -> int:
     """How many a job could have now."""
     return Gpu.objects.filter(FREE, engine=engine).count()
+
+
+def with_free_devices(rows: QuerySet[Row], engine: str) -> QuerySet[Any]:
+    """The same beside rows of something else, without a query of its own: `free_beside`."""
+    free = Gpu.objects.filter(FREE, engine=engine).order_by().values("engine")
+    counted = free.annotate(count=Count("pk")).values("count")
+    return rows.annotate(free_gpus=Coalesce(Subquery(counted), 0))
+
+
+def free_beside(row: Any) -> int:
+    """Of a row that `with_free_devices` found."""
+    return int(row.free_gpus)
 
 
 def take(attempt: Attempt) -> None:

@@ -4,7 +4,7 @@ import logging
 import sys
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 from django.utils import timezone
@@ -12,6 +12,7 @@ from django.utils import timezone
 from registry.job_tokens import new_token
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable, model_registry
 from sandbox.container import SandboxSpec
+from sandbox.container_input import ContainerInput
 from sandbox.engine import ContainerState, EngineError, EngineUnavailable, SandboxMismatch
 from sandbox.environments import (
     BuildStopped,
@@ -19,7 +20,7 @@ from sandbox.environments import (
     EnvironmentFailed,
     EnvironmentStore,
 )
-from sandbox.order import Order, hand_in
+from sandbox.order import Order, began_in
 from sandbox.output import began_at
 from training import containers, engine_room, logs
 from training.models import Attempt, LogChunk
@@ -141,12 +142,16 @@ def _launch(attempt: Attempt, stop: threading.Event) -> None:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="tracking") as beside:
         variables = beside.submit(_open_tracking, attempt)
         network.ensure_kept(engine_room.engine())
-        started_at = _start(attempt, environment, variables, stop)
+        started_at = _start(attempt, environment, variables, stop, beside)
     hand_over(attempt, started_at=started_at)
 
 
 def _start(
-    attempt: Attempt, environment: Environment, variables: Variables, stop: threading.Event
+    attempt: Attempt,
+    environment: Environment,
+    variables: Variables,
+    stop: threading.Event,
+    beside: Executor,
 ) -> datetime:
     """When the script began, in a container that waited for it or in one of its own.
 
@@ -166,7 +171,7 @@ def _start(
         variables.result()  # a failure needs no container
     if stop.is_set():
         raise Cancelled
-    return _start_own(attempt, spec, variables)
+    return _start_own(attempt, spec, variables, beside)
 
 
 def _environment_for(
@@ -229,19 +234,27 @@ def _open_tracking(attempt: Attempt) -> dict[str, str]:
     )
 
 
-def _start_own(attempt: Attempt, spec: SandboxSpec, variables: Variables) -> datetime:
+def _start_own(
+    attempt: Attempt, spec: SandboxSpec, variables: Variables, beside: Executor
+) -> datetime:
+    """The order is given while the engine is at the start: the launcher finds it there."""
     engine = engine_room.engine()
-    container_id = engine.create(spec)
+    container = engine.make(spec)
     try:
-        rows.update_attempt(
-            attempt, container_id=container_id, readback=engine.readback(container_id)
-        )
-        engine.start(container_id)
-        order = Order(variables.result())
-        began = hand_in(engine, container_id, order, timeout_seconds=ORDER_SECONDS)
+        rows.update_attempt(attempt, container_id=container.id, readback=container.readback)
+        with engine.attach(container.id) as given:
+            # Behind MLflow's part in the same thread, which it needs.
+            order_given = beside.submit(_give_order, given, variables)
+            engine.start(container.id)
+            order_given.result()
+            began = began_in(given, timeout_seconds=ORDER_SECONDS)
         if began is None:
             raise EngineError("The container ended before it was told what to run.")
     except (rows.LeaseLost, EngineError, EngineUnavailable, RegistryUnavailable, RegistryRefused):
-        engine.remove(container_id)
+        engine.remove(container.id)
         raise
     return began
+
+
+def _give_order(given: ContainerInput, variables: Variables) -> None:
+    given.give(Order(variables.result()).encoded())

@@ -6,6 +6,8 @@ from http import HTTPStatus
 from django.db import transaction
 from rest_framework.exceptions import APIException
 
+from registry import audit
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 from training.models import Job
 from training.services import rows
@@ -36,5 +38,7 @@ def set_priority(job_id: uuid.UUID, priority: Priority, *, actor: str) -> Job:
             job.save(update_fields=["priority", "revision"])
             detail = f"{before.word} to {priority.word}"
             rows.record(job, "priority_changed", detail, actor=actor)
+            told = {"name": job.script_name, "detail": detail, "actor": actor}
+            audit.record(Act.JOB_PRIORITY, Kind.JOB, job.pk, **told)
             SUPERVISOR_BELL.ring_on_commit()
     return job

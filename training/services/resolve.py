@@ -14,6 +14,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from registry import holds
 from registry.doorbell import SUPERVISOR_BELL
 from sandbox.engine import EngineError, EngineUnavailable
 from sandbox.environments import BuildStopped, EnvironmentFailed, EnvironmentLock, whole_set
@@ -21,7 +22,7 @@ from training import engine_room
 from training.models import Resolution
 from training.modules import near_names
 from training.python_versions import image_of
-from training.services.claim import RESOLVE_PATIENCE_SECONDS, builders_busy
+from training.services.claim import LOCAL_ENGINE, RESOLVE_PATIENCE_SECONDS, builders_busy
 from training.states import ENDINGS, EndReason, Fault, Reason
 
 log = logging.getLogger(__name__)
@@ -69,13 +70,23 @@ def ask(requirements: Sequence[str], *, python_version: str) -> Resolution | Non
     return known
 
 
+def known(requirements: Sequence[str], *, python_version: str) -> Resolution | None:
+    """What is known of the set already, or being found out; nobody is asked.
+
+    Raises EnvironmentFailed for what is no requirement.
+    """
+    name = _name(requirements, python_version)
+    found = Resolution.objects.filter(set_hash=name).first()
+    return found if found is not None and _is_fresh(found, timezone.now()) else None
+
+
 def dispatch() -> None:
     """Queues a task for the set that waits longest, unless one is being resolved.
 
     Again after a while: the task was lost, or its worker was killed.
     """
     unanswered = Resolution.objects.filter(status=Status.RESOLVING)
-    if not unanswered.exists():
+    if not unanswered.exists() or holds.is_draining(LOCAL_ENGINE):
         return
     now = timezone.now()
     late = now - timedelta(seconds=RESOLVE_PATIENCE_SECONDS)

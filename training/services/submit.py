@@ -13,6 +13,8 @@ from django.db.models import Count, F, Q
 from django.utils import timezone
 from rest_framework.exceptions import APIException
 
+from registry import audit
+from registry.audit import Act, Kind
 from registry.doorbell import SUPERVISOR_BELL
 from training.api.submission import Edits, Submission
 from training.api.upload_fields import python_problem
@@ -20,7 +22,7 @@ from training.limits import JobLimits, job_bounds
 from training.models import IdempotencyKey, Job, JobTerm
 from training.python_versions import default_python
 from training.services import rows
-from training.services.claim import one_at_a_time, room_left
+from training.services.claim import Room, one_at_a_time, room_left
 from training.states import Network, Priority, Status
 
 WORD = re.compile(r"\w+")
@@ -87,15 +89,16 @@ class Accepted:
     replayed: bool = False
 
 
-def submit(submission: Submission, *, client: Client) -> Accepted:
+def submit(submission: Submission, *, client: Client, rerun_of: Job | None = None) -> Accepted:
     """Keeps the job. The row is the order: the supervisor sees it and wakes a worker.
 
     The web process, which calls this, cannot write to the queue: a queued task is code that a
-    worker runs with access to the engine.
+    worker runs with access to the engine. `rerun_of` is the job that this one was made from, by
+    somebody who changed what he or she saw of it.
 
     Raises TooManyJobs, NoSpace, KeyInFlight, KeyReused.
     """
-    return _accept(submission, client=client)
+    return _accept(submission, client=client, rerun_of=rerun_of)
 
 
 def rerun(job: Job, edits: Edits, *, client: Client) -> Accepted:
@@ -202,24 +205,42 @@ def _keep(submission: Submission, *, client: Client, rerun_of: Job | None = None
             network=submission.network,
             python_version=submission.python_version,
             owner=client.owner,
+            values_owner=_values_owner(submission, rerun_of, owner=client.owner),
             priority=submission.priority,
             rerun_of=rerun_of,
             created_at=now,
         )
-        terms = [JobTerm(job=job, term=term, created_at=now) for term in sorted(_terms(job))]
+        terms = [JobTerm(job=job, term=term, created_at=now) for term in sorted(terms_of(job))]
         JobTerm.objects.bulk_create(terms)
         detail = f"again, after {rerun_of.pk}" if rerun_of else ""
         if rerun_of is not None:
             # Its document names this job from now on.
             Job.objects.filter(pk=rerun_of.pk).update(revision=F("revision") + 1)
         rows.record(job, "accepted", detail, actor=client.owner)
+        act = Act.JOB_RERUN if rerun_of else Act.JOB_UPLOAD
+        told = {"name": job.script_name, "detail": detail, "actor": client.owner}
+        audit.record(act, Kind.JOB, job.pk, **told)
         SUPERVISOR_BELL.ring_on_commit()
     return job
 
 
-def check_caps(*, owner: str, experiment: str) -> None:
-    """Whether one more job would be accepted now. Raises TooManyJobs, NoSpace."""
-    if room_left().short_of == "disk":
+def _values_owner(submission: Submission, rerun_of: Job | None, *, owner: str) -> str:
+    """Whose values were taken over from the first job; empty where they are the owner's own."""
+    if rerun_of is None:
+        return ""
+    before = rerun_of.environment
+    if not any(before.get(name) == value for name, value in submission.environment):
+        return ""
+    whose = rerun_of.values_owner or rerun_of.owner
+    return "" if whose == owner else whose
+
+
+def check_caps(*, owner: str, experiment: str, room: Room | None = None) -> None:
+    """Whether one more job would be accepted now; `room` is what is left, where that is known.
+
+    Raises TooManyJobs, NoSpace.
+    """
+    if (room or room_left()).short_of == "disk":
         raise NoSpace
     words = {
         "queue_jobs": "are waiting already",
@@ -246,7 +267,8 @@ def jobs_alive(*, owner: str, experiment: str) -> dict[str, int]:
     )
 
 
-def _terms(job: Job) -> set[str]:
+def terms_of(job: Job) -> set[str]:
+    """What the job is found by: its words and its tags."""
     texts = [job.script_name, job.experiment_name, job.model_name, job.owner, *job.tags.values()]
     words = {word_term(word) for text in texts for word in words_of(text)}
     tags = {tag_term(name, value) for name, value in job.tags.items()}

@@ -16,10 +16,15 @@ from sandbox.environments import whole_set
 from sandbox.image.lock_file import pins_in
 from training.api.submission import Submission
 from training.models import Job, Resolution
-from training.modules import distributions_in, is_brought, requirement_for
+from training.modules import (
+    distributions_in,
+    is_brought,
+    known_requirement_for,
+    requirement_for,
+)
 from training.script_check import Import, Reading, read_script
 from training.services import resolve
-from training.services.claim import Waiting, waiting_of
+from training.services.claim import Room, Waiting, room_left, waiting_of
 from training.services.submit import NoSpace, TooManyJobs, check_caps
 from training.states import ENDINGS, Fault, Phase, Reason, Status
 
@@ -42,7 +47,10 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, or may be; with a place where there is one."""
+    """One thing that is wrong, or may be; with a place where there is one.
+
+    `offers` are requirements any of which would mend it.
+    """
 
     severity: Severity
     code: str
@@ -51,6 +59,7 @@ class Finding:
     hint: str
     line: int | None = None
     column: int | None = None
+    offers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ class Validation:
     findings: tuple[Finding, ...]
     resolution: Resolution | None
     waiting: Waiting
+    room: Room
     job: Job
 
     @property
@@ -71,18 +81,35 @@ def validate(submission: Submission, *, owner: str) -> Validation:
     """Raises TooBusy. Waits a few seconds for requirements that nobody has resolved yet."""
     resolution = resolve.ask(submission.requirements, python_version=submission.python_version)
     reading = read_script(submission.script)
-    resolution = _answered(resolution)
+    return _validation(submission, reading, _answered(resolution), owner=owner)
+
+
+def validate_at_once(
+    submission: Submission, resolution: Resolution | None, *, owner: str
+) -> Validation:
+    """The same for somebody who asks again in a moment: with what is known of the requirements.
+
+    Raises TooBusy.
+    """
+    return _validation(submission, read_script(submission.script), resolution, owner=owner)
+
+
+def _validation(
+    submission: Submission, reading: Reading, resolution: Resolution | None, *, owner: str
+) -> Validation:
+    room = room_left()
     findings = [
         *_script_findings(reading, python_version=submission.python_version),
         *_import_findings(reading.imports, submission.requirements, resolution),
         *_requirement_findings(resolution),
-        *_admission_findings(submission, owner=owner),
+        *_admission_findings(submission, room, owner=owner),
     ]
     job = _job_that_would_be(submission, owner=owner)
     return Validation(
         findings=tuple(findings[:FINDINGS_MAX]),
         resolution=resolution,
-        waiting=waiting_of([job])[job.pk],
+        waiting=waiting_of([job], room=room)[job.pk],
+        room=room,
         job=job,
     )
 
@@ -170,6 +197,7 @@ def _relative_import(found: Import) -> Finding:
 
 def _missing_module(found: Import, *, certain: bool) -> Finding:
     top, requirement = found.module.partition(".")[0], requirement_for(found.module)
+    known = known_requirement_for(found.module)
     sentence = f"No requirement brings the module {top!r}"
     return Finding(
         Severity.ERROR if certain else Severity.WARNING,
@@ -180,6 +208,7 @@ def _missing_module(found: Import, *, certain: bool) -> Finding:
         "code into the script.",
         line=found.line,
         column=found.column,
+        offers=(known,) if known else (),
     )
 
 
@@ -197,9 +226,9 @@ def _requirement_findings(resolution: Resolution | None) -> Iterable[Finding]:
     )
 
 
-def _admission_findings(submission: Submission, *, owner: str) -> Iterable[Finding]:
+def _admission_findings(submission: Submission, room: Room, *, owner: str) -> Iterable[Finding]:
     try:
-        check_caps(owner=owner, experiment=submission.experiment_name)
+        check_caps(owner=owner, experiment=submission.experiment_name, room=room)
     except (TooManyJobs, NoSpace) as refused:
         yield Finding(
             Severity.WARNING, refused.default_code, None, str(refused.detail), refused.hint

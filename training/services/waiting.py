@@ -19,6 +19,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from registry import holds
 from registry.mlflow_client import RegistryRefused, RegistryUnavailable
 from sandbox.container import SCRIPT_PATH, SandboxSpec
 from sandbox.engine import Engine, EngineError, EngineUnavailable, SandboxMismatch
@@ -287,14 +288,15 @@ def _used_lately() -> list[str]:
 
 
 def _somebody_is_busy() -> bool:
-    """A job waits or is made ready, or memory is short: it must not wait for this."""
+    """A job waits or is made ready, or memory is short: it must not wait for this. Or the engine
+    is being drained."""
     on_its_way = Q(status=Status.QUEUED) | Q(
         status=Status.RUNNING, phase__in=[Phase.BUILDING_ENVIRONMENT, Phase.STARTING]
     )
     if Job.objects.filter(on_its_way).exists() or claim.builders_busy():
         return True
     measured = EngineCapacity.objects.filter(engine=claim.LOCAL_ENGINE).first()
-    if measured is None or measured.short_of:
+    if measured is None or measured.short_of or holds.is_draining(claim.LOCAL_ENGINE):
         return True
     # As much must be left when all of them are there, or they would come and go.
     return is_short(measured.memory_free_mb - MEMORY_MB * settings.WAITING_CONTAINERS)

@@ -11,6 +11,8 @@ from django.core.management.base import BaseCommand, CommandError
 
 from inference.services import batch_watching
 from mlops_site.models import RETENTION, Heartbeat
+from registry import audit
+from registry.audit import Act, Kind
 from registry.mlflow_client import RegistryUnavailable, model_registry
 from training.services.retention import Line, Retention, Rule
 
@@ -24,10 +26,12 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         retention = Retention(model_registry())
         try:
-            self.stdout.write(_table([*retention.preview(), _batches()]))
+            self.stdout.write(_table([*retention.preview(), _batches(), _audit()]))
             if options["dry_run"]:
                 return
+            audit.record(Act.RETENTION, Kind.PLATFORM, "retention")
             batch_watching.clear_old()
+            audit.forget_old()
             retention.clear()
         except RegistryUnavailable as error:
             raise CommandError(
@@ -40,6 +44,12 @@ class Command(BaseCommand):
 def _batches() -> Line:
     rule = Rule(settings.KEEP_BATCHES_DAYS)
     return Line("batch predictions", str(rule), batch_watching.old_batches().count())
+
+
+def _audit() -> Line:
+    days = settings.KEEP_AUDIT_DAYS
+    rule = f"more than {days} days ago" if days else str(Rule(0))
+    return Line("lines of the audit", rule, audit.old_entries())
 
 
 def _table(lines: list[Line]) -> str:

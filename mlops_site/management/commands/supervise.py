@@ -18,16 +18,19 @@ from django_q.brokers import get_broker
 from inference import compact_forms
 from inference.services import batch_watching as batches
 from inference.services import watching as servers
+from mlops_site import reports
 from mlops_site.daily import DailyWork, EnvironmentWork
 from mlops_site.models import QUEUE, SUPERVISOR, Heartbeat
 from mlops_site.queues import QueueWatch
 from mlops_site.turn import Turn, TurnLost
 from registry.doorbell import SUPERVISOR_BELL, wake_on_ring
+from registry.feature_store import services as features
 from sandbox.engine import Engine, EngineUnavailable
 from training.leftovers import Leftovers
-from training.services.claim import LOCAL_ENGINE
+from training.services.claim import LOCAL_ENGINE, builders_busy
 from training.services.network import NetworkWatch
 from training.supervisor import JobSupervisor
+from training.tallies import JobTallies
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Command(BaseCommand):
         try:
             _Supervision(turn, stopping=stopping, wake=wake).run()
             turn.release()
+            reports.take_down_supervisor()
         except TurnLost as lost:
             raise CommandError("Another supervisor may act for this engine now.") from lost
 
@@ -116,6 +120,7 @@ class _Supervision:
         network, queue = NetworkWatch(), QueueWatch()
         batch_watch = batches.BatchWatch()
         daily, environments = DailyWork(), EnvironmentWork()
+        tallies = JobTallies()
 
         def ask_again() -> None:
             if not queue.has_forgotten():
@@ -124,13 +129,16 @@ class _Supervision:
             jobs.ask_again()
             servers.ask_again()
             batches.ask_again()
+            features.ask_again()
             for each in (network, daily, environments):
                 each.ask_again()
 
         self._guarded(servers.start_what_was_live)
+        self._guarded(reports.tell_of_settings)
         slow_looks = (
             _beat,
             _reach_queue,
+            _report,
             network.look,
             jobs.measure,
             leftovers.restore_networks,
@@ -145,6 +153,7 @@ class _Supervision:
             leftovers.remove_forgotten_users,
             daily.ask,
             environments.ask,
+            tallies.look,
         )
         while not self._stopping.is_set():
             woken = self._wake.is_set()
@@ -156,6 +165,7 @@ class _Supervision:
                 self._guarded(servers.dispatch)
                 self._guarded(compact_forms.dispatch)
                 self._guarded(batch_watch.tick)
+                self._guarded(_dispatch_features)
             if not due and time.monotonic() >= slow_at:
                 slow_at = time.monotonic() + SLOW_SECONDS
                 due = [*slow_looks]
@@ -202,6 +212,15 @@ def _keep_connection() -> None:
 
 def _beat() -> None:
     Heartbeat.beat(SUPERVISOR)
+
+
+def _dispatch_features() -> None:
+    """Builds and what is done with Feast share the workers that may be long at one thing."""
+    features.dispatch(may_begin=lambda: not builders_busy())
+
+
+def _report() -> None:
+    reports.tell_of_supervisor(LOCAL_ENGINE)
 
 
 def _reach_queue() -> None:

@@ -20,6 +20,7 @@ from django_q.tasks import async_task
 
 from mlops_site.models import WORKER, Heartbeat
 from mlops_site.processes import die_with_parent
+from mlops_site.reports import WorkerBoard
 from mlops_site.worker_unit import ClusterUnit, Judge, Look
 
 log = logging.getLogger(__name__)
@@ -66,16 +67,18 @@ def _run_cluster(*, watcher: int) -> None:
 
 def _watch(unit: ClusterUnit, stopping: threading.Event) -> str:
     """Until it is to end, or something is wrong; then what."""
-    judge, pulse = Judge(now=time.monotonic()), _Pulse()
+    judge, pulse, board = Judge(now=time.monotonic()), _Pulse(), WorkerBoard()
     while not stopping.wait(LOOK_SECONDS):
         look = unit.look()
         beat = pulse.take(look, at_once=judge.suspects)
+        board.tell(look)
         if pulse.lost:
             judge.forgive_silence(now=time.monotonic())
         fault = judge.fault(look, beat=beat, now=time.monotonic())
         if fault:
             return fault
     unit.stop()
+    board.take_down()
     return ""
 
 

@@ -58,9 +58,73 @@
     if (element.textContent !== words) element.textContent = words;
   }
 
+  // In the viewer's zone; the exact UTC stays in the title.
+  const zoned = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+  const inZone = (moment) => zoned.format(new Date(moment));
+
+  // Django's own lists and forms write a moment as text.
+  const WRITTEN = /^\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$/;
+  function findMoments() {
+    for (const place of all(".stock :is(td, th, a, .readonly)")) {
+      const text = place.textContent.trim();
+      if (place.childElementCount > 0 || !WRITTEN.test(text)) continue;
+      const time = document.createElement("time");
+      time.dateTime = text.replace(" ", "T");
+      time.title = text.replace("Z", " UTC");
+      time.dataset.moment = "";
+      place.replaceChildren(time);
+    }
+  }
+
   function growAges() {
     for (const time of all("time[data-ago]")) say(time, age((now() - Date.parse(time.dateTime)) / 1000) + " ago");
+    for (const time of all("time[data-moment]")) say(time, inZone(time.dateTime));
     for (const time of all("time[data-since]")) say(time, span(Math.floor((now() - Date.parse(time.dateTime)) / 1000)));
+  }
+
+  // ---- the tab tells how the page's job is: its title, its icon, and a notification at its end -------
+  let told = "";
+
+  function wantsNotice() {
+    try {
+      return localStorage.getItem("notify") === "1" && "Notification" in window && Notification.permission === "granted";
+    } catch {
+      return false;
+    }
+  }
+
+  function tellTab() {
+    const head = document.querySelector("[data-tab-title]");
+    if (!head) return;
+    const { tabTitle, tabState, tabIcon } = head.dataset;
+    document.title = tabTitle;
+    document.querySelector("link[rel=icon]").href = tabIcon;
+    const ended = told && told !== tabState && !["queued", "running"].includes(tabState);
+    told = tabState;
+    if (ended && document.hidden && wantsNotice()) new Notification(tabTitle, { icon: tabIcon, tag: location.pathname });
+    nameNotice();
+  }
+
+  // The button says what is so now, and what stands in the way.
+  function nameNotice() {
+    const button = document.querySelector("[data-notify]");
+    if (!button) return;
+    button.hidden = !("Notification" in window);
+    const denied = !button.hidden && Notification.permission === "denied";
+    button.disabled = denied;
+    button.setAttribute("aria-pressed", String(wantsNotice()));
+    button.title = denied ? "This browser was told to show no notifications of this site" : wantsNotice() ? "A notification comes when this job ends; press to turn it off" : "Notify me when this job ends";
+  }
+
+  async function turnNotice() {
+    try {
+      const next = wantsNotice() ? "0" : "1";
+      if (next === "1" && (await Notification.requestPermission()) !== "granted") complain("The browser does not allow notifications of this site.");
+      else localStorage.setItem("notify", next);
+    } catch {
+      complain("This browser keeps no settings of this site.");
+    }
+    nameNotice();
   }
 
   // ---- refreshing: [data-refresh="5"] is asked to refresh by htmx, never in a hidden tab -----------
@@ -75,6 +139,8 @@
 
   function refresh() {
     if (document.hidden || isMarked()) return;
+    // What was replaced asks no more.
+    for (const element of due.keys()) if (!element.isConnected) due.delete(element);
     for (const element of all("[data-refresh]")) {
       const every = Number(element.dataset.refresh) * 1000;
       if (!due.has(element)) due.set(element, Date.now() + every);
@@ -97,6 +163,8 @@
     const toasts = document.querySelector(".toasts") || document.querySelector("main").appendChild(document.createElement("div"));
     toasts.className = "toasts";
     toasts.setAttribute("role", "status");
+    // What is asked again and again complains once.
+    if ([...toasts.children].some((one) => one.textContent === words)) return;
     const toast = toasts.appendChild(document.createElement("div"));
     toast.className = "toast";
     toast.appendChild(document.createElement("span"));
@@ -104,7 +172,9 @@
   }
 
   document.addEventListener("htmx:afterRequest", (event) => {
-    if (!event.detail.elt.matches("[data-refresh]")) {
+    // Who asked, also where the answer has replaced it.
+    const asker = event.detail.requestConfig?.elt ?? event.detail.elt;
+    if (!asker.matches("[data-refresh]")) {
       if (!event.detail.successful) complain("This was not answered. Reload the page, then try again.");
       return;
     }
@@ -157,6 +227,7 @@
   // A dialog that the server wrote is opened when it comes, and gone when it is closed.
   document.addEventListener("htmx:afterSwap", () => {
     growAges();
+    tellTab();
     for (const dialog of all("dialog[data-asks]:not([open])")) {
       dialog.addEventListener("close", () => dialog.remove());
       dialog.showModal();
@@ -182,8 +253,9 @@
 
   // ---- clicks and keys ------------------------------------------------------------------------------
   document.addEventListener("click", (event) => {
-    const element = event.target.closest("[data-theme-toggle], [data-dismiss], [data-copy], [data-close], [data-open]");
+    const element = event.target.closest("[data-theme-toggle], [data-dismiss], [data-copy], [data-close], [data-open], [data-notify]");
     if (!element) return;
+    if (element.matches("[data-notify]")) turnNotice();
     if (element.matches("[data-theme-toggle]")) turnTheme();
     if (element.matches("[data-dismiss]")) element.closest(".toast").remove();
     if (element.matches("[data-copy]")) copy(element);
@@ -210,6 +282,8 @@
       event.preventDefault();
     } else if (pending === "g") {
       document.querySelector('[data-go="' + CSS.escape(key) + '"]')?.click();
+    } else if (key === "n") {
+      document.querySelector('[data-go="n"]')?.click();
     } else if ("jkxo".includes(key)) {
       onListKey(key);
     } else if (key === "?") {
@@ -221,7 +295,9 @@
   function start() {
     nameTheme();
     countChosen();
+    findMoments();
     growAges();
+    tellTab();
     setInterval(() => {
       growAges();
       tellLive();

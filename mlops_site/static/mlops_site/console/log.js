@@ -341,7 +341,8 @@
     source.addEventListener("log", (event) => take(JSON.parse(event.data), Number(event.lastEventId)));
     source.addEventListener("end", () => { live = false; leave(); tellSoon(); });
     source.addEventListener("error", () => {
-      lost = true;
+      // Where each answer ends by itself, its end is no loss.
+      lost = !("inTurns" in log.dataset);
       tellSoon();
       if (source?.readyState === EventSource.CLOSED) setTimeout(() => { if (source?.readyState === EventSource.CLOSED) follow(); }, RETRY_MILLISECONDS);
     });
@@ -495,7 +496,7 @@
     if (pending !== "g") {
       if (event.key === "f" && live) toggleFollow();
       if (event.key === "w") toggleWrap();
-      if (event.key === "e" && !find("error").hidden) nextError();
+      if (event.key === "e") nextError();
     }
     pending = event.key;
   });

@@ -114,10 +114,13 @@ def try_it(request: HttpRequest, context: dict[str, Any], name: str, version: st
     if not rights.may_try(request.user):
         raise PermissionDenied
     _check(version)
-    described = _described(name, version)
-    if request.POST.get("mode") == LOAD or _is_unknown(name, version, described):
+    described, is_unknown = _described(name, version)
+    if request.POST.get("mode") == LOAD or is_unknown:
+        tried, starting = _loaded(name, version) if is_unknown else (Tried(), None)
+        # Its server may have become ready meanwhile.
+        described, is_unknown = _described(name, version)
         sheet = form.blank(described)
-        tried, starting = _loaded(name, version, described)
+        starting = starting if is_unknown else None
     else:
         sheet = form.read(described, request.POST)
         tried, starting = _tried(name, version, sheet)
@@ -127,7 +130,7 @@ def try_it(request: HttpRequest, context: dict[str, Any], name: str, version: st
         "tried": tried,
         "starting": starting,
         "described": described,
-        "is_unknown": _is_unknown(name, version, described),
+        "is_unknown": is_unknown,
     }
     if "HX-Request" in request.headers:
         told |= {**_names(name, version), **_serving(request, name, version), "oob": True}
@@ -146,8 +149,8 @@ def _page(request: HttpRequest, name: str, number: str) -> dict[str, Any]:
     known = lookup.version(name, number, beside=_beside(request))
     if known is None:
         raise Http404("There is no such version.")
-    described = _described(name, number, source=known.version.source if known.version else "")
-    is_unknown = _is_unknown(name, number, described)
+    source = known.version.source if known.version else ""
+    described, is_unknown = _described(name, number, source=source)
     named = named_of(name, known.model)
     return {
         "title": f"{visible(name)} {number}",
@@ -234,15 +237,16 @@ def _trying(request: HttpRequest, sheet: Sheet) -> dict[str, Any]:
     }
 
 
-def _described(name: str, number: str, *, source: str = "") -> Model:
-    """Of a version that no server was ready for yet nothing but its name is known."""
-    known = pool.description_of(name, number, source=source)
-    return read_description(name, number, known or {})
+def _described(name: str, number: str, *, source: str = "") -> tuple[Model, bool]:
+    """What its server said of it, and whether nobody knows yet what it takes: no server of it was
+    ready to say so. Only its name is known then.
 
-
-def _is_unknown(name: str, number: str, described: Model) -> bool:
-    """Nobody knows yet what it takes: no server of it was ready to say so."""
-    return not described.is_described and not pool.ready_servers(name, number)
+    Which are ready is asked first: each of those has said it.
+    """
+    is_ready = bool(pool.ready_servers(name, number))
+    said = pool.description_of(name, number, source=source)
+    described = read_description(name, number, said or {})
+    return described, not (described.is_described or is_ready)
 
 
 def _declared(described: Model, known: lookup.OneVersion) -> Declared:
@@ -290,10 +294,8 @@ def _tried(name: str, number: str, sheet: Sheet) -> tuple[Tried, ServerView | No
     return trial.ask(sheet.body), None
 
 
-def _loaded(name: str, number: str, described: Model) -> tuple[Tried, ServerView | None]:
+def _loaded(name: str, number: str) -> tuple[Tried, ServerView | None]:
     """The server that starts, of a version that has not said what it takes."""
-    if described.is_described:
-        return Tried(), None
     problem, starting = _served(name, number)
     return problem or Tried(), starting
 

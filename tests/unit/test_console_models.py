@@ -29,7 +29,9 @@ from inference.figures import figures_of, percentile
 from inference.lanes import read_lane
 from inference.models import AliasChange, ModelPolicy, ModelServer, VersionTally
 from inference.prediction_tallies import KEPT, begin_of
+from inference.services import pool
 from inference.services.policy import policy_of
+from inference.services.rows import ServerView
 from registry.compared import compare, shown
 from registry.mlflow_documents import Artifact
 from registry.mlflow_models import AboutModel
@@ -1156,6 +1158,40 @@ def test_a_version_that_never_said_what_it_takes_is_loaded_before_it_is_asked(
     page = tried(scientist, again=True, mode="load").content.decode()
     assert 'name="in.age" value="35"' in page and "Predict" in words(page)
     assert container.asked == [], "nothing was sent that nobody had filled in"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_server_that_becomes_ready_while_the_page_asks_says_what_it_takes(
+    scientist: Client, container: Container, monkeypatch: pytest.MonkeyPatch, again: bool
+):
+    ModelServer.objects.update(status="starting", phase="loading", description=None)
+    ensured = pool.ensure_server
+
+    def ready_meanwhile(*names: str, **more: str) -> ServerView:
+        server = ensured(*names, **more)
+        ModelServer.objects.update(status="ready", address=container.address, description=SAID)
+        return server
+
+    monkeypatch.setattr(pool, "ensure_server", ready_meanwhile)
+    page = tried(scientist, again=again, mode="load").content.decode()
+    assert 'name="in.age" value="35"' in page and "Predict" in words(page)
+    assert 'id="starting"' not in page and container.asked == []
+
+
+def test_a_page_that_is_asked_for_while_a_server_becomes_ready_says_what_it_takes(
+    scientist: Client, container: Container, monkeypatch: pytest.MonkeyPatch
+):
+    ModelServer.objects.update(status="starting", phase="loading", description=None)
+    read = pool.description_of
+
+    def ready_meanwhile(*names: str, **more: str) -> dict[str, object] | None:
+        said = read(*names, **more)
+        ModelServer.objects.update(status="ready", address=container.address, description=SAID)
+        return said
+
+    monkeypatch.setattr(pool, "description_of", ready_meanwhile)
+    page = words(piece(page_of(scientist, version_at()), "try"))
+    assert "Nobody wrote down what this model takes" not in page
 
 
 def test_rows_that_came_too_early_are_not_sent(scientist: Client, container: Container):

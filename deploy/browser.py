@@ -4,13 +4,18 @@ A browser is never fetched from elsewhere. Beside Playwright, a package of devel
 """
 
 import os
+import shlex
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, StorageState, sync_playwright
 
+from deploy import deaf_to_networks
 from deploy.demo import PASSWORD
 from deploy.docker_engine import apt_install
 from deploy.report import Stop
@@ -44,12 +49,23 @@ def chromium(*arguments: str) -> Iterator[Browser]:
     path = shutil.which(CHROMIUM)
     if path is None:
         raise Stop(MISSING)
-    with sync_playwright() as runs:
-        browser = runs.chromium.launch(executable_path=path, args=[*ARGUMENTS, *arguments])
+    with _launcher(path) as launcher, sync_playwright() as runs:
+        browser = runs.chromium.launch(executable_path=launcher, args=[*ARGUMENTS, *arguments])
         try:
             yield browser
         finally:
             browser.close()
+
+
+@contextmanager
+def _launcher(path: str) -> Iterator[Path]:
+    """Playwright starts one file, and no other program that starts it."""
+    before = shlex.join([sys.executable, deaf_to_networks.__file__, path])
+    with TemporaryDirectory(prefix="mlops-browser-") as folder:
+        launcher = Path(folder) / CHROMIUM
+        launcher.write_text(f'#!/bin/sh\nexec {before} "$@"\n')
+        launcher.chmod(0o700)
+        yield launcher
 
 
 @contextmanager

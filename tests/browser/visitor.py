@@ -9,11 +9,6 @@ from playwright.sync_api import ConsoleMessage, Error, Locator, Page, Request, R
 
 # The connection of a log that is followed ends with the page it is on.
 LEFT = ("net::ERR_ABORTED",)
-# Chromium drops what it is asking for when the machine's networks change, as they do with every
-# container of the tests that run beside.
-CHANGED = "net::ERR_NETWORK_CHANGED"
-TRIES = 5
-# It would fetch what stylesheets import once more, and from where they are not.
 # What follows looks like what stands before it; looking at all of it takes most of the time.
 ALIKE = [
     ["tbody tr:nth-child(n+9)"],
@@ -21,6 +16,7 @@ ALIKE = [
     ["select option:nth-child(n+9)"],
 ]
 COLOURS = ("color-contrast", "link-in-text-block")
+# It would fetch what stylesheets import once more, and from where they are not.
 AXE: dict[str, Any] = {"preload": False, "resultTypes": ["violations"]}
 
 
@@ -32,7 +28,6 @@ class Visitor:
         self.page = page
         self.url = url
         self.problems: list[str] = []
-        self._disturbed = False
         self._origin = urlsplit(url).netloc
         page.on("console", self._note_console)
         page.on("pageerror", self._note_error)
@@ -41,17 +36,7 @@ class Visitor:
         page.on("response", self._note_response)
 
     def goto(self, path: str) -> None:
-        """Once more where the machine's networks changed meanwhile."""
-        for _ in range(TRIES):
-            self._disturbed = False
-            try:
-                self.page.goto(self.url + path, wait_until="load")
-            except Error as error:
-                if CHANGED not in error.message:
-                    raise
-                continue
-            if not self._disturbed:
-                return
+        self.page.goto(self.url + path, wait_until="load")
 
     def settled(self) -> "Visitor":
         """Once everything that the page asked for by itself is there."""
@@ -104,7 +89,7 @@ class Visitor:
         return list(self.page.evaluate(STANDS_OUT))
 
     def _note_console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning") and CHANGED not in message.text:
+        if message.type in ("error", "warning"):
             self.problems.append(f"console: {message.text}")
 
     def _note_error(self, error: Error) -> None:
@@ -116,9 +101,7 @@ class Visitor:
             self.problems.append(f"asked another host: {request.url}")
 
     def _note_failure(self, request: Request) -> None:
-        if request.failure == CHANGED:
-            self._disturbed = True
-        elif request.failure not in LEFT:
+        if request.failure not in LEFT:
             self.problems.append(f"failed: {request.url}: {request.failure}")
 
     def _note_response(self, response: Response) -> None:

@@ -7,11 +7,13 @@ import time
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from deploy.testing import ENVIRONMENTS
+from sandbox import store_folders
 from sandbox.build_rules import BuildRules
 from sandbox.engine import Engine
 from sandbox.environments import (
@@ -21,6 +23,7 @@ from sandbox.environments import (
     EnvironmentInUse,
     EnvironmentStore,
 )
+from sandbox.held_folders import held_folder
 from sandbox.image.lock_file import pins_in
 from tests.fixtures.engine import JobRunner
 
@@ -130,8 +133,23 @@ def test_what_is_installed_is_resolved_without_a_container(
     assert containers_made == []
 
 
+@pytest.fixture
+def build_folders(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Those of this test's builds: tests that run beside build in the same store."""
+    made: list[Path] = []
+
+    @contextmanager
+    def noted(parent: Path) -> Iterator[Path]:
+        with held_folder(parent) as folder:
+            made.append(folder)
+            yield folder
+
+    monkeypatch.setattr(store_folders, "held_folder", noted)
+    return made
+
+
 def test_resolving_fails_as_a_build_does_and_leaves_nothing_behind(
-    environments: EnvironmentStore,
+    environments: EnvironmentStore, build_folders: list[Path]
 ):
     with pytest.raises(EnvironmentFailed) as failed:
         environments.resolve(["six==999.0"], output=silent)
@@ -140,15 +158,15 @@ def test_resolving_fails_as_a_build_does_and_leaves_nothing_behind(
     stopped.set()
     with pytest.raises(BuildStopped):
         environments.resolve([f"six!=0.{id(stopped)}"], output=silent, stop=stopped)
-    root = environments.platform_folder().parents[1]
-    assert list((root / "building").iterdir()) == []
+    assert [folder.exists() for folder in build_folders] == [False, False]
 
 
-def test_a_failed_build_leaves_nothing_behind(environments: EnvironmentStore):
+def test_a_failed_build_leaves_nothing_behind(
+    environments: EnvironmentStore, build_folders: list[Path]
+):
     with pytest.raises(EnvironmentFailed):
         environments.build(["six==999.0"], output=silent)
-    root = environments.platform_folder().parents[1]
-    assert list((root / "building").iterdir()) == []
+    assert [folder.exists() for folder in build_folders] == [False]
 
 
 def test_two_builds_of_the_same_set_at_once_build_once(

@@ -1,5 +1,6 @@
 """How the admin of every room shows rows: to be read; what changes them are services' actions."""
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 from django.contrib import admin
@@ -34,6 +35,24 @@ class ReadOnlyAdmin(admin.ModelAdmin):
     paginator = BoundedPaginator
     # What an empty list says: what comes there, and by what.
     empty_words = ""
+
+    # Of one row: each with its heading and the fields below it; none: all fields as they are.
+    groups: Sequence[tuple[str | None, Sequence[str]]] = ()
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """What is not known of a row has no line on its page."""
+        if not self.groups or obj is None:
+            return super().get_fieldsets(request, obj)
+        said = [
+            (title, [name for name in names if self._says(name, obj)])
+            for title, names in self.groups
+        ]
+        return [(title, {"fields": names}) for title, names in said if names]
+
+    def _says(self, name: str, row: Any) -> bool:
+        method = getattr(self, name, None)
+        value = getattr(row, name) if method is None else method(row)
+        return value not in (None, "", [], {})
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False

@@ -4,6 +4,7 @@ Nothing here writes a row: a job cannot be changed by hand.
 """
 
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
@@ -17,9 +18,11 @@ from django.utils.safestring import SafeString
 
 from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
+from registry.shown_fields import code, moment, only_yes, shown
 from sandbox.image.lock_file import pins_in
 from training.console import build_log, events, history, job, run, saved, views
 from training.console import environments as environments_pages
+from training.console.checks import checks_of
 from training.models import (
     Attempt,
     BuiltEnvironment,
@@ -37,6 +40,19 @@ NAMED_PACKAGES = ("scikit-learn", "pandas", "xgboost", "lightgbm", "torch")
 def _link(job_id: uuid.UUID) -> SafeString:
     address = reverse("admin:training_job_change", args=[job_id])
     return format_html('<a href="{}">{}</a>', address, job_id)
+
+
+def _passed(lines: Iterable[tuple[bool, str, str]]) -> SafeString:
+    """A line for each of what was tried: whether it is as it must be, what it is, and how."""
+    told = (
+        (
+            console.status("completed" if passed else "failed", what),
+            "" if passed else "FAILED, ",
+            console.visible(how),
+        )
+        for passed, what, how in lines
+    )
+    return format_html_join("", '<div>{} <span class="quiet">{}{}</span></div>', told)
 
 
 @admin.register(Job)
@@ -140,6 +156,9 @@ class JobAdmin(ReadOnlyAdmin):
 @admin.register(JobEvent)
 class JobEventAdmin(ReadOnlyAdmin):
     list_display = ["at", "name", "job", "detail"]
+    groups = (
+        (None, ("job", "at", "name", "status", "phase", "attempt", "actor", "reason", "detail")),
+    )
     empty_words = "Each step of a job is written down here: accepted, taken, ended, and by whom."
     list_filter = [events.NameFilter]
     search_fields = ["job__script_name", "detail"]
@@ -181,7 +200,26 @@ class AttemptAdmin(ReadOnlyAdmin):
     ordering = ["-id"]
     empty_words = "Each try to run a job is listed here, with the container that it had."
     list_select_related = ["job"]
-    exclude = ["lease_token", "mlflow_username"]
+    groups = (
+        (None, ("job", "number", "why", "exit_code", "out_of_memory", "last_words")),
+        ("What it used", ("memory", "processor", "output")),
+        ("Where it ran", ("engine", "worker", "container")),
+        ("When", ("created", "container_started", "first_output", "deadline", "lease")),
+        ("How it ended", ("decided", "container_ended", "finished")),
+        ("How it was locked down", ("locked_down",)),
+    )
+    out_of_memory = shown("oom_killed", "Memory ran out", only_yes)
+    memory = shown("peak_memory_bytes", "Memory at its peak", console.size_of_bytes)
+    processor = shown("cpu_seconds", "Processor time", console.span)
+    output = shown("log_bytes", "Printed", console.size_of_bytes)
+    worker = shown("lease_owner", "Worker", code)
+    container = shown("container_id", "Container", code)
+    created = shown("created_at", "Begun", moment)
+    container_started = shown("container_started_at", "Container started", moment)
+    first_output = shown("first_output_at", "First line", moment)
+    deadline = shown("deadline_at", "Ends at the latest", moment)
+    container_ended = shown("container_ended_at", "Container ended", moment)
+    finished = shown("finished_at", "Finished", moment)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Attempt], search_term: str
@@ -192,20 +230,44 @@ class AttemptAdmin(ReadOnlyAdmin):
         found = events.of_job(queryset, search_term)
         return queryset.filter(container_id=search_term) if found is None else found, False
 
+    @admin.display(description="Its last words")
+    def last_words(self, attempt: Attempt) -> str | None:
+        if attempt.output_is_whole:
+            return None
+        return "may be missing: the engine was down when the script ended"
+
+    @admin.display(description="We decided")
+    def decided(self, attempt: Attempt) -> SafeString | None:
+        if attempt.intent_at is None:
+            return None
+        return format_html("{}, {}", attempt.get_intent_display(), moment(attempt.intent_at))
+
+    @admin.display(description="The worker holds it until")
+    def lease(self, attempt: Attempt) -> SafeString | None:
+        return moment(attempt.lease_expires_at) if attempt.finished_at is None else None
+
+    @admin.display(description="As the engine read it back")
+    def locked_down(self, attempt: Attempt) -> SafeString:
+        checks = checks_of(attempt.readback)
+        return _passed((one.holds, one.what, one.told) for one in checks)
+
     @admin.display(description="Reason", ordering="reason")
-    def why(self, attempt: Attempt) -> str:
-        return console.words(attempt.reason) if attempt.reason else "–"
+    def why(self, attempt: Attempt) -> str | None:
+        return console.words(attempt.reason) if attempt.reason else None
 
 
 @admin.register(SandboxProof)
 class SandboxProofAdmin(ReadOnlyAdmin):
     list_display = ["engine", "held", "checked_at", "self_test", "sandbox_checked_at"]
     empty_words = "The supervisor tries what jobs can reach when it starts, and often after that."
-    fields = [
-        *("engine", "held", "checked_at", "rules_at", "tried"),
-        *("self_test", "sandbox_checked_at", "checked"),
-    ]
-    readonly_fields = ["held", "tried", "self_test", "checked"]
+    groups = (
+        (None, ("engine", "held")),
+        ("What a job can reach", ("tried_at", "ruled_at", "tried")),
+        ("What a container may", ("self_test", "tested_at", "checked")),
+    )
+    tried_at = shown("checked_at", "Tried", moment)
+    ruled_at = shown("rules_at", "Rules written", moment)
+    tested_at = shown("sandbox_checked_at", "Tested", moment)
 
     @admin.display(description="Held")
     def held(self, proof: SandboxProof) -> str:
@@ -217,33 +279,27 @@ class SandboxProofAdmin(ReadOnlyAdmin):
             return "never run: manage.py sandbox check"
         return proof.sandbox_problem or "passed"
 
-    @admin.display(description="What was tried from inside")
-    def tried(self, proof: SandboxProof) -> SafeString | str:
-        rows = (
+    @admin.display(description="Tried from inside")
+    def tried(self, proof: SandboxProof) -> SafeString:
+        return _passed(
             (
-                "passed" if entry["passed"] else "FAILED",
-                entry["network"],
-                entry["what"],
-                entry["address"],
-                entry["got"],
+                entry["passed"],
+                f"{entry['what']} ({entry['address']})",
+                f"from {entry['network']}: {entry['got']}",
             )
             for entry in proof.results
         )
-        return format_html_join("", "{} from {}: {} ({}): {}<br>", rows) or "–"
 
-    @admin.display(description="manage.py sandbox check")
-    def checked(self, proof: SandboxProof) -> SafeString | str:
-        rows = (
+    @admin.display(description="Tested by manage.py sandbox check")
+    def checked(self, proof: SandboxProof) -> SafeString:
+        return _passed(
             (
-                "passed" if row["passed"] else "FAILED",
-                row["subject"],
-                row["what"],
-                row["wanted"],
-                row["got"],
+                row["passed"],
+                f"{row['subject']}: {row['what']}",
+                row["got"] if row["passed"] else f"wanted {row['wanted']}, got {row['got']}",
             )
             for row in proof.sandbox_rows
         )
-        return format_html_join("", "{} {}: {}, wanted {}, got {}<br>", rows) or "–"
 
 
 @admin.register(BuiltEnvironment)
@@ -329,18 +385,11 @@ class WaitingContainerAdmin(ReadOnlyAdmin):
         "Containers that wait for a job are listed here: MLOPS_WAITING_CONTAINERS of them."
     )
     ordering = ["id"]
-    fields = (
-        "container",
-        "shown_state",
-        "packages",
-        "given_to",
-        "waits_since",
-        "cpu_seconds",
-        "environment_key",
-        "engine",
-        "image",
-        "shape",
+    groups = (
+        (None, ("container", "shown_state", "packages", "given_to", "waits_since", "processor")),
+        ("Who may have it", ("environment_key", "engine", "image", "shape")),
     )
+    processor = shown("cpu_seconds", "Processor time", console.span)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[WaitingContainer]:
         return super().get_queryset(request).select_related("attempt")

@@ -178,6 +178,7 @@ def _ended(rng: random.Random, batch: BatchPrediction, status: BatchStatus) -> B
         batch.reason, batch.rows_done, batch.share_done = "succeeded", rows, 1.0
         batch.output_bytes = rows * 9
     else:
-        batch.reason, batch.error = "file_refused", "The file does not fit the model."
-        batch.errors = [{"row": 17, "column": "amount", "detail": "is not a number"}]
+        wrong = "row 17 (line 18): expected a number, got 'n/a'"
+        batch.reason, batch.error = "file_refused", f"inputs.amount: {wrong}"
+        batch.errors = [{"field": "inputs.amount", "detail": wrong}]
     return batch

@@ -228,7 +228,7 @@ def test_the_deadline_counts_from_the_order(engine: Engine, pool: Pool):
     code, _ = waiting.ended()
     state = engine.state(waiting.id)
     assert code == 124
-    assert 2 <= state.finished_at.timestamp() - began < 8
+    assert 2 <= state.finished_at.timestamp() - began < 30
     assert began > state.started_at.timestamp()
     assert began_at([engine.read_logs(waiting.id)]) == pytest.approx(began)
 

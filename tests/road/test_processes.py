@@ -263,11 +263,9 @@ class ByHand:
     def said(self) -> str:
         return self.log.read_text()
 
-    def says(self, words: str, *, seconds: float) -> float:
-        """How many seconds it took."""
-        started = time.monotonic()
+    def says(self, words: str, *, seconds: float) -> None:
+        """Waits for it; fails when it has not come by then."""
         wait_for(lambda: words in self.said(), seconds=seconds, what=f"{words}; {self.said()}")
-        return time.monotonic() - started
 
 
 def test_a_second_supervisor_waits_and_takes_over_from_a_killed_one(by_hand):
@@ -276,7 +274,7 @@ def test_a_second_supervisor_waits_and_takes_over_from_a_killed_one(by_hand):
     second = by_hand("supervise")
     second.says("supervisor.waits", seconds=30)
     first.process.kill()
-    second.says("supervisor.acts", seconds=LEASE_SECONDS + 5)
+    second.says("supervisor.acts", seconds=LEASE_SECONDS + 15)
 
 
 def test_a_second_supervisor_takes_over_at_once_from_one_that_ended(by_hand):
@@ -285,8 +283,9 @@ def test_a_second_supervisor_takes_over_at_once_from_one_that_ended(by_hand):
     second = by_hand("supervise")
     second.says("supervisor.waits", seconds=30)
     first.process.terminate()
-    assert first.process.wait(timeout=10) == 0
-    assert second.says("supervisor.acts", seconds=5) < 5
+    assert first.process.wait(timeout=30) == 0
+    # Of a lease that is not given back 12 seconds are left: it is renewed every 3.
+    second.says("supervisor.acts", seconds=LEASE_SECONDS - 5)
 
 
 def test_a_supervisor_that_slept_longer_than_its_lease_notices_and_ends(by_hand):
@@ -295,9 +294,9 @@ def test_a_supervisor_that_slept_longer_than_its_lease_notices_and_ends(by_hand)
     second = by_hand("supervise")
     second.says("supervisor.waits", seconds=30)
     first.process.send_signal(signal.SIGSTOP)
-    second.says("supervisor.acts", seconds=LEASE_SECONDS + 5)
+    second.says("supervisor.acts", seconds=LEASE_SECONDS + 15)
     first.process.send_signal(signal.SIGCONT)
-    assert first.process.wait(timeout=10) != 0
+    assert first.process.wait(timeout=30) != 0
     assert "Another supervisor may act for this engine now." in first.said()
     assert second.process.poll() is None
 
@@ -383,7 +382,7 @@ def cut_power(platform: Platform, engine: Engine) -> None:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
-    platform.process.wait(timeout=10)
+    platform.process.wait(timeout=30)
     for state in engine.find({"mlops.installation": platform.installation_id}):
         engine.kill(state.id)
 

@@ -1,6 +1,5 @@
 """Two jobs side by side: is the second better, what was changed, what did it cost."""
 
-import html
 import re
 from datetime import timedelta
 from typing import Any
@@ -13,6 +12,7 @@ from django.urls import reverse
 
 from registry.mlflow_client import RegistryUnavailable, RunNotFound
 from registry.mlflow_documents import Run
+from tests.fixtures.pages import words
 from tests.fixtures.people import GROUPS, somebody
 from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training.console import compare, differences
@@ -70,10 +70,6 @@ def page_of(client: Client, first: Job, second: Job, **more: str) -> str:
     answer = client.get(COMPARE, {"a": str(first.pk), "b": str(second.pk), **more})
     assert answer.status_code == 200
     return answer.content.decode()
-
-
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
 
 
 def card(page: str, name: str) -> str:

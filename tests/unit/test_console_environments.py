@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inference.models import ModelServer
+from tests.fixtures.pages import words
 from tests.fixtures.people import GROUPS, somebody
 from tests.fixtures.plans import plan_of
 from tests.unit.test_built_environments import a_job, running_in
@@ -53,10 +54,6 @@ def page_of(client: Client, query: str = "") -> str:
 def one(client: Client, key: str) -> str:
     address = reverse("admin:training_builtenvironment_change", args=[key])
     return client.get(address).content.decode()
-
-
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
 
 
 def keys(page: str) -> list[str]:

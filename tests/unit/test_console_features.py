@@ -25,6 +25,7 @@ from registry.models import FeatureCatalog, Materialization
 from registry.online.client import FeaturesAway, FeaturesBusy, FeaturesLate
 from registry.online.frames import Feature, FeatureQuestion, Gone, NotNow, NotReadable, Source
 from tests.fixtures.feature_store import a_document, a_key, a_repo, a_service, a_view
+from tests.fixtures.pages import words
 from tests.fixtures.people import GROUPS, somebody
 
 pytestmark = pytest.mark.django_db
@@ -63,10 +64,6 @@ def known(repo: Path, *views: dict[str, Any], **changed: Any) -> None:
 
 def ago(**time: float) -> str:
     return (datetime.now(UTC) - timedelta(**time)).isoformat()
-
-
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
 
 
 def page_of(client: Client, address: str = LIST, **query: str) -> str:

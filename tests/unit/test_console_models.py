@@ -37,6 +37,7 @@ from registry.mlflow_documents import Artifact
 from registry.mlflow_models import AboutModel
 from registry.signatures import Declared
 from tests.fixtures.models_registry import FakeRegistry
+from tests.fixtures.pages import piece, words
 from tests.fixtures.people import BROWSER, GROUPS, somebody
 
 pytestmark = pytest.mark.django_db
@@ -132,15 +133,6 @@ def page_of(client: Client, path: str, status: int = 200) -> str:
     answer = client.get(path)
     assert answer.status_code == status, answer.headers.get("Location")
     return answer.content.decode()
-
-
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
-
-
-def piece(page: str, name: str) -> str:
-    """What stands in the section of that id."""
-    return page[page.index(f'id="{name}"') :].partition("</section>")[0]
 
 
 def asked(client: Client, action: str, name: str = "churn", **sent: str) -> str:

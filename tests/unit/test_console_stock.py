@@ -1,6 +1,5 @@
 """Django's own pages in the console: what a stranger wrote steers nothing, and times are times."""
 
-import html
 import json
 import re
 import shutil
@@ -15,9 +14,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import mark_safe
 
-from inference.models import AliasChange
+from inference.models import AliasChange, BatchPrediction, ModelPolicy, ModelServer
 from mlops_site.console.site import ConsoleSite
 from registry.console import marks_shown
+from tests.fixtures.jobs import an_attempt
+from tests.fixtures.pages import words
 from tests.fixtures.people import somebody
 
 pytestmark = pytest.mark.django_db
@@ -129,10 +130,6 @@ def page_of(client: Client, name: str, *args: object, query: str = "") -> str:
     return answer.content.decode()
 
 
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
-
-
 def test_a_list_has_the_name_of_what_is_in_it(viewer: Client):
     page = page_of(viewer, "training_jobevent_changelist")
     assert "<h1>Job events</h1>" in page and "Select" not in words(page)
@@ -170,3 +167,72 @@ def test_changes_that_people_made_are_listed_with_the_viewers_times():
     assert sent.status_code == 302
     page = page_of(boss, "auth_user_history", person.pk)
     assert "<h1>Changes of ada2</h1>" in page and "data-moment" in page and "olga" in words(page)
+
+
+def test_a_page_of_one_attempt_has_units_and_no_line_for_what_is_not_known(viewer: Client):
+    attempt = an_attempt(ended=True)
+    attempt.peak_memory_bytes, attempt.cpu_seconds, attempt.exit_code = 300 * 1024 * 1024, 75, 0
+    attempt.readback = {"User": "0", "ReadonlyRootfs": True}
+    attempt.save()
+    page = words(page_of(viewer, "training_attempt_change", attempt.pk))
+    assert "Memory at its peak: 300 MB" in page and "Processor time: 1m 15s" in page
+    assert "Exit code: 0" in page, "which is not nothing"
+    assert "Root file system is read-only yes" in page
+    assert "Does not run as root FAILED, 0" in page
+    for unknown in ("Memory ran out", "Container:", "We decided", "Its last words", "holds it"):
+        assert unknown not in page
+
+
+def test_a_page_of_one_attempt_that_is_under_way_says_who_holds_it(viewer: Client):
+    attempt = an_attempt()
+    attempt.intent, attempt.intent_at = "cancel", timezone.now()
+    attempt.oom_killed, attempt.output_is_whole = True, False
+    attempt.save()
+    page = words(page_of(viewer, "training_attempt_change", attempt.pk))
+    assert "The worker holds it until:" in page and "Memory ran out: yes" in page
+    assert "Its last words: may be missing" in page
+    assert f"We decided: {attempt.get_intent_display()}, " in page
+    assert "How it was locked down" not in page, "nothing was read back yet"
+
+
+def test_a_page_of_one_server_has_units_and_leads_to_its_version(viewer: Client):
+    now = timezone.now()
+    server = ModelServer.objects.create(
+        **{"model_name": TURNED, "version": "3", "status": "failed", "reason": "out_of_memory"},
+        **{"error": "It needs more.", "log_tail": "<b>boom\nKilled", "memory_mb": 1024},
+        **{"cpus": 0.5, "created_at": now, "changed_at": now},
+    )
+    page = page_of(viewer, "inference_modelserver_change", server.pk)
+    assert f'href="{reverse("admin:model_version", args=[TURNED, "3"])}"' in page
+    assert "&lt;b&gt;boom\nKilled</pre>" in page and "\u202e" not in page.partition("<fieldset")[2]
+    told = words(page)
+    assert "Memory, at most: 1.0 GB" in told and "CPUs, at most: 0.5" in told
+    assert "Reason: out of memory" in told
+    for unknown in ("Memory used", "Ready:", "Not started before", "Container:"):
+        assert unknown not in told
+
+
+def test_a_page_of_one_batch_says_what_was_refused_in_words(viewer: Client):
+    now = timezone.now()
+    wrong = [{"field": "inputs.<i>", "detail": "row 2: expected a number"}]
+    batch = BatchPrediction.objects.create(
+        **{"model_name": "churn", "version": "3", "source": "runs:/r/model", "rows_total": 12000},
+        **{"status": "failed", "reason": "file_refused", "error": "No.", "errors": wrong},
+        **{"input_format": "csv", "output_format": "parquet", "input_bytes": 5 * 1024 * 1024},
+        **{"created_at": now, "ended_at": now, "changed_at": now, "file_name": "a.csv"},
+    )
+    told = words(page_of(viewer, "inference_batchprediction_change", batch.pk))
+    assert "Rows: 0 of 12,000" in told and "Size: 5 MB" in told
+    assert "What was refused: inputs.<i> row 2: expected a number" in told
+    assert "Format of the file: CSV" in told and "Format of the result: Parquet" in told
+    assert "Probabilities: no" in told and "Formulas made harmless: yes" in told
+    assert "Size of the result" not in told and "Begun" not in told
+
+
+def test_a_page_of_one_policy_tells_only_what_was_chosen(viewer: Client):
+    policy = ModelPolicy.objects.create(
+        model_name="churn", pinned=True, memory_mb=2048, changed_at=timezone.now()
+    )
+    told = words(page_of(viewer, "inference_modelpolicy_change", policy.pk))
+    assert "Pinned: yes" in told and "Memory, at most: 2.0 GB" in told
+    assert "Stopped when nobody asked" not in told and "CPUs" not in told

@@ -7,6 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
 
+from tests.fixtures.pages import words
 from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training.models import Job, SandboxProof
 from training.states import Reason
@@ -98,5 +99,5 @@ def test_a_proof_shows_what_was_tried_and_what_came_of_it(db: Any):
         engine="local", problem="Not held", results=[{**entry, "passed": False}]
     )
     page = operator.get("/admin/training/sandboxproof/local/change/").content.decode()
-    assert "FAILED from none: the host (172.30.0.1:1): refused" in page
+    assert "the host (172.30.0.1:1) FAILED, from none: refused" in words(page)
     assert "Not held" in page

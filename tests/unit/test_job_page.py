@@ -1,6 +1,5 @@
 """The console's page of one job: why it ended so, what may be done, how it went, what it was."""
 
-import html
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from tests.fixtures.pages import piece, words
 from tests.fixtures.people import GROUPS, somebody
 from tests.fixtures.sent_jobs import a_job, claimed, ended
 from training import logs
@@ -67,15 +67,6 @@ def page_of(client: Client, job: Job) -> str:
 def now_of(client: Client, job: Job, *, revision: int = -1) -> str:
     path = reverse("admin:training_job_one_now", args=[job.pk])
     return client.get(f"{path}?revision={revision}").content.decode()
-
-
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
-
-
-def piece(page: str, name: str) -> str:
-    """What stands in the section of that id."""
-    return page[page.index(f'id="{name}"') :].partition("</section>")[0]
 
 
 def running(phase: Phase = Phase.TRAINING, **changed: Any) -> Job:

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
+from tests.fixtures.pages import words
 from tests.fixtures.people import somebody
 from tests.fixtures.plans import plan_of
 from tests.fixtures.sent_jobs import a_job, claimed, ended
@@ -37,10 +38,6 @@ def page_of(client: Client, query: str = "") -> str:
     answer = client.get(f"{LIST}?{query}" if query else LIST)
     assert answer.status_code == 200, answer.headers.get("Location")
     return answer.content.decode()
-
-
-def words(page: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<[^>]*>", " ", page).split()))
 
 
 def scripts(page: str) -> list[str]:

@@ -111,7 +111,7 @@ class Servers:
             assert state is not None and state.running, self.said(container)
             return state.ip_address
 
-        return f"http://{wait_for(look, seconds=10, what='an address')}:{SERVER_PORT}"
+        return f"http://{wait_for(look, seconds=60, what='an address')}:{SERVER_PORT}"
 
     def ask(self, container: str, path: str, **options: object) -> requests.Response | None:
         headers = {"Authorization": f"Bearer {self.token}"}

@@ -42,13 +42,13 @@ PAGES = (
 ONCE = tuple(f"--ignore={UNIT_TESTS}/test_console_{name}.py" for name in PAGES)
 # Minutes in which something that was killed is waited for: beside the rest of the road.
 KILLS = "tests/road/test_processes.py"
-MAIN_TESTS = ("tests/road", f"--ignore={KILLS}")
+MAIN_TESTS = ("tests/road", f"--ignore={KILLS}", "tests/mlflow")
 # What takes about as long as those, by the name of its output. More at once would be no quicker:
 # four keep two processors busy.
 BESIDE = {
     "sandbox-and-chaos": "tests/docker tests/chaos",
     "units": UNIT_TESTS,
-    "browser-kills-and-stores": f"tests/browser {KILLS} tests/mlflow tests/feast",
+    "browser-kills-and-features": f"tests/browser {KILLS} tests/feast",
 }
 # Whose servers these are: not the tests'.
 BACKING = ("DATABASE_URL", "REDIS_URL")

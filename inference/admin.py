@@ -28,8 +28,26 @@ def _format(value: str) -> str:
     return Format(value).label
 
 
+class Limited:
+    """What a container may have at most."""
+
+    memory_limit = shown("memory_mb", "Memory, at most", console.size)
+    cpu_limit = shown("cpus", "CPUs, at most", whole_or_not)
+
+
+class Contained(Limited):
+    """What is known of whatever has a container with a model in it."""
+
+    why = shown("reason", "Reason", console.words)
+    log = shown("log_tail", "Last lines", printed)
+    container = shown("container_id", "Container", code)
+    environment = shown("environment_key", "Environment", code)
+    files = shown("source", "Files of the model", code)
+    changed = shown("changed_at", "Changed", moment)
+
+
 @admin.register(ModelServer)
-class ModelServerAdmin(ReadOnlyAdmin):
+class ModelServerAdmin(Contained, ReadOnlyAdmin):
     list_display = ["model_name", "version", "replica", "state", "last_used_at", "age", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["model_name", "version", "container_id", "environment_key", "error"]
@@ -43,21 +61,13 @@ class ModelServerAdmin(ReadOnlyAdmin):
     actions = ["stop_servers"]
     empty_words = "A server starts when somebody asks a version of a model for the first time."
 
-    why = shown("reason", "Reason", console.words)
     ended = shown("crashes", "Ended by itself, times in a row")
     again = shown("not_before", "Not started before", moment)
-    log = shown("log_tail", "Last lines", printed)
-    memory_limit = shown("memory_mb", "Memory, at most", console.size)
-    cpu_limit = shown("cpus", "CPUs, at most", whole_or_not)
     memory = shown("memory_bytes", "Memory used", console.size_of_bytes)
-    container = shown("container_id", "Container", code)
     served_at = shown("address", "Address", code)
-    environment = shown("environment_key", "Environment", code)
-    files = shown("source", "Files of the model", code)
     created = shown("created_at", "Created", moment)
     ready = shown("ready_at", "Ready", moment)
     used = shown("last_used_at", "Used last", moment)
-    changed = shown("changed_at", "Changed", moment)
 
     @admin.display(description="Model version")
     def served(self, server: ModelServer) -> SafeString:
@@ -103,7 +113,7 @@ class AliasChangeAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ModelPolicy)
-class ModelPolicyAdmin(ReadOnlyAdmin):
+class ModelPolicyAdmin(Limited, ReadOnlyAdmin):
     list_display = ["model_name", "min_servers", "max_servers", "pinned", "memory_mb", "cpus"]
     search_fields = ["model_name"]
     empty_words = "A model that is pinned, or has limits of its own, is listed here."
@@ -113,15 +123,13 @@ class ModelPolicyAdmin(ReadOnlyAdmin):
         ("Changed", ("changed_at", "changed_by")),
     )
     idle = shown("idle_seconds", "Stopped when nobody asked for", console.span)
-    memory_limit = shown("memory_mb", "Memory, at most", console.size)
-    cpu_limit = shown("cpus", "CPUs, at most", whole_or_not)
     never_stopped = shown("pinned", "Pinned", yes_or_no)
     least = shown("min_servers", "Servers, at least")
     most = shown("max_servers", "Servers, at most")
 
 
 @admin.register(BatchPrediction)
-class BatchPredictionAdmin(ReadOnlyAdmin):
+class BatchPredictionAdmin(Contained, ReadOnlyAdmin):
     list_display = ["short", "model_name", "version", "state", "rows_done", "created_at", "error"]
     list_filter = ["status", "reason"]
     search_fields = ["id", "model_name", "container_id", "owner", "error"]
@@ -150,9 +158,7 @@ class BatchPredictionAdmin(ReadOnlyAdmin):
         ("When", ("created", "started", "launched", "deadline", "cancelled", "ended", "changed")),
     )
     whole_id = shown("id", "Batch", code)
-    why = shown("reason", "Reason", console.words)
     again = shown("not_before", "Not tried before", moment)
-    log = shown("log_tail", "Last lines", printed)
     file = shown("file_name", "File")
     format_in = shown("input_format", "Format of the file", _format)
     size_in = shown("input_bytes", "Size", console.size_of_bytes)
@@ -163,18 +169,12 @@ class BatchPredictionAdmin(ReadOnlyAdmin):
     with_inputs = shown("include_inputs", "With the columns that were sent", yes_or_no)
     escaped = shown("escape_formulas", "Formulas made harmless", yes_or_no)
     tries = shown("attempts", "Tried, times")
-    memory_limit = shown("memory_mb", "Memory, at most", console.size)
-    cpu_limit = shown("cpus", "CPUs, at most", whole_or_not)
-    container = shown("container_id", "Container", code)
-    environment = shown("environment_key", "Environment", code)
-    files = shown("source", "Files of the model", code)
     created = shown("created_at", "Sent", moment)
     started = shown("started_at", "Begun", moment)
     launched = shown("launched_at", "Container started", moment)
     deadline = shown("deadline_at", "Ends at the latest", moment)
     cancelled = shown("cancel_requested_at", "Cancelling asked for", moment)
     ended = shown("ended_at", "Ended", moment)
-    changed = shown("changed_at", "Changed", moment)
 
     @admin.display(description="Model version")
     def predicted_by(self, batch: BatchPrediction) -> SafeString:

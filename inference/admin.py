@@ -14,7 +14,7 @@ from inference.models import AliasChange, BatchPrediction, ModelPolicy, ModelSer
 from inference.services import pool
 from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
-from registry.shown_fields import code, moment, printed, shown, whole_or_not, yes_or_no
+from registry.shown_fields import code, printed, shown, whole_or_not, yes_or_no
 
 SHORT_ID = 8
 
@@ -43,7 +43,7 @@ class Contained(Limited):
     container = shown("container_id", "Container", code)
     environment = shown("environment_key", "Environment", code)
     files = shown("source", "Files of the model", code)
-    changed = shown("changed_at", "Changed", moment)
+    changed = shown("changed_at", "Changed", console.exactly)
 
 
 @admin.register(ModelServer)
@@ -62,12 +62,12 @@ class ModelServerAdmin(Contained, ReadOnlyAdmin):
     empty_words = "A server starts when somebody asks a version of a model for the first time."
 
     ended = shown("crashes", "Ended by itself, times in a row")
-    again = shown("not_before", "Not started before", moment)
+    again = shown("not_before", "Not started before", console.exactly)
     memory = shown("memory_bytes", "Memory used", console.size_of_bytes)
     served_at = shown("address", "Address", code)
-    created = shown("created_at", "Created", moment)
-    ready = shown("ready_at", "Ready", moment)
-    used = shown("last_used_at", "Used last", moment)
+    created = shown("created_at", "Created", console.exactly)
+    ready = shown("ready_at", "Ready", console.exactly)
+    used = shown("last_used_at", "Used last", console.exactly)
 
     @admin.display(description="Model version")
     def served(self, server: ModelServer) -> SafeString:
@@ -158,7 +158,7 @@ class BatchPredictionAdmin(Contained, ReadOnlyAdmin):
         ("When", ("created", "started", "launched", "deadline", "cancelled", "ended", "changed")),
     )
     whole_id = shown("id", "Batch", code)
-    again = shown("not_before", "Not tried before", moment)
+    again = shown("not_before", "Not tried before", console.exactly)
     file = shown("file_name", "File")
     format_in = shown("input_format", "Format of the file", _format)
     size_in = shown("input_bytes", "Size", console.size_of_bytes)
@@ -169,12 +169,12 @@ class BatchPredictionAdmin(Contained, ReadOnlyAdmin):
     with_inputs = shown("include_inputs", "With the columns that were sent", yes_or_no)
     escaped = shown("escape_formulas", "Formulas made harmless", yes_or_no)
     tries = shown("attempts", "Tried, times")
-    created = shown("created_at", "Sent", moment)
-    started = shown("started_at", "Begun", moment)
-    launched = shown("launched_at", "Container started", moment)
-    deadline = shown("deadline_at", "Ends at the latest", moment)
-    cancelled = shown("cancel_requested_at", "Cancelling asked for", moment)
-    ended = shown("ended_at", "Ended", moment)
+    created = shown("created_at", "Sent", console.exactly)
+    started = shown("started_at", "Begun", console.exactly)
+    launched = shown("launched_at", "Container started", console.exactly)
+    deadline = shown("deadline_at", "Ends at the latest", console.exactly)
+    cancelled = shown("cancel_requested_at", "Cancelling asked for", console.exactly)
+    ended = shown("ended_at", "Ended", console.exactly)
 
     @admin.display(description="Model version")
     def predicted_by(self, batch: BatchPrediction) -> SafeString:

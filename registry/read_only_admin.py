@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
@@ -53,6 +54,16 @@ class ReadOnlyAdmin(admin.ModelAdmin):
         method = getattr(self, name, None)
         value = getattr(row, name) if method is None else method(row)
         return value not in (None, "", [], {})
+
+    def _check_may_view(self, request: HttpRequest) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+
+    def _check_only_reads(self, request: HttpRequest) -> None:
+        """For a page of our own in the place of Django's form."""
+        self._check_may_view(request)
+        if request.method not in ("GET", "HEAD"):
+            raise PermissionDenied
 
     def has_add_permission(self, request: HttpRequest, *args: Any) -> bool:
         return False

@@ -1,7 +1,6 @@
 """Fields of a row as its page in the admin shows them: by a name that people use, with a unit."""
 
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from django.contrib import admin
@@ -23,10 +22,6 @@ def shown(name: str, words: str, told: Told = console.visible) -> Shown:
         return told(value) if value or value is False else None
 
     return field
-
-
-def moment(value: datetime) -> SafeString:
-    return console.exactly(value)
 
 
 def yes_or_no(value: bool) -> str:

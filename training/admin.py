@@ -9,7 +9,6 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import unquote
-from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -18,7 +17,7 @@ from django.utils.safestring import SafeString
 
 from registry import console
 from registry.read_only_admin import ReadOnlyAdmin
-from registry.shown_fields import code, moment, only_yes, shown
+from registry.shown_fields import code, only_yes, shown
 from sandbox.image.lock_file import pins_in
 from training.console import build_log, events, history, job, run, saved, views
 from training.console import environments as environments_pages
@@ -107,9 +106,7 @@ class JobAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """The page of one job: to be read, never to be sent."""
-        self._check_may_view(request)
-        if request.method not in ("GET", "HEAD"):
-            raise PermissionDenied
+        self._check_only_reads(request)
         return job.job_page(request, self.admin_site.each_context(request), object_id)
 
     def one_now_view(self, request: HttpRequest, job_id: uuid.UUID) -> HttpResponse:
@@ -147,10 +144,6 @@ class JobAdmin(ReadOnlyAdmin):
     def forget_view(self, request: HttpRequest) -> HttpResponse:
         self._check_may_view(request)
         return saved.forget(request)
-
-    def _check_may_view(self, request: HttpRequest) -> None:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
 
 
 @admin.register(JobEvent)
@@ -214,12 +207,12 @@ class AttemptAdmin(ReadOnlyAdmin):
     output = shown("log_bytes", "Printed", console.size_of_bytes)
     worker = shown("lease_owner", "Worker", code)
     container = shown("container_id", "Container", code)
-    created = shown("created_at", "Begun", moment)
-    container_started = shown("container_started_at", "Container started", moment)
-    first_output = shown("first_output_at", "First line", moment)
-    deadline = shown("deadline_at", "Ends at the latest", moment)
-    container_ended = shown("container_ended_at", "Container ended", moment)
-    finished = shown("finished_at", "Finished", moment)
+    created = shown("created_at", "Begun", console.exactly)
+    container_started = shown("container_started_at", "Container started", console.exactly)
+    first_output = shown("first_output_at", "First line", console.exactly)
+    deadline = shown("deadline_at", "Ends at the latest", console.exactly)
+    container_ended = shown("container_ended_at", "Container ended", console.exactly)
+    finished = shown("finished_at", "Finished", console.exactly)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Attempt], search_term: str
@@ -240,11 +233,13 @@ class AttemptAdmin(ReadOnlyAdmin):
     def decided(self, attempt: Attempt) -> SafeString | None:
         if attempt.intent_at is None:
             return None
-        return format_html("{}, {}", attempt.get_intent_display(), moment(attempt.intent_at))
+        return format_html(
+            "{}, {}", attempt.get_intent_display(), console.exactly(attempt.intent_at)
+        )
 
     @admin.display(description="The worker holds it until")
     def lease(self, attempt: Attempt) -> SafeString | None:
-        return moment(attempt.lease_expires_at) if attempt.finished_at is None else None
+        return console.exactly(attempt.lease_expires_at) if attempt.finished_at is None else None
 
     @admin.display(description="As the engine read it back")
     def locked_down(self, attempt: Attempt) -> SafeString:
@@ -265,9 +260,9 @@ class SandboxProofAdmin(ReadOnlyAdmin):
         ("What a job can reach", ("tried_at", "ruled_at", "tried")),
         ("What a container may", ("self_test", "tested_at", "checked")),
     )
-    tried_at = shown("checked_at", "Tried", moment)
-    ruled_at = shown("rules_at", "Rules written", moment)
-    tested_at = shown("sandbox_checked_at", "Tested", moment)
+    tried_at = shown("checked_at", "Tried", console.exactly)
+    ruled_at = shown("rules_at", "Rules written", console.exactly)
+    tested_at = shown("sandbox_checked_at", "Tested", console.exactly)
 
     @admin.display(description="Held")
     def held(self, proof: SandboxProof) -> str:
@@ -333,9 +328,7 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
         """The page of one: to be read, never to be sent."""
-        self._check_may_view(request)
-        if request.method not in ("GET", "HEAD"):
-            raise PermissionDenied
+        self._check_only_reads(request)
         context = self.admin_site.each_context(request)
         return environments_pages.one_page(request, context, unquote(object_id))
 
@@ -362,10 +355,6 @@ class BuiltEnvironmentAdmin(ReadOnlyAdmin):
     def act_view(self, request: HttpRequest) -> HttpResponse:
         self._check_may_view(request)
         return environments_pages.act(request)
-
-    def _check_may_view(self, request: HttpRequest) -> None:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
 
 
 @admin.register(WaitingContainer)

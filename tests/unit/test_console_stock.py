@@ -189,6 +189,7 @@ def test_a_page_of_one_attempt_that_is_under_way_says_who_holds_it(viewer: Clien
     attempt.oom_killed, attempt.output_is_whole = True, False
     attempt.save()
     page = words(page_of(viewer, "training_attempt_change", attempt.pk))
+    assert str(attempt.lease_token) not in page
     assert "The worker holds it until:" in page and "Memory ran out: yes" in page
     assert "Its last words: may be missing" in page
     assert f"We decided: {attempt.get_intent_display()}, " in page
@@ -200,11 +201,12 @@ def test_a_page_of_one_server_has_units_and_leads_to_its_version(viewer: Client)
     server = ModelServer.objects.create(
         **{"model_name": TURNED, "version": "3", "status": "failed", "reason": "out_of_memory"},
         **{"error": "It needs more.", "log_tail": "<b>boom\nKilled", "memory_mb": 1024},
-        **{"cpus": 0.5, "created_at": now, "changed_at": now},
+        **{"cpus": 0.5, "created_at": now, "changed_at": now, "token": "not-for-people"},
     )
     page = page_of(viewer, "inference_modelserver_change", server.pk)
     assert f'href="{reverse("admin:model_version", args=[TURNED, "3"])}"' in page
     assert "&lt;b&gt;boom\nKilled</pre>" in page and "\u202e" not in page.partition("<fieldset")[2]
+    assert "not-for-people" not in page and str(server.claim) not in page
     told = words(page)
     assert "Memory, at most: 1.0 GB" in told and "CPUs, at most: 0.5" in told
     assert "Reason: out of memory" in told
